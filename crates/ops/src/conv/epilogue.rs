@@ -1,0 +1,117 @@
+//! What follows the sums of a convolution: scale, shift, bias or residual, ReLU; and the way back through it.
+
+use crate::parallel;
+
+use super::geometry::Geometry;
+
+/// `y = act(scale * sum + shift + addend)` by output channel.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Epilogue<'a> {
+    /// Per channel: scale and shift.
+    pub affine: Option<(&'a [f32], &'a [f32])>,
+    /// Per channel.
+    pub bias: Option<&'a [f32]>,
+    /// Of the output's shape.
+    pub residual: Option<&'a [f32]>,
+    /// Whether negative values become 0.
+    pub relu: bool,
+}
+
+impl Epilogue<'_> {
+    /// Whether there is nothing to do.
+    pub fn is_identity(&self) -> bool {
+        self.affine.is_none() && self.bias.is_none() && self.residual.is_none() && !self.relu
+    }
+
+    /// Finishes a stretch of sums of channel `c` that starts at element `at` of the output.
+    pub fn finish(&self, c: usize, at: usize, sums: &mut [f32]) {
+        let (scale, shift) = self.affine.map_or((1.0, 0.0), |(scale, shift)| (scale[c], shift[c]));
+        let shift = self.bias.map_or(shift, |b| shift + b[c]);
+        match (self.residual, self.relu) {
+            (None, false) => sums.iter_mut().for_each(|v| *v = scale * *v + shift),
+            (None, true) => sums.iter_mut().for_each(|v| *v = relu(scale * *v + shift)),
+            (Some(r), false) => {
+                let r = &r[at..at + sums.len()];
+                sums.iter_mut().zip(r).for_each(|(v, r)| *v = scale * *v + shift + r);
+            }
+            (Some(r), true) => {
+                let r = &r[at..at + sums.len()];
+                sums.iter_mut().zip(r).for_each(|(v, r)| *v = relu(scale * *v + shift + r));
+            }
+        }
+    }
+}
+
+/// max(v, 0), but NaN stays NaN: an overflow must show in the loss.
+#[inline(always)]
+pub(crate) fn relu(v: f32) -> f32 {
+    if v < 0.0 { 0.0 } else { v }
+}
+
+/// The gradient through a ReLU by its output; 0 at 0, as in PyTorch.
+#[inline(always)]
+pub(crate) fn relu_gradient(output: f32, gradient: f32) -> f32 {
+    if output <= 0.0 { 0.0 } else { gradient }
+}
+
+/// What of the epilogue's gradients is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The gradient of the sums (for input or weights).
+    pub sums: bool,
+    /// The gradient of a residual.
+    pub residual: bool,
+    /// The gradient of a bias.
+    pub bias: bool,
+}
+
+/// The epilogue's gradients. `None` for the sums or the residual means: the output's gradient as it came.
+pub(crate) struct Gradients {
+    pub sums: Option<Vec<f32>>,
+    pub residual: Option<Vec<f32>>,
+    pub bias: Option<Vec<f32>>,
+}
+
+/// One pass over the output's gradient `g`; `output` is the finished output, for the ReLU's mask.
+pub(crate) fn backward(
+    geometry: &Geometry,
+    relu: bool,
+    scale: Option<&[f32]>,
+    output: &[f32],
+    g: &[f32],
+    wanted: Wanted,
+) -> Gradients {
+    let (pixels, channels) = (geometry.pixels_out(), geometry.c_out);
+    let mask = |i: usize, n: usize| output[i..i + n].iter().zip(&g[i..i + n]).map(|(&o, &g)| relu_gradient(o, g));
+    // SAFETY (all three): each piece is one plane, and every branch writes all of it.
+    let plane = pixels.max(1);
+    let residual = (wanted.residual && relu).then(|| unsafe {
+        parallel::fill(g.len(), plane, |at, out| {
+            out.iter_mut().zip(mask(at, plane)).for_each(|(o, v)| _ = o.write(v));
+        })
+    });
+    let sums = (wanted.sums && (relu || scale.is_some())).then(|| unsafe {
+        parallel::fill(g.len(), plane, |at, out| {
+            let scale = scale.map_or(1.0, |s| s[at / plane % channels]);
+            match (&residual, relu) {
+                (Some(masked), _) => out.iter_mut().zip(&masked[at..]).for_each(|(o, &v)| _ = o.write(scale * v)),
+                (None, true) => out.iter_mut().zip(mask(at, plane)).for_each(|(o, v)| _ = o.write(scale * v)),
+                (None, false) => out.iter_mut().zip(&g[at..]).for_each(|(o, &v)| _ = o.write(scale * v)),
+            }
+        })
+    });
+    let bias = wanted.bias.then(|| {
+        parallel::map(channels, g.len(), |c| {
+            let plane_sum = |b: usize| -> f64 {
+                let at = (b * channels + c) * pixels;
+                if relu {
+                    mask(at, pixels).map(f64::from).sum()
+                } else {
+                    g[at..at + pixels].iter().copied().map(f64::from).sum()
+                }
+            };
+            (0..geometry.batch).map(plane_sum).sum::<f64>() as f32
+        })
+    });
+    Gradients { sums, residual, bias }
+}

@@ -1,0 +1,254 @@
+//! Convolution and its gradients as matrix products over tiles of patches.
+
+use crate::matmul::{Mat, PANEL, gemm_panel, transpose, transposed};
+use crate::parallel::{self, Shared, scratch};
+
+use super::epilogue::Epilogue;
+use super::geometry::Geometry;
+use super::im2col::{col2im, im2col};
+
+/// Multiply-adds that make a task worth a thread's attention.
+const TASK: usize = 1 << 21;
+
+/// Output pixels of one tile of the weight gradient.
+const TILE: usize = 384;
+
+/// Rows of the patch matrix that one task of the weight gradient takes.
+const ROWS: usize = 192;
+
+/// `act(scale * conv(x, w) + shift + addend)`, [B, C_out, H_out, W_out].
+pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Vec<f32> {
+    let [x_len, y_len, w_len] = g.elements();
+    assert!(x.len() == x_len && w.len() == w_len, "conv2d: operands of other sizes than their geometry");
+    let g = &g.flattened();
+    let (pixels, depth, c_out) = (g.pixels_out(), g.depth(), g.c_out_group());
+    let panels = pixels.div_ceil(PANEL);
+    let together = (TASK / (PANEL * depth * c_out)).clamp(1, 8);
+    let tiles = panels.div_ceil(together);
+    // Small maps have few tiles: then the output channels are cut as well, and the patches gathered once a block.
+    let blocks = if g.batch * g.groups * tiles < 8 { (c_out / 64).clamp(1, 4) } else { 1 };
+    let block = c_out.div_ceil(blocks);
+    let task = |task: usize, y: Shared<'_>| {
+        let (block_at, rest) = (task % blocks * block, task / blocks);
+        let (tile, rest) = (rest % tiles, rest / tiles);
+        let (group, image) = (rest % g.groups, rest / g.groups);
+        let (from_channel, channels) = (group * c_out + block_at, block.min(c_out.saturating_sub(block_at)));
+        let planes = &x[(image * g.c_in + group * g.c_in_group()) * g.pixels_in()..];
+        let weights = Mat::row_major(&w[from_channel * depth..], depth);
+        scratch(depth * PANEL, |cols| {
+            for panel in tile * together..panels.min((tile + 1) * together) {
+                let from = panel * PANEL;
+                let n = PANEL.min(pixels - from);
+                im2col(g, planes, 0..depth, from, n, cols, PANEL);
+                let at = (image * g.c_out + from_channel) * pixels + from;
+                // SAFETY: this task alone writes these channels of these pixels, and reads them after the product
+                // has written them.
+                unsafe {
+                    gemm_panel([channels, n, depth], y.ptr(at), pixels, false, weights, cols);
+                    if !epilogue.is_identity() {
+                        for c in 0..channels {
+                            let at = at + c * pixels;
+                            epilogue.finish(from_channel + c, at, y.slice(at, n));
+                        }
+                    }
+                }
+            }
+        });
+    };
+    // SAFETY: images x groups x tiles x blocks cover the output.
+    unsafe {
+        parallel::build(y_len, |y| parallel::for_each(g.batch * g.groups * tiles * blocks, g.work(), |t| task(t, y)))
+    }
+}
+
+/// The gradient of the input by the gradient `dy` of the sums.
+pub(crate) fn input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
+    if g.stride == 1 {
+        forward(&g.adjoint(), dy, &turned(g, w), &Epilogue::default())
+    } else {
+        scattered_input_gradient(g, dy, w)
+    }
+}
+
+/// The weights of the adjoint convolution: [groups * C_in / groups, C_out / groups, kh, kw], kernels turned.
+fn turned(g: &Geometry, w: &[f32]) -> Vec<f32> {
+    let (taps, c_in, c_out) = (g.taps(), g.c_in_group(), g.c_out_group());
+    // SAFETY: every element of each piece (one input channel's kernels) is written.
+    unsafe {
+        parallel::fill(w.len(), c_out * taps, |at, out| {
+            let channel = at / (c_out * taps);
+            let (group, i) = (channel / c_in, channel % c_in);
+            for (o, kernel) in out.chunks_mut(taps).enumerate() {
+                let source = &w[((group * c_out + o) * c_in + i) * taps..][..taps];
+                kernel.iter_mut().zip(source.iter().rev()).for_each(|(k, &v)| _ = k.write(v));
+            }
+        })
+    }
+}
+
+/// With a stride: patches' gradients W^T dY for a block of input channels, added into these channels' planes.
+fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
+    let (pixels, taps, plane) = (g.pixels_out(), g.taps(), g.pixels_in());
+    let (c_in, c_out, depth) = (g.c_in_group(), g.c_out_group(), g.depth());
+    let mut dx = vec![0.0; g.elements()[0]];
+    // Weights with the input's side first, group by group: [groups, depth, C_out / groups].
+    let wt: Vec<f32> =
+        (0..g.groups).flat_map(|i| transposed(&w[i * c_out * depth..(i + 1) * c_out * depth], c_out, depth)).collect();
+    let block = (ROWS / taps).clamp(1, c_in);
+    let blocks = c_in.div_ceil(block);
+    let shared = Shared::new(&mut dx);
+    parallel::for_each(g.batch * g.groups * blocks, g.work(), |task| {
+        let (first, rest) = (task % blocks * block, task / blocks);
+        let (group, image) = (rest % g.groups, rest / g.groups);
+        let channels = block.min(c_in - first);
+        // SAFETY: this task alone holds these planes.
+        let planes = unsafe { shared.slice((image * g.c_in + group * c_in + first) * plane, channels * plane) };
+        let rows = channels * taps;
+        let weights = Mat::row_major(&wt[(group * depth + first * taps) * c_out..], c_out);
+        let gradient = &dy[(image * g.c_out + group * c_out) * pixels..];
+        scratch((rows + c_out) * PANEL, |buffer| {
+            let (cols, panel) = buffer.split_at_mut(rows * PANEL);
+            for from in (0..pixels).step_by(PANEL) {
+                let n = PANEL.min(pixels - from);
+                for (c, row) in panel.chunks_mut(PANEL).enumerate() {
+                    row[..n].copy_from_slice(&gradient[c * pixels + from..][..n]);
+                }
+                // SAFETY: the scratch buffer is this task's.
+                unsafe { gemm_panel([rows, n, c_out], cols.as_mut_ptr(), PANEL, false, weights, panel) };
+                col2im(g, cols, PANEL, channels, from, n, planes);
+            }
+        });
+    });
+    dx
+}
+
+/// The gradient of the weights by the gradient `dy` of the sums, [C_out, C_in / groups, kh, kw].
+///
+/// The sum runs over the pixels of all images, cut into fixed tiles that go on from one image to the next.
+pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let g = &g.flattened();
+    let (depth, c_out) = (g.depth(), g.c_out_group());
+    let mut dw = Vec::with_capacity(g.c_out * depth);
+    for group in 0..g.groups {
+        let pass = WeightPass { g, x, dy, group };
+        if g.taps() == 1 && depth < c_out {
+            // [C_out, C_in] at once: the input is the side with fewer rows to turn.
+            dw.extend(pass.run(Side::Patches, Side::Output));
+        } else {
+            let turned = pass.run(Side::Output, Side::Patches);
+            dw.extend(if c_out == 1 { turned } else { transposed(&turned, depth, c_out) });
+        }
+    }
+    dw
+}
+
+/// One of the two operands of the weight gradient.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    /// The patches of the input: a row a (channel, tap).
+    Patches,
+    /// The output's gradient: a row a channel.
+    Output,
+}
+
+struct WeightPass<'a> {
+    g: &'a Geometry,
+    x: &'a [f32],
+    dy: &'a [f32],
+    group: usize,
+}
+
+impl WeightPass<'_> {
+    fn rows(&self, side: Side) -> usize {
+        match side {
+            Side::Patches => self.g.depth(),
+            Side::Output => self.g.c_out_group(),
+        }
+    }
+
+    /// The pixels `from..from + n` (counted through all images) of `rows` of a side, rows `ld` apart.
+    fn gather(&self, side: Side, rows: std::ops::Range<usize>, from: usize, n: usize, dst: &mut [f32], ld: usize) {
+        let (g, pixels) = (self.g, self.g.pixels_out());
+        let mut done = 0;
+        while done < n {
+            let (image, pixel) = ((from + done) / pixels, (from + done) % pixels);
+            let part = (n - done).min(pixels - pixel);
+            match side {
+                Side::Patches => {
+                    let planes = &self.x[(image * g.c_in + self.group * g.c_in_group()) * g.pixels_in()..];
+                    im2col(g, planes, rows.clone(), pixel, part, &mut dst[done..], ld);
+                }
+                Side::Output => {
+                    let planes = &self.dy[(image * g.c_out + self.group * g.c_out_group()) * pixels..];
+                    for (i, row) in rows.clone().enumerate() {
+                        dst[i * ld + done..][..part].copy_from_slice(&planes[row * pixels + pixel..][..part]);
+                    }
+                }
+            }
+            done += part;
+        }
+    }
+
+    /// All pixels of a side, turned, in panels of rows: [rows / PANEL, pixels, PANEL].
+    fn turned(&self, side: Side) -> Vec<f32> {
+        let (rows, total) = (self.rows(side), self.g.batch * self.g.pixels_out());
+        let (panels, tile) = (rows.div_ceil(PANEL), 64);
+        let mut out = vec![0.0; panels * total * PANEL];
+        let shared = Shared::new(&mut out);
+        parallel::for_each(total.div_ceil(tile), rows * total, |task| {
+            let from = task * tile;
+            let n = tile.min(total - from);
+            scratch(rows * tile, |buffer| {
+                self.gather(side, 0..rows, from, n, buffer, tile);
+                for panel in 0..panels {
+                    let first = panel * PANEL;
+                    let dst = shared.ptr((panel * total + from) * PANEL);
+                    // SAFETY: this task alone writes these pixels of the panels.
+                    unsafe { transpose(PANEL.min(rows - first), n, buffer[first * tile..].as_ptr(), tile, dst, PANEL) };
+                }
+            });
+        });
+        out
+    }
+
+    /// `sum over pixels of b[row, pixel] * a[column, pixel]`: row-major [rows of b, rows of a].
+    fn run(&self, a: Side, b: Side) -> Vec<f32> {
+        let total = self.g.batch * self.g.pixels_out();
+        let (m, n) = (self.rows(b), self.rows(a));
+        if total == 0 {
+            return vec![0.0; m * n];
+        }
+        let at = self.turned(a);
+        let (blocks, tiles) = (m.div_ceil(ROWS), total.div_ceil(TILE));
+        let block = m.div_ceil(blocks);
+        // Few rows: the pixels are cut too, into chunks whose sums are added in order afterwards.
+        let chunks = 16usize.div_ceil(blocks).min(tiles.div_ceil(4));
+        let per_chunk = tiles.div_ceil(chunks);
+        let mut sums = vec![0.0; chunks * m * n];
+        let shared = Shared::new(&mut sums);
+        parallel::for_each(blocks * chunks, total * m * n, |task| {
+            let (chunk, first) = (task / blocks, task % blocks * block);
+            let rows = block.min(m.saturating_sub(first));
+            scratch(rows * TILE, |buffer| {
+                for tile in chunk * per_chunk..tiles.min((chunk + 1) * per_chunk) {
+                    let from = tile * TILE;
+                    let width = TILE.min(total - from);
+                    self.gather(b, first..first + rows, from, width, buffer, TILE);
+                    for column in (0..n).step_by(PANEL) {
+                        let dst = shared.ptr((chunk * m + first) * n + column);
+                        let panel = &at[(column / PANEL * total + from) * PANEL..];
+                        let size = [rows, PANEL.min(n - column), width];
+                        // SAFETY: this task alone writes these rows of this chunk's sums, which start as zeros.
+                        unsafe { gemm_panel(size, dst, n, true, Mat::row_major(buffer, TILE), panel) };
+                    }
+                }
+            });
+        });
+        let (first, others) = sums.split_at_mut(m * n);
+        for other in others.chunks(m * n) {
+            first.iter_mut().zip(other).for_each(|(a, b)| *a += b);
+        }
+        sums.truncate(m * n);
+        sums
+    }
+}

@@ -1,0 +1,260 @@
+//! Convolution with what follows it (scale and shift, bias or residual, ReLU) as one op with one backward pass.
+//!
+//! The kernels are plain functions over slices: `gemm` for the general case, `depthwise` for one input channel a group.
+//! Which one runs is decided here and nowhere else.
+
+mod depthwise;
+mod epilogue;
+mod gemm;
+mod geometry;
+mod im2col;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+
+use crate::storage::{View, operand, operand4, tensor, values};
+use crate::{Error, Result};
+
+use epilogue::{Epilogue, Wanted};
+pub(crate) use epilogue::{relu, relu_gradient};
+use geometry::Geometry;
+pub(crate) use geometry::inside;
+
+/// Stride, padding, dilation (the same for rows and columns) and groups of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dParams {
+    /// Step of the kernel, in pixels.
+    pub stride: usize,
+    /// Zeros around the image, in pixels on each side.
+    pub padding: usize,
+    /// Distance of neighbouring taps, in pixels.
+    pub dilation: usize,
+    /// Groups of channels; each output channel sees the input channels of its group.
+    pub groups: usize,
+}
+
+impl Default for Conv2dParams {
+    /// Stride 1, no padding, dilation 1, one group.
+    fn default() -> Self {
+        Self { stride: 1, padding: 0, dilation: 1, groups: 1 }
+    }
+}
+
+/// A frozen `y = scale * x + shift` by channel: constants of the op, which never get a gradient.
+#[derive(Clone, Debug)]
+pub struct Affine {
+    /// A factor a channel.
+    pub scale: Arc<[f32]>,
+    /// An offset a channel.
+    pub shift: Arc<[f32]>,
+}
+
+impl Affine {
+    /// Batch normalisation with fixed statistics, folded: `scale = gamma / sqrt(var + eps)`, `shift = beta - mean * scale`.
+    ///
+    /// The slices hold one value a channel; a shorter one decides the length, which [`conv2d`] checks.
+    pub fn from_batch_norm(gamma: &[f32], beta: &[f32], mean: &[f32], var: &[f32], eps: f64) -> Self {
+        let scale = |(&g, &v): (&f32, &f32)| f64::from(g) / (f64::from(v) + eps).sqrt();
+        let scales: Vec<f64> = gamma.iter().zip(var).map(scale).collect();
+        let shift = |((&b, &m), s): ((&f32, &f32), &f64)| (f64::from(b) - f64::from(m) * s) as f32;
+        Self {
+            shift: beta.iter().zip(mean).zip(&scales).map(shift).collect(),
+            scale: scales.iter().map(|&s| s as f32).collect(),
+        }
+    }
+}
+
+/// What is added to a convolution's result before the activation.
+#[derive(Clone, Copy, Debug)]
+pub enum Addend<'a> {
+    /// Nothing.
+    None,
+    /// One trainable value a channel, [C_out].
+    Bias(&'a Tensor),
+    /// A tensor of the output's shape, such as a block's shortcut.
+    Residual(&'a Tensor),
+}
+
+/// `act(scale * conv(x, w) + shift + addend)`, with `scale` and `shift` from `affine`.
+///
+/// As in PyTorch, this is a cross-correlation (the kernel is not turned); ReLU's gradient at 0 is 0. Gradients are
+/// computed for those of `x`, `w` and the addend that are tracked, and for nothing else.
+///
+/// # Shapes
+/// `x` [B, C_in, H, W], `w` [C_out, C_in / groups, kh, kw], bias [C_out], residual and result
+/// [B, C_out, H_out, W_out] with `H_out = (H + 2 padding - dilation (kh - 1) - 1) / stride + 1`.
+///
+/// # Errors
+/// When shapes do not fit each other or an operand is not f32 on the CPU.
+pub fn conv2d(
+    x: &Tensor,
+    w: &Tensor,
+    addend: Addend<'_>,
+    affine: Option<&Affine>,
+    relu: bool,
+    p: &Conv2dParams,
+) -> Result<Tensor> {
+    let (x, x_dims) = operand4("conv2d", "x", x)?;
+    let (w, w_dims) = operand4("conv2d", "w", w)?;
+    let geometry = Geometry::new(x_dims, w_dims, p)?;
+    let c_out = geometry.c_out;
+    if let Some(a) = affine
+        && (a.scale.len() != c_out || a.shift.len() != c_out)
+    {
+        let message =
+            format!("affine has {} scales and {} shifts for {c_out} output channels", a.scale.len(), a.shift.len());
+        return Err(Error::operand("conv2d", message));
+    }
+    let conv = |third| Conv { geometry, affine: affine.cloned(), relu, third };
+    match addend {
+        Addend::None => Ok(x.apply_op2(&w, conv(Third::None))?),
+        Addend::Bias(b) => {
+            if b.dims() != [c_out] {
+                return Err(Error::operand("conv2d", format!("bias has shape {:?}; [{c_out}] is needed", b.dims())));
+            }
+            Ok(x.apply_op3(&w, &operand("conv2d", "bias", b)?, conv(Third::Bias))?)
+        }
+        Addend::Residual(r) => {
+            if r.dims() != conv(Third::None).shape() {
+                let want = conv(Third::None).shape();
+                return Err(Error::operand(
+                    "conv2d",
+                    format!("residual has shape {:?}; the output has {want:?}", r.dims()),
+                ));
+            }
+            Ok(x.apply_op3(&w, &operand("conv2d", "residual", r)?, conv(Third::Residual))?)
+        }
+    }
+}
+
+/// What the third operand is.
+#[derive(Clone, Copy, PartialEq)]
+enum Third {
+    None,
+    Bias,
+    Residual,
+}
+
+struct Conv {
+    geometry: Geometry,
+    affine: Option<Affine>,
+    relu: bool,
+    third: Third,
+}
+
+/// Gradients of x, w and the addend.
+type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
+
+impl Conv {
+    fn shape(&self) -> [usize; 4] {
+        let g = &self.geometry;
+        [g.batch, g.c_out, g.h_out, g.w_out]
+    }
+
+    fn forward(&self, x: &[f32], w: &[f32], third: Option<&[f32]>) -> (CpuStorage, Shape) {
+        let epilogue = Epilogue {
+            affine: self.affine.as_ref().map(|a| (&*a.scale, &*a.shift)),
+            bias: third.filter(|_| self.third == Third::Bias),
+            residual: third.filter(|_| self.third == Third::Residual),
+            relu: self.relu,
+        };
+        let g = &self.geometry;
+        let y = if g.depthwise() { depthwise::forward(g, x, w, &epilogue) } else { gemm::forward(g, x, w, &epilogue) };
+        (CpuStorage::F32(y), Shape::from(&self.shape()[..]))
+    }
+
+    fn backward(&self, x: &Tensor, w: &Tensor, third: Option<&Tensor>, y: &Tensor, dy: &Tensor) -> Result<Three> {
+        const OP: &str = "conv2d's backward pass";
+        let g = &self.geometry;
+        let dy = operand(OP, "the gradient", dy)?;
+        let third_tracked = third.is_some_and(Tensor::track_op);
+        let wanted = Wanted {
+            sums: x.track_op() || w.track_op(),
+            residual: third_tracked && self.third == Third::Residual,
+            bias: third_tracked && self.third == Third::Bias,
+        };
+        let (x_view, w_view, y_view, dy_view) =
+            (View::new(OP, x), View::new(OP, w), View::new(OP, y), View::new(OP, &dy));
+        let (x_values, w_values, dy_values) = (x_view.values()?, w_view.values()?, dy_view.values()?);
+        let scale = self.affine.as_ref().map(|a| &*a.scale);
+        let through = epilogue::backward(g, self.relu, scale, y_view.values()?, dy_values, wanted);
+        let sums = through.sums.as_deref().unwrap_or(dy_values);
+
+        let dx = || {
+            if g.depthwise() {
+                depthwise::input_gradient(g, sums, w_values)
+            } else {
+                gemm::input_gradient(g, sums, w_values)
+            }
+        };
+        let dw = || {
+            if g.depthwise() {
+                depthwise::weight_gradient(g, x_values, sums)
+            } else {
+                gemm::weight_gradient(g, x_values, sums)
+            }
+        };
+        let dx = x.track_op().then(|| tensor(dx(), x.shape())).transpose()?;
+        let dw = w.track_op().then(|| tensor(dw(), w.shape())).transpose()?;
+        let third = match (through.bias, through.residual) {
+            (Some(bias), _) => Some(tensor(bias, g.c_out)?),
+            (None, Some(residual)) => Some(tensor(residual, y.shape())?),
+            // Without a ReLU the residual's gradient is the output's.
+            (None, None) => wanted.residual.then(|| dy.clone()),
+        };
+        Ok((dx, dw, third))
+    }
+}
+
+impl CustomOp2 for Conv {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok(self.forward(values("conv2d", x, lx)?, values("conv2d", w, lw)?, None))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, _) = self.backward(x, w, None, y, dy)?;
+        Ok((dx, dw))
+    }
+}
+
+impl CustomOp3 for Conv {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+        third: &CpuStorage,
+        lt: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let third = values("conv2d", third, lt)?;
+        Ok(self.forward(values("conv2d", x, lx)?, values("conv2d", w, lw)?, Some(third)))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, third: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {
+        Ok(self.backward(x, w, Some(third), y, dy)?)
+    }
+}

@@ -1,0 +1,84 @@
+//! Tensor operations for object detectors on candle, with right and fast CPU gradients.
+//!
+//! Candle's own convolution, pooling, upsampling and softmax lose gradients, falsify them or crawl on a CPU. These are
+//! replacements that fit into any candle model: plain functions from tensors to tensors, each one node of the graph with
+//! its own backward pass, plus the box arithmetic of a detector (IoU, box coder, NMS, RoIAlign, losses).
+//!
+//! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`Addend`]) and ReLU.
+//! - [`linear`], [`batch_norm_train`], [`group_norm`], [`relu`], [`add_relu`], [`softmax`], [`index_rows`].
+//! - [`max_pool2d`], [`subsample`], [`upsample_nearest`], [`upsample_nearest_add`].
+//! - [`boxes`], [`BoxCoder`], [`nms`], [`batched_nms`], [`top_k`], [`roi_align`], [`loss`].
+//!
+//! What holds for all of them:
+//!
+//! - f32 on the CPU; anything else is an [`Error`] that names the operation and the operand. Views are made contiguous.
+//! - A gradient is computed for an operand that is tracked (a `Var`, or what depends on one) and for no other.
+//! - Results and gradients have the same bits for any number of threads: work is cut into pieces by shape alone, and
+//!   sums run over the pieces in order. They may differ between kinds of CPU, whose matrix kernels differ.
+//!
+//! Shorthand of this crate's documentation: B images, C channels, H and W rows and columns, N boxes, R RoIs, K classes
+//! including background as class 0. A box is `[x0, y0, x1, y1]` in pixels.
+//!
+//! # Example
+//!
+//! A residual block's second half, its gradient, and what is frozen:
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor, Var};
+//! use docent_ops::{Addend, Affine, Conv2dParams, conv2d};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = Device::Cpu;
+//! let x = Tensor::ones((2, 8, 10, 9), DType::F32, &device)?;
+//! let shortcut = Tensor::zeros((2, 16, 5, 5), DType::F32, &device)?;
+//! let weights = Var::from_tensor(&Tensor::full(0.01f32, (16, 8, 3, 3), &device)?)?;
+//! let norm = Affine::from_batch_norm(&[1.0; 16], &[0.0; 16], &[0.5; 16], &[1.0; 16], 1e-5);
+//!
+//! let p = Conv2dParams { stride: 2, padding: 1, ..Default::default() };
+//! let y = conv2d(&x, &weights, Addend::Residual(&shortcut), Some(&norm), true, &p)?;
+//! assert_eq!(y.dims(), [2, 16, 5, 5]);
+//!
+//! let grads = y.sum_all()?.backward()?;
+//! assert_eq!(grads.get(&weights).map(|g| g.dims().to_vec()), Some(vec![16, 8, 3, 3]));
+//! assert!(grads.get(&x).is_none());
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod error;
+
+pub use error::{Error, Result};
+
+pub mod boxes;
+mod coder;
+mod conv;
+mod elementwise;
+mod gather;
+mod linear;
+pub mod loss;
+mod matmul;
+mod nms;
+mod norm;
+mod parallel;
+mod pool;
+mod resize;
+mod roi_align;
+mod softmax;
+mod storage;
+#[doc(hidden)]
+pub mod testing;
+mod topk;
+
+pub use boxes::BoxXyxy;
+pub use coder::BoxCoder;
+pub use conv::{Addend, Affine, Conv2dParams, conv2d};
+pub use elementwise::{add_relu, relu};
+pub use gather::index_rows;
+pub use linear::linear;
+pub use nms::{batched_nms, nms};
+pub use norm::{BatchStats, batch_norm_train, group_norm};
+pub use pool::{max_pool2d, subsample};
+pub use resize::{upsample_nearest, upsample_nearest_add};
+pub use roi_align::{RoiAlignParams, roi_align};
+pub use softmax::softmax;
+pub use topk::top_k;

@@ -1,0 +1,237 @@
+//! Strided matrix products on one thread, transposition, and a product cut into fixed blocks for all threads.
+
+use crate::parallel::{self, Shared};
+
+/// A matrix read through strides: element (i, j) lies at `i * rows + j * cols`.
+#[derive(Clone, Copy)]
+pub(crate) struct Mat<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// Row-major, with rows of length `width`.
+    pub fn row_major(data: &'a [f32], width: usize) -> Self {
+        Self { data, rows: width, cols: 1 }
+    }
+
+    /// The transpose of a row-major matrix with rows of length `width`.
+    pub fn transposed(data: &'a [f32], width: usize) -> Self {
+        Self { data, rows: 1, cols: width }
+    }
+
+    fn covers(&self, m: usize, n: usize) -> bool {
+        m == 0 || n == 0 || (m - 1) * self.rows + (n - 1) * self.cols < self.data.len()
+    }
+
+    fn offset(self, i: usize, j: usize) -> Self {
+        Self { data: &self.data[i * self.rows + j * self.cols..], ..self }
+    }
+}
+
+/// `dst = a b` or, with `add`, `dst += a b`, for a of m x k, b of k x n and a row-major dst with rows `ld` apart.
+///
+/// # Safety
+/// `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses these elements meanwhile; with `add`
+/// they are initialised.
+pub(crate) unsafe fn gemm([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: bool, a: Mat<'_>, b: Mat<'_>) {
+    debug_assert!(a.covers(m, k) && b.covers(k, n));
+    // SAFETY: a and b cover their index ranges (checked above in debug builds, by construction of the callers
+    // otherwise); dst is the caller's promise.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst,
+            1,
+            ld as isize,
+            add,
+            a.data.as_ptr(),
+            a.cols as isize,
+            a.rows as isize,
+            b.data.as_ptr(),
+            b.cols as isize,
+            b.rows as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Columns of one panel of a right operand: a whole number of the widest micro-kernels' columns (48 for AVX-512, 24 for
+/// AVX2, 16 for NEON). A product with a dense panel and at most [`STRIP`] rows reads both operands where they lie; wider
+/// ones are packed once more by the gemm crate, which costs up to a third of the time where the sums are short.
+pub(crate) const PANEL: usize = 48;
+
+/// Rows of one call of a product with a panel.
+pub(crate) const STRIP: usize = 32;
+
+/// [`gemm`] with a dense panel, `b` = rows of [`PANEL`] values of which n count: m may be any.
+///
+/// # Safety
+/// As [`gemm`].
+pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: bool, a: Mat<'_>, panel: &[f32]) {
+    debug_assert!(n <= PANEL);
+    for i in (0..m).step_by(STRIP) {
+        // SAFETY: rows i.. of what the caller has promised.
+        unsafe {
+            gemm(
+                [STRIP.min(m - i), n, k],
+                dst.wrapping_add(i * ld),
+                ld,
+                add,
+                a.offset(i, 0),
+                Mat::row_major(panel, PANEL),
+            )
+        };
+    }
+}
+
+/// Rows and columns of the blocks of [`product`], and the depth of one step.
+const BLOCK_ROWS: usize = 256;
+const BLOCK_COLS: usize = 2 * PANEL;
+const DEPTH: usize = 1024;
+
+/// The row-major m x n product of a (m x k) and b (k x n), in fixed blocks on all threads.
+pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32> {
+    assert!(a.covers(m, k) && b.covers(k, n), "a product's operands are shorter than its shape");
+    if k == 0 {
+        return vec![0.0; m * n];
+    }
+    let (down, across) = (m.div_ceil(BLOCK_ROWS), n.div_ceil(BLOCK_COLS));
+    // SAFETY: the blocks are disjoint and cover the output.
+    unsafe {
+        parallel::build(m * n, |out: Shared<'_>| {
+            parallel::for_each(down * across, m * n * k, |task| {
+                // Column blocks outermost: neighbours in time share a block of b.
+                let (i, first) = ((task % down) * BLOCK_ROWS, (task / down) * BLOCK_COLS);
+                let rows = BLOCK_ROWS.min(m - i);
+                parallel::scratch(DEPTH.min(k) * PANEL, |panel| {
+                    for j in (first..n.min(first + BLOCK_COLS)).step_by(PANEL) {
+                        let width = PANEL.min(n - j);
+                        for from in (0..k).step_by(DEPTH) {
+                            let depth = DEPTH.min(k - from);
+                            pack(b.offset(from, j), depth, width, panel);
+                            gemm_panel([rows, width, depth], out.ptr(i * n + j), n, from > 0, a.offset(i, from), panel);
+                        }
+                    }
+                });
+            });
+        })
+    }
+}
+
+/// Copies `depth` x `width` of `b` to a dense panel.
+fn pack(b: Mat<'_>, depth: usize, width: usize, panel: &mut [f32]) {
+    debug_assert!(b.covers(depth, width));
+    if b.rows == 1 {
+        // SAFETY: b covers width rows of depth values, and the panel has room for depth rows.
+        unsafe { transpose(width, depth, b.data.as_ptr(), b.cols, panel.as_mut_ptr(), PANEL) };
+    } else {
+        for (x, row) in panel.chunks_mut(PANEL).take(depth).enumerate() {
+            let source = b.data[x * b.rows..].iter().step_by(b.cols.max(1));
+            row[..width].iter_mut().zip(source).for_each(|(p, v)| *p = *v);
+        }
+    }
+}
+
+/// Writes the transpose of the `rows` x `cols` matrix at `src` (rows `src_ld` apart) to `dst` (rows `dst_ld` apart).
+///
+/// # Safety
+/// Both matrices are inside their buffers, and nobody else uses the elements written.
+pub(crate) unsafe fn transpose(rows: usize, cols: usize, src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usize) {
+    let (whole_rows, whole_cols) = (rows & !3, cols & !3);
+    // SAFETY: i < rows and j < cols everywhere below.
+    unsafe {
+        // Sixteen columns at a time: whole cache lines are read, and the lines written stay in the first cache.
+        for from in (0..whole_cols).step_by(16) {
+            for i in (0..whole_rows).step_by(4) {
+                for j in (from..whole_cols.min(from + 16)).step_by(4) {
+                    transpose4(src.add(i * src_ld + j), src_ld, dst.add(j * dst_ld + i), dst_ld);
+                }
+            }
+        }
+        for i in 0..rows {
+            let first = if i < whole_rows { whole_cols } else { 0 };
+            for j in first..cols {
+                *dst.add(j * dst_ld + i) = *src.add(i * src_ld + j);
+            }
+        }
+    }
+}
+
+/// One block of 4 x 4.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose4(src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usize) {
+    use std::arch::x86_64::{
+        _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps,
+    };
+    // SAFETY: SSE is part of x86_64; the block is inside both matrices by the caller's promise.
+    unsafe {
+        let (a, b) = (_mm_loadu_ps(src), _mm_loadu_ps(src.add(src_ld)));
+        let (c, d) = (_mm_loadu_ps(src.add(2 * src_ld)), _mm_loadu_ps(src.add(3 * src_ld)));
+        let (ab_lo, ab_hi) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+        let (cd_lo, cd_hi) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+        _mm_storeu_ps(dst, _mm_movelh_ps(ab_lo, cd_lo));
+        _mm_storeu_ps(dst.add(dst_ld), _mm_movehl_ps(cd_lo, ab_lo));
+        _mm_storeu_ps(dst.add(2 * dst_ld), _mm_movelh_ps(ab_hi, cd_hi));
+        _mm_storeu_ps(dst.add(3 * dst_ld), _mm_movehl_ps(cd_hi, ab_hi));
+    }
+}
+
+/// One block of 4 x 4.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+unsafe fn transpose4(src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usize) {
+    for i in 0..4 {
+        for j in 0..4 {
+            // SAFETY: the block is inside both matrices by the caller's promise.
+            unsafe { *dst.add(j * dst_ld + i) = *src.add(i * src_ld + j) };
+        }
+    }
+}
+
+/// The transpose of a row-major `rows` x `cols` matrix, on all threads.
+pub(crate) fn transposed(src: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    assert_eq!(src.len(), rows * cols, "a matrix of another size than said");
+    // SAFETY: each task writes the rows of the result that belong to its columns of the source, all of them.
+    unsafe {
+        parallel::build(src.len(), |out| {
+            let piece = 64;
+            parallel::for_each(cols.div_ceil(piece), src.len(), |task| {
+                let j = task * piece;
+                transpose(rows, piece.min(cols - j), src.as_ptr().add(j), cols, out.ptr(j * rows), rows);
+            });
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_and_transposes_agree_with_loops() {
+        for [m, n, k] in [[1, 1, 1], [3, 5, 7], [130, 200, 9], [5, 400, 33], [300, 50, 2050], [4, 4, 0]] {
+            let a: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32 - 3.0).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| (i % 5) as f32 - 2.0).collect();
+            let mut want = vec![0.0; m * n];
+            for i in 0..m {
+                for j in 0..n {
+                    want[i * n + j] = (0..k).map(|x| a[i * k + x] * b[x * n + j]).sum();
+                }
+            }
+            assert_eq!(product([m, n, k], Mat::row_major(&a, k), Mat::row_major(&b, n)), want);
+            let (at, bt) = (transposed(&a, m, k), transposed(&b, k, n));
+            assert!((0..m * k).all(|i| at[(i % k) * m + i / k] == a[i]));
+            assert_eq!(product([m, n, k], Mat::transposed(&at, m), Mat::transposed(&bt, k)), want);
+        }
+    }
+}

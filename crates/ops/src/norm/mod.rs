@@ -1,0 +1,10 @@
+//! Normalisation that trains: over the batch, and over groups of channels.
+
+mod batch;
+mod group;
+mod sums;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{BatchStats, batch_norm_train};
+pub use group::group_norm;

@@ -1,0 +1,169 @@
+//! What is wrong with a set of annotations, each fault with its file, image id and annotation id.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::types::{Annotation, Category, Image};
+
+/// How far a box may reach over the image's border without being listed, in pixels: annotation tools round, and the truth is
+/// clipped in any case.
+pub const OUTSIDE_TOLERANCE: f64 = 1.0;
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A box without area. It is left out of the training truth; evaluation keeps it, as pycocotools does.
+    DegenerateBox,
+    /// A box that reaches more than [`OUTSIDE_TOLERANCE`] over the image's border. The training truth is clipped, and left out
+    /// where nothing remains.
+    OutsideBox,
+    /// Two annotations with one id. Stops the load.
+    DuplicateAnnotation,
+    /// Two images with one id. Stops the load.
+    DuplicateImage,
+    /// Two categories with one id or one name. Stops the load.
+    DuplicateCategory,
+    /// An annotation of an image that the file does not list. Stops the load.
+    UnlistedImage,
+    /// An annotation of a category that the file does not list. Stops the load.
+    UnknownCategory,
+    /// An image whose width or height is 0 in the annotations. Stops the load.
+    EmptyImage,
+    /// An image file that is not there ([`Dataset::missing_images`](crate::Dataset::missing_images)).
+    MissingImage,
+}
+
+impl FindingKind {
+    /// Whether a set of annotations with such a fault is refused.
+    pub fn stops_load(self) -> bool {
+        !matches!(self, Self::DegenerateBox | Self::OutsideBox | Self::MissingImage)
+    }
+
+    /// A few words for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DegenerateBox => "box without area",
+            Self::OutsideBox => "box outside its image",
+            Self::DuplicateAnnotation => "duplicate annotation id",
+            Self::DuplicateImage => "duplicate image id",
+            Self::DuplicateCategory => "duplicate category",
+            Self::UnlistedImage => "annotation of an unlisted image",
+            Self::UnknownCategory => "annotation of an unknown category",
+            Self::EmptyImage => "image of size 0",
+            Self::MissingImage => "missing image file",
+        }
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// What kind of fault.
+    pub kind: FindingKind,
+    /// The annotation file.
+    pub file: PathBuf,
+    /// The image it concerns.
+    pub image_id: Option<u64>,
+    /// The annotation it concerns.
+    pub annotation_id: Option<u64>,
+    /// The values at fault.
+    pub detail: String,
+}
+
+impl Finding {
+    /// The finding without its file: kind, ids, values.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = self.kind.name().to_owned();
+        if let Some(id) = self.image_id {
+            text.push_str(&format!(", image id {id}"));
+        }
+        if let Some(id) = self.annotation_id {
+            text.push_str(&format!(", annotation id {id}"));
+        }
+        if !self.detail.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.detail);
+        }
+        text
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.describe())
+    }
+}
+
+/// All faults of a set of annotations, in the order of the file: categories, images, annotations.
+///
+/// # Example
+/// ```
+/// use docent_coco::{Annotation, Category, FindingKind, Image, checks};
+/// let images = [Image { id: 1, file_name: "a.png".into(), width: 10, height: 10 }];
+/// let categories = [Category { id: 3, name: "cat".into() }];
+/// let flat = Annotation { id: 9, image_id: 1, category_id: 3, bbox: [2.0, 2.0, 0.0, 5.0], area: 0.0, iscrowd: false };
+/// let findings = checks("a.json".as_ref(), &images, &[flat], &categories);
+/// assert_eq!(findings[0].kind, FindingKind::DegenerateBox);
+/// assert_eq!(findings[0].annotation_id, Some(9));
+/// ```
+pub fn checks(file: &Path, images: &[Image], annotations: &[Annotation], categories: &[Category]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |kind, image_id, annotation_id, detail: String| {
+        findings.push(Finding { kind, file: file.to_owned(), image_id, annotation_id, detail });
+    };
+
+    let mut category_ids = HashSet::with_capacity(categories.len());
+    let mut names = HashSet::with_capacity(categories.len());
+    for category in categories {
+        if !category_ids.insert(category.id) || !names.insert(category.name.as_str()) {
+            let detail = format!("id {}, name {:?}", category.id, category.name);
+            add(FindingKind::DuplicateCategory, None, None, detail);
+        }
+    }
+
+    let mut sizes = std::collections::HashMap::with_capacity(images.len());
+    for image in images {
+        if sizes.insert(image.id, (f64::from(image.width), f64::from(image.height))).is_some() {
+            let detail = format!("file_name {:?}", image.file_name);
+            add(FindingKind::DuplicateImage, Some(image.id), None, detail);
+        }
+        if image.width == 0 || image.height == 0 {
+            let detail = format!("{:?} is {}x{}", image.file_name, image.width, image.height);
+            add(FindingKind::EmptyImage, Some(image.id), None, detail);
+        }
+    }
+
+    let mut ids = HashSet::with_capacity(annotations.len());
+    for annotation in annotations {
+        let (image, id) = (Some(annotation.image_id), Some(annotation.id));
+        if !ids.insert(annotation.id) {
+            add(FindingKind::DuplicateAnnotation, image, id, String::new());
+        }
+        if !category_ids.contains(&annotation.category_id) {
+            let detail = format!("category id {}", annotation.category_id);
+            add(FindingKind::UnknownCategory, image, id, detail);
+        }
+        let Some(&(width, height)) = sizes.get(&annotation.image_id) else {
+            add(FindingKind::UnlistedImage, image, id, String::new());
+            continue;
+        };
+        let [x, y, w, h] = annotation.bbox;
+        if annotation.is_degenerate() {
+            let detail = format!("[x, y, width, height] = {:?}", annotation.bbox);
+            add(FindingKind::DegenerateBox, image, id, detail);
+        } else if x < -OUTSIDE_TOLERANCE
+            || y < -OUTSIDE_TOLERANCE
+            || x + w > width + OUTSIDE_TOLERANCE
+            || y + h > height + OUTSIDE_TOLERANCE
+        {
+            let detail = format!("[x, y, width, height] = {:?} in an image of {width}x{height}", annotation.bbox);
+            add(FindingKind::OutsideBox, image, id, detail);
+        }
+    }
+    findings
+}

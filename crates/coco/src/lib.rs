@@ -1,0 +1,94 @@
+//! COCO data sets in Rust: annotations, images, batches and COCO metrics.
+//!
+//! For anybody who reads COCO's format, whatever they train with: the crate knows no tensors. A file's way through it:
+//!
+//! ```text
+//! folder -> open_dir -> Splits { train, val: Dataset }
+//! Dataset -> sample(i) -> Sample { image: Rgb8, boxes, labels, image_id }
+//! Dataset -> Loader (flip, resize, threads) -> batches of TrainItem { planes, boxes, labels, .. }
+//! Dataset + [Detection] -> CocoMetrics -> Metrics { stats: the 12 figures, per_class }
+//! ```
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `dataset`, `types`, `checks` | one split, its records, and what is wrong with them |
+//! | `open` | from a folder to its two splits |
+//! | `decode`, `resize` | JPEG and PNG to RGB8; RGB8 to planes of 0..1 |
+//! | `loader` | batches from threads, in order, the same for any number of threads |
+//! | `evaluate` | the trait `Evaluator` and COCO's box metrics |
+//! | [`rng`] | randomness keyed by (seed, purpose, epoch, id) |
+//! | [`shapes`] | a data set that is drawn, not downloaded |
+//!
+//! # Conventions
+//! - Boxes in annotations and detections are COCO's `[x, y, width, height]` in f64; boxes to train on are `[x1, y1, x2, y2]` in
+//!   f32. Both count pixels of the image that their type names, with no +1 anywhere.
+//! - A *label* is a category's position in the order of ids, plus one; 0 is background. Ids may have gaps.
+//! - Crowds are never training targets; in evaluation, detections inside them are neither right nor wrong, as in pycocotools.
+//! - Images without boxes are kept.
+//! - Boxes without area are left out of the training truth and listed in [`Dataset::findings`]; boxes over the border are clipped.
+//!   Annotations that contradict themselves (duplicate ids, unlisted images, unknown categories) are an error that lists them.
+//!
+//! # Example
+//! ```
+//! use std::sync::Arc;
+//! use docent_coco::{
+//!     Annotation, Category, CocoMetrics, Dataset, Detection, Evaluator, Image, Loader, LoaderConfig, OpenOptions, Resize, Rgb8,
+//!     open_dir,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A folder in COCO's layout: images/ and annotations/instances_{train,val}.json.
+//! let dir = tempfile::tempdir()?;
+//! std::fs::create_dir(dir.path().join("images"))?;
+//! for (split, id) in [("train", 1), ("val", 2)] {
+//!     let file_name = format!("{split}.png");
+//!     Rgb8::filled(64, 48, [90, 120, 30]).save_png(&dir.path().join("images").join(&file_name))?;
+//!     Dataset::from_parts(
+//!         split,
+//!         dir.path().join("images"),
+//!         vec![Image { id, file_name, width: 64, height: 48 }],
+//!         vec![Annotation { id, image_id: id, category_id: 18, bbox: [8.0, 8.0, 20.0, 16.0], area: 320.0, iscrowd: false }],
+//!         vec![Category { id: 18, name: "dog".into() }],
+//!     )?
+//!     .save(&dir.path().join(format!("annotations/instances_{split}.json")))?;
+//! }
+//!
+//! let splits = open_dir(dir.path(), &OpenOptions::default())?;
+//! let resize = Resize { shortest: 24, longest: 32, ..Resize::default() };
+//! let loader = Loader::new(Arc::new(splits.train), LoaderConfig { resize, shuffle: true, flip: 0.5, ..LoaderConfig::default() })?;
+//! for batch in loader.epoch(0) {
+//!     for item in batch? {
+//!         assert_eq!((item.planes.height, item.planes.width), (24, 32));
+//!         assert_eq!(item.labels, [1]); // category 18 is the first
+//!     }
+//! }
+//!
+//! let found = [Detection { image_id: 2, category_id: 18, bbox: [8.0, 8.0, 20.0, 16.0], score: 0.8 }];
+//! let metrics = CocoMetrics.evaluate(&splits.val, &found)?;
+//! println!("AP {:.3}", metrics.ap());
+//! # assert!((metrics.ap() - 1.0).abs() < 1e-12);
+//! # Ok(())
+//! # }
+//! ```
+
+mod checks;
+mod dataset;
+mod decode;
+mod error;
+mod evaluate;
+mod loader;
+mod open;
+mod resize;
+pub mod rng;
+pub mod shapes;
+mod types;
+
+pub use checks::{Finding, FindingKind, OUTSIDE_TOLERANCE, checks};
+pub use dataset::{Dataset, Sample, Truth};
+pub use decode::{MAX_BYTES, MAX_SIDE, Rgb8, decode_bytes, decode_file};
+pub use error::{Error, Result};
+pub use evaluate::{ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, read_results, write_results};
+pub use loader::{Epoch, Loader, LoaderConfig, TrainItem};
+pub use open::{OpenOptions, Splits, open_dir, same_categories, split_by_id};
+pub use resize::{Planes, Resize, ResizeRule};
+pub use types::{Annotation, Category, Image};

@@ -1,0 +1,12 @@
+//! Tests of the crate through its public face: files in, batches and figures out.
+
+// clippy.toml allows these inside test functions; the helpers beside them are tests too.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+mod dataset;
+mod decode;
+mod evaluate;
+mod loader;
+mod open;
+mod resize;
+mod support;

@@ -1,0 +1,183 @@
+//! Finding splits in a folder, and what is said when they cannot be found.
+
+use std::path::Path;
+
+use docent_coco::{Dataset, Error, OpenOptions, open_dir, split_by_id};
+
+use crate::support::{category, shared, write_images};
+
+/// Writes `n` images to `images` and their annotations to `json`, both below `dir`.
+fn put(dir: &Path, images: &str, json: &str, n: usize) -> Dataset {
+    let set = write_images(&dir.join(images), n);
+    set.save(&dir.join("annotations").join(json)).unwrap();
+    set
+}
+
+fn open(dir: &Path) -> docent_coco::Result<docent_coco::Splits> {
+    open_dir(dir, &OpenOptions::default())
+}
+
+#[test]
+fn cocos_own_layout() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "train2017", "instances_train2017.json", 4);
+    put(dir.path(), "val2017", "instances_val2017.json", 3);
+    // Files beside them that are no instances.
+    std::fs::write(dir.path().join("annotations/captions_train2017.json"), "{}").unwrap();
+    let splits = open(dir.path()).unwrap();
+    assert_eq!((splits.train.len(), splits.val.len()), (4, 3));
+    assert!(splits.train.image_root().ends_with("train2017"));
+    assert!(splits.val.image_root().ends_with("val2017"));
+    assert_eq!(splits.val.name(), "instances_val2017");
+    splits.val.sample(2).unwrap();
+}
+
+#[test]
+fn one_folder_of_images_for_both() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "images", "instances_train.json", 4);
+    put(dir.path(), "images", "instances_val.json", 3);
+    let splits = open(dir.path()).unwrap();
+    assert!(splits.train.image_root().ends_with("images"));
+    assert!(splits.val.image_root().ends_with("images"));
+}
+
+#[test]
+fn folders_below_images_and_file_names_with_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "images/train", "instances_train.json", 4);
+    put(dir.path(), "images/val", "instances_val.json", 3);
+    let splits = open(dir.path()).unwrap();
+    assert!(splits.train.image_root().ends_with("images/train"));
+    // The annotations may also name the folder themselves.
+    for (file, split) in [("instances_train.json", "train"), ("instances_val.json", "val")] {
+        let path = dir.path().join("annotations").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace(r#""file_name":""#, &format!(r#""file_name":"images/{split}/"#));
+        std::fs::write(&path, text).unwrap();
+    }
+    let splits = open(dir.path()).unwrap();
+    assert_eq!(splits.train.image_root(), dir.path());
+    splits.train.sample(0).unwrap();
+}
+
+#[test]
+fn one_json_alone_is_split_by_id() {
+    for name in ["instances_default.json", "instances_trainval.json", "instances_train.json", "labels.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = put(dir.path(), "images", name, 40);
+        let splits = open(dir.path()).unwrap();
+        assert_eq!(splits.train.len() + splits.val.len(), 40);
+        assert!((2..=16).contains(&splits.val.len()), "{}", splits.val.len());
+        assert!(splits.val.images().iter().all(|v| splits.train.images().iter().all(|t| t.id != v.id)));
+        // Taking an image away moves no other.
+        let (_, val) = split_by_id(&whole.subset(&(1..40).collect::<Vec<_>>()), 0.2);
+        let ids =
+            |d: &Dataset| d.images().iter().map(|i| i.id).filter(|&id| id != whole.image(0).id).collect::<Vec<_>>();
+        assert_eq!(ids(&val), ids(&splits.val));
+        let half = OpenOptions { val_fraction: 0.5, ..OpenOptions::default() };
+        assert!(open_dir(dir.path(), &half).unwrap().val.len() > splits.val.len());
+        for bad in [0.0, 1.0, -0.1, f64::NAN] {
+            let options = OpenOptions { val_fraction: bad, ..OpenOptions::default() };
+            assert!(open_dir(dir.path(), &options).is_err());
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "images", "instances_default.json", 1);
+    assert!(open(dir.path()).unwrap_err().to_string().contains("too few"));
+}
+
+#[test]
+fn explicit_paths_win() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "images", "instances_train.json", 6);
+    put(dir.path(), "images", "instances_train_small.json", 2);
+    put(dir.path(), "images", "instances_val.json", 3);
+    let error = open(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("2 files that could be the training annotations")
+            && error.contains("instances_train_small.json"),
+        "{error}"
+    );
+    let json = |name: &str| Some(dir.path().join("annotations").join(name));
+    let mut options = OpenOptions { train_json: json("instances_train_small.json"), ..OpenOptions::default() };
+    let splits = open_dir(dir.path(), &options).unwrap();
+    assert_eq!((splits.train.len(), splits.val.len()), (2, 3));
+    options.val_json = json("instances_train.json");
+    options.val_images = Some(dir.path().join("images"));
+    let splits = open_dir(dir.path(), &options).unwrap();
+    assert_eq!((splits.train.len(), splits.val.len()), (2, 6));
+    // A validation file alone says nothing about what to train on.
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "images", "instances_val.json", 6);
+    let options =
+        OpenOptions { val_json: Some(dir.path().join("annotations/instances_val.json")), ..OpenOptions::default() };
+    assert!(open_dir(dir.path(), &options).unwrap_err().to_string().contains("no training annotations"));
+    // A training file that is named, with no validation file to be found, is split.
+    let options = OpenOptions { train_json: options.val_json, ..OpenOptions::default() };
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "images", "instances_train.json", 30);
+    let options = OpenOptions { train_json: Some(dir.path().join("annotations/instances_train.json")), ..options };
+    assert_eq!(open_dir(dir.path(), &options).map(|s| s.train.len() + s.val.len()).unwrap(), 30);
+}
+
+#[test]
+fn absence_says_what_was_looked_for_and_found() {
+    let error = open(Path::new("/no/such/folder")).unwrap_err().to_string();
+    assert!(error.contains("/no/such/folder"), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("holiday.jpg"), "x").unwrap();
+    let error = open(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::Folder { .. }));
+    let text = error.to_string();
+    for part in ["no training annotations", "instances_*train*.json", "holiday.jpg", "name the files"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    // Annotations without their images.
+    put(dir.path(), "pictures", "instances_train.json", 3);
+    put(dir.path(), "pictures", "instances_val.json", 3);
+    let text = open(dir.path()).unwrap_err().to_string();
+    for part in ["no folder holds the images", "000.png", "train*/", "0 of 3"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let options = OpenOptions { train_images: Some(dir.path().join("pictures")), ..OpenOptions::default() };
+    open_dir(dir.path(), &options).unwrap();
+
+    // The same images in two places.
+    write_images(&dir.path().join("images"), 3);
+    write_images(&dir.path().join("train"), 3);
+    let text = open(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("2 folders hold the images") && text.contains("3 of 3"), "{text}");
+}
+
+#[test]
+fn splits_must_agree_on_categories() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "images", "instances_train.json", 4);
+    let set = put(dir.path(), "images", "instances_val.json", 3);
+    let other = Dataset::from_parts(
+        "other",
+        set.image_root(),
+        set.images().to_vec(),
+        vec![],
+        vec![category(2, "dog"), category(9, "cat")],
+    )
+    .unwrap();
+    other.save(&dir.path().join("annotations/instances_val.json")).unwrap();
+    let text = open(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("[2 cat, 9 dog]") && text.contains("[2 dog, 9 cat]"), "{text}");
+}
+
+#[test]
+fn shared_folders_open() {
+    for (name, train, val) in [("bccd", 205, 87), ("coco-open", 43, 0)] {
+        let Some(root) = shared(name) else { return };
+        let splits = open(&root).unwrap();
+        assert_eq!(splits.train.len(), train);
+        assert!(splits.val.len() >= val);
+        splits.train.sample(0).unwrap();
+        splits.val.sample(0).unwrap();
+    }
+}

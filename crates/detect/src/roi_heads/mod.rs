@@ -1,0 +1,112 @@
+//! The heads over regions of interest: pooling over levels, two hidden layers, classes and deltas; sampling, losses and
+//! detections in the files beside.
+
+mod detections;
+mod levels;
+mod losses;
+mod sample;
+
+use crate::config::POOLED_LEVELS;
+use crate::layers::Linear;
+use crate::{BoxHeadOutput, Error, Features, Result, RoiConfig};
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use docent_ops::{BoxXyxy, RoiAlignParams, index_rows, roi_align};
+
+pub use detections::postprocess;
+pub use levels::LevelMapper;
+pub use losses::head_losses;
+pub use sample::sample;
+
+/// RoIAlign from P2 to P5, `fc6`, `fc7`, and the two predictors.
+#[derive(Debug, Clone)]
+pub struct RoiHeads {
+    cfg: RoiConfig,
+    classes: usize,
+    fc6: Linear,
+    fc7: Linear,
+    class_score: Linear,
+    box_pred: Linear,
+}
+
+impl RoiHeads {
+    /// Takes `box_head.fc6`, `box_head.fc7`, `box_predictor.cls_score` and `box_predictor.bbox_pred` from `vb`.
+    /// `channels` are the pyramid's, `classes` count the background.
+    ///
+    /// # Errors
+    /// A configuration that is not valid; a parameter that is missing or has another shape.
+    pub fn new(cfg: &RoiConfig, channels: usize, classes: usize, vb: VarBuilder) -> Result<Self> {
+        cfg.validate()?;
+        let (head, predictor) = (vb.pp("box_head"), vb.pp("box_predictor"));
+        Ok(Self {
+            cfg: cfg.clone(),
+            classes,
+            fc6: Linear::new(channels * cfg.output * cfg.output, cfg.hidden, &head.pp("fc6"))?,
+            fc7: Linear::new(cfg.hidden, cfg.hidden, &head.pp("fc7"))?,
+            class_score: Linear::new(cfg.hidden, classes, &predictor.pp("cls_score"))?,
+            box_pred: Linear::new(cfg.hidden, 4 * classes, &predictor.pp("bbox_pred"))?,
+        })
+    }
+
+    /// Class logits `[R, K]` and deltas `[R, 4K]` of (image, box) regions, in their order.
+    ///
+    /// Each region is pooled from one level, by [`LevelMapper`], at the level's nominal stride. (torchvision guesses the
+    /// strides from the first batch that it sees; on ordinary sizes its guess is the nominal stride.)
+    ///
+    /// # Errors
+    /// Fewer than four levels, an image outside the batch.
+    pub fn forward(&self, features: &Features, rois: &[(usize, BoxXyxy)]) -> Result<BoxHeadOutput> {
+        if features.levels.len() < POOLED_LEVELS || features.strides.len() < POOLED_LEVELS {
+            return Err(Error::input("box_head", format!("{} levels; P2 to P5 are needed", features.levels.len())));
+        }
+        if rois.is_empty() {
+            let empty =
+                |columns: usize| Tensor::zeros((0, columns), features.levels[0].dtype(), features.levels[0].device());
+            return Ok(BoxHeadOutput { class_logits: empty(self.classes)?, box_deltas: empty(4 * self.classes)? });
+        }
+        let mapper = LevelMapper::new(&self.cfg, &features.strides[..POOLED_LEVELS]);
+        let level_of: Vec<usize> = rois.iter().map(|(_, b)| mapper.level(b)).collect();
+        // Rows stay grouped by level through the linear layers; only the narrow outputs are put back in order.
+        let mut pooled = Vec::with_capacity(POOLED_LEVELS);
+        let mut row_of = vec![0; rois.len()];
+        let mut rows = 0;
+        for l in 0..POOLED_LEVELS {
+            let mut here = Vec::new();
+            for (i, roi) in rois.iter().enumerate().filter(|(i, _)| level_of[*i] == l) {
+                row_of[i] = rows;
+                rows += 1;
+                here.push(*roi);
+            }
+            if !here.is_empty() {
+                let params = RoiAlignParams {
+                    output: self.cfg.output,
+                    spatial_scale: 1.0 / features.strides[l] as f32,
+                    sampling_ratio: self.cfg.sampling_ratio,
+                    aligned: self.cfg.aligned,
+                };
+                pooled.push(roi_align(&features.levels[l], &here, &params)?);
+            }
+        }
+        let x = if let [only] = pooled.as_slice() { only.clone() } else { Tensor::cat(&pooled, 0)? };
+        let x = x.flatten_from(1)?;
+        let x = self.fc7.forward(&self.fc6.forward(&x, true)?, true)?;
+        let in_order = |y: Tensor| -> Result<Tensor> {
+            if row_of.iter().enumerate().all(|(i, &r)| i == r) { Ok(y) } else { Ok(index_rows(&y, &row_of)?) }
+        };
+        Ok(BoxHeadOutput {
+            class_logits: in_order(self.class_score.forward(&x, false)?)?,
+            box_deltas: in_order(self.box_pred.forward(&x, false)?)?,
+        })
+    }
+
+    pub(crate) fn detached(&self) -> Self {
+        Self {
+            cfg: self.cfg.clone(),
+            classes: self.classes,
+            fc6: self.fc6.detached(),
+            fc7: self.fc7.detached(),
+            class_score: self.class_score.detached(),
+            box_pred: self.box_pred.detached(),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The feature term: masked imitation of the teacher's pyramid through one adapter a level.
+
+use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::init::{FanInOut, Init, NonLinearity, NormalOrUniform};
+use docent_detect::Features;
+use docent_ops::{Addend, Conv2dParams, conv2d, loss::masked_l2};
+
+use crate::config::{Adapt, LevelNorm};
+use crate::error::{Error, Result};
+use crate::mask::LevelMask;
+
+/// One layer a level from the student's channels to the teacher's; dropped after training.
+#[derive(Debug, Clone)]
+pub struct Adapters {
+    kind: Adapt,
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Adapters {
+    /// Takes `adapt.{level}.weight` and `adapt.{level}.bias` from `vb`, for each of `levels`.
+    ///
+    /// Where `vb` draws the values: the weight uniform in `±sqrt(3/fan_in)` (Kaiming, a = 1), the bias 0, as
+    /// torchvision's FPN draws its output convolutions. \[ours\] With [`Adapt::None`] nothing is taken.
+    ///
+    /// # Shapes
+    /// Weight `[teacher, student, k, k]`, bias `[teacher]`.
+    ///
+    /// # Errors
+    /// A name that `vb` does not have.
+    pub fn new(
+        kind: Adapt,
+        student_channels: usize,
+        teacher_channels: usize,
+        levels: usize,
+        vb: VarBuilder<'_>,
+    ) -> Result<Self> {
+        let k = match kind {
+            Adapt::Conv3x3 | Adapt::Conv3x3Relu => 3,
+            Adapt::Conv1x1 => 1,
+            Adapt::None => return Ok(Self { kind, layers: Vec::new() }),
+        };
+        let kaiming_a1 = Init::Kaiming {
+            dist: NormalOrUniform::Uniform,
+            fan: FanInOut::FanIn,
+            // Gain 1: sqrt(2/(1 + a²)) at a = 1.
+            non_linearity: NonLinearity::Linear,
+        };
+        let layers = (0..levels)
+            .map(|level| {
+                let vb = vb.pp("adapt").pp(level);
+                let weight = vb.get_with_hints((teacher_channels, student_channels, k, k), "weight", kaiming_a1)?;
+                let bias = vb.get_with_hints(teacher_channels, "bias", Init::Const(0.0))?;
+                Ok(Layer { weight, bias })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { kind, layers })
+    }
+
+    /// No adapter: the maps meet as they are.
+    pub fn none() -> Self {
+        Self { kind: Adapt::None, layers: Vec::new() }
+    }
+
+    /// The student's map of one level, as the teacher's map is compared with it.
+    ///
+    /// # Shapes
+    /// `[B, C_student, H, W]` to `[B, C_teacher, H, W]`.
+    ///
+    /// # Errors
+    /// A level that has no adapter, or the convolution's own error.
+    pub fn forward(&self, level: usize, x: &Tensor) -> Result<Tensor> {
+        if self.kind == Adapt::None {
+            return Ok(x.clone());
+        }
+        let layer = self.layers.get(level).ok_or_else(|| {
+            Error::mismatch("feature term", format!("level {level} has no adapter; {} were made", self.layers.len()))
+        })?;
+        let (relu, padding) = match self.kind {
+            Adapt::Conv3x3 => (false, 1),
+            Adapt::Conv3x3Relu => (true, 1),
+            Adapt::Conv1x1 | Adapt::None => (false, 0),
+        };
+        let params = Conv2dParams { padding, ..Default::default() };
+        Ok(conv2d(x, &layer.weight, Addend::Bias(&layer.bias), None, relu, &params)?)
+    }
+
+    /// The adapters' parameters by name, `adapt.{level}.weight` and `adapt.{level}.bias`, in order of level.
+    pub fn params(&self) -> Vec<(String, Tensor)> {
+        let named = |(level, layer): (usize, &Layer)| {
+            [
+                (format!("adapt.{level}.weight"), layer.weight.clone()),
+                (format!("adapt.{level}.bias"), layer.bias.clone()),
+            ]
+        };
+        self.layers.iter().enumerate().flat_map(named).collect()
+    }
+}
+
+/// The feature term.
+///
+/// `L_feat = mean over levels l with N_l > 0 of 1/(N_l C) * sum over batch, cells, channels of M (adapt(S) - T)²`,
+/// `N_l` the
+/// mask's sum on level l, C the teacher's channels. [`LevelNorm`] names the other normalisations.
+///
+/// A level whose mask is empty is not computed: it adds 0, and its adapter gets no gradient. Without any mask the
+/// term is exactly 0. The teacher's maps never get a gradient.
+///
+/// # Shapes
+/// Per level: student `[B, C_student, H, W]`, teacher `[B, C_teacher, H, W]`, mask `[B, H, W]`. Returns a scalar,
+/// shape `[]`.
+///
+/// # Errors
+/// [`Error::Mismatch`] where the pyramids differ in levels, batch or size.
+pub fn feature_loss(
+    student: &Features,
+    teacher: &Features,
+    masks: &[LevelMask],
+    adapters: &Adapters,
+    norm: LevelNorm,
+) -> Result<Tensor> {
+    check_pyramids(student, teacher, masks.len())?;
+    let levels = student.levels.iter().zip(&teacher.levels).zip(masks).enumerate();
+    let used = masks.iter().filter(|m| m.mass > 0.0).count();
+    let whole: f64 = masks.iter().map(|m| m.mass).sum();
+    let mut total: Option<Tensor> = None;
+    for (level, ((s, t), mask)) in levels.filter(|(_, (_, mask))| mask.mass > 0.0) {
+        let channels = t.dim(1)? as f64;
+        let normalizer = match norm {
+            LevelNorm::PerLevelMean => mask.mass * channels * used as f64,
+            LevelNorm::Global => whole * channels,
+            LevelNorm::Sum => mask.mass * channels,
+        };
+        let term = masked_l2(&adapters.forward(level, s)?, t, &mask.values, normalizer as f32)?;
+        total = Some(match total {
+            None => term,
+            Some(sum) => (sum + term)?,
+        });
+    }
+    match (total, student.levels.first()) {
+        (Some(total), _) => Ok(total),
+        (None, Some(map)) => Ok(Tensor::zeros((), DType::F32, map.device())?),
+        (None, None) => Err(Error::mismatch("feature term", "the pyramids have no level")),
+    }
+}
+
+fn check_pyramids(student: &Features, teacher: &Features, masks: usize) -> Result<()> {
+    let (s, t) = (&student.levels, &teacher.levels);
+    if s.len() != t.len() || s.len() != masks {
+        return Err(Error::mismatch(
+            "feature term",
+            format!(
+                "the student has {} levels, the teacher {}, the mask {masks}; they must be one to one",
+                s.len(),
+                t.len()
+            ),
+        ));
+    }
+    for (level, (s, t)) in s.iter().zip(t).enumerate() {
+        let ((bs, _, hs, ws), (bt, _, ht, wt)) = (s.dims4()?, t.dims4()?);
+        if (bs, hs, ws) != (bt, ht, wt) {
+            return Err(Error::mismatch(
+                "feature term",
+                format!(
+                    "level {level} is {:?} in the student and {:?} in the teacher; both must see one batch, padded \
+                     alike, at equal strides",
+                    s.dims(),
+                    t.dims()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

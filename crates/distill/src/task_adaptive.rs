@@ -1,0 +1,227 @@
+//! Task-adaptive distillation: the three terms and their decay behind the [`Distiller`] trait.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use docent_ops::BoxXyxy;
+
+use crate::boxes::{BoxRow, box_loss, recode};
+use crate::class::{class_floor, class_loss, select_rows, values};
+use crate::config::{ClsNorm, ClsSelect, RegNorm, TaskAdaptiveConfig};
+use crate::decay::{Decay, warmup_factor};
+use crate::distiller::{DistillOutput, Distiller, Needs, StepContext, Term};
+use crate::error::{Error, Result};
+use crate::feature::{Adapters, feature_loss};
+use crate::gate::{GateRow, box_gate, class_deltas, gated_share};
+use crate::mask::{LevelMask, MaskRule, level_mask};
+
+/// The method of R. Sun, F. Tang, X. Zhang, H. Xiong and Q. Tian, *Distilling Object Detectors with Task Adaptive
+/// Regularization* (arXiv 2006.13108), as docs/method.md reads it.
+#[derive(Debug, Clone)]
+pub struct TaskAdaptive {
+    config: TaskAdaptiveConfig,
+    adapters: Adapters,
+    decay: Decay,
+    rule: MaskRule,
+}
+
+impl TaskAdaptive {
+    /// Checks the settings and takes the adapters `adapt.{level}.weight` and `adapt.{level}.bias` from `vb`.
+    ///
+    /// `student_channels` and `teacher_channels` are those of the two FPNs, `levels` the number of their outputs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting that means nothing, or a name that `vb` does not have.
+    pub fn new(
+        config: &TaskAdaptiveConfig,
+        student_channels: usize,
+        teacher_channels: usize,
+        levels: usize,
+        vb: VarBuilder<'_>,
+    ) -> Result<Self> {
+        config.validate()?;
+        config.validate_channels(student_channels, teacher_channels)?;
+        Ok(Self {
+            adapters: Adapters::new(config.adapt, student_channels, teacher_channels, levels, vb)?,
+            decay: Decay::from_config(config),
+            rule: MaskRule::from_config(config),
+            config: config.clone(),
+        })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &TaskAdaptiveConfig {
+        &self.config
+    }
+
+    /// Each level's mask over the batch.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the targets are not one an image.
+    pub fn masks(&self, step: &StepContext<'_>) -> Result<Vec<LevelMask>> {
+        let features = step.student_features;
+        let boxes: Vec<&[BoxXyxy]> = step.targets.iter().map(|t| t.boxes.as_slice()).collect();
+        let levels = features.levels.len();
+        if features.strides.len() != levels {
+            return Err(Error::mismatch("mask", format!("{} strides for {levels} levels", features.strides.len())));
+        }
+        features
+            .levels
+            .iter()
+            .zip(&features.strides)
+            .enumerate()
+            .map(|(level, (map, &stride))| {
+                let (batch, _, h, w) = map.dims4()?;
+                if batch != boxes.len() {
+                    return Err(Error::mismatch(
+                        "mask",
+                        format!("targets of {} images for a batch of {batch}", boxes.len()),
+                    ));
+                }
+                Ok(level_mask(&self.rule, &boxes, level, levels, (h, w), stride))
+            })
+            .collect()
+    }
+
+    /// The classification term, raw, and its floor.
+    fn class_term(&self, step: &StepContext<'_>) -> Result<(Tensor, f64)> {
+        let config = &self.config;
+        let (student, teacher) = (&step.student_head.class_logits, &step.teacher_head.class_logits);
+        let (labels, positives) = (&step.rois.labels, &step.rois.positives);
+        let rows = select_rows(config.cls_select, student, teacher, labels, positives)?;
+        let count = match (config.cls_select, config.cls_norm) {
+            (ClsSelect::All, _) | (_, ClsNorm::Sampled) => labels.len(),
+            (_, ClsNorm::Positives) => positives.len(),
+        };
+        let normalizer = count.max(1) as f32;
+        let raw = class_loss(student, teacher, &rows, config.cls_loss, config.temperature, normalizer)?;
+        let floor = class_floor(teacher, &rows, config.cls_loss, config.temperature, normalizer)?;
+        Ok((raw, floor))
+    }
+
+    /// The box term, raw, and the gate of each positive.
+    fn box_term(&self, step: &StepContext<'_>) -> Result<(Tensor, Vec<bool>)> {
+        let config = &self.config;
+        let rows = gate_rows(step)?;
+        let gate = box_gate(config.reg_gate, config.gate_margin, &rows, step.student_coder, step.teacher_coder);
+        let open = |((row, &roi), _): ((&GateRow, &usize), &bool)| BoxRow {
+            row: roi,
+            label: step.rois.labels[roi],
+            proposal: row.proposal,
+            teacher: recode(&row.teacher, &row.proposal, step.teacher_coder, step.student_coder),
+        };
+        let gated: Vec<BoxRow> =
+            rows.iter().zip(&step.rois.positives).zip(&gate).filter(|(_, open)| **open).map(open).collect();
+        let count = match config.reg_norm {
+            RegNorm::Gated => gated.len(),
+            RegNorm::Sampled => step.rois.labels.len(),
+        };
+        let raw =
+            box_loss(&step.student_head.box_deltas, &gated, config.reg_loss, step.student_coder, count.max(1) as f32)?;
+        Ok((raw, gate))
+    }
+}
+
+/// The positives as the gate sees them, in their order.
+fn gate_rows(step: &StepContext<'_>) -> Result<Vec<GateRow>> {
+    let classes = step.student_head.class_logits.dim(1)?;
+    let (student, teacher) = (&step.student_head.box_deltas, &step.teacher_head.box_deltas);
+    if student.dims() != teacher.dims() || student.dim(1)? != 4 * classes {
+        return Err(Error::mismatch(
+            "box term",
+            format!(
+                "deltas are {:?} in the student and {:?} in the teacher; both need [R, 4 * {classes}]",
+                student.dims(),
+                teacher.dims()
+            ),
+        ));
+    }
+    let (student, teacher) = (values(student)?, values(teacher)?);
+    let rois = step.rois;
+    let row = |&r: &usize| {
+        let (image, proposal) = rois.rois[r];
+        let image = *step.sizes.get(image).ok_or_else(|| {
+            Error::mismatch("box term", format!("RoI {r} lies on image {image} of a batch of {}", step.sizes.len()))
+        })?;
+        Ok(GateRow {
+            proposal,
+            truth: rois.matched[r],
+            image,
+            teacher: class_deltas(&teacher, classes, r, rois.labels[r])?,
+            student: class_deltas(&student, classes, r, rois.labels[r])?,
+        })
+    };
+    rois.positives.iter().map(row).collect()
+}
+
+/// The lists of a step's RoIs are of one length, and the heads' too.
+fn check_rois(step: &StepContext<'_>) -> Result<()> {
+    let rois = step.rois;
+    let count = rois.rois.len();
+    let lists = [
+        ("labels", rois.labels.len()),
+        ("matched boxes", rois.matched.len()),
+        ("rows of student logits", step.student_head.class_logits.dim(0)?),
+        ("rows of teacher logits", step.teacher_head.class_logits.dim(0)?),
+    ];
+    for (what, length) in lists {
+        if length != count {
+            return Err(Error::mismatch("sampled RoIs", format!("{length} {what} for {count} RoIs")));
+        }
+    }
+    match rois.positives.iter().find(|&&r| r >= count) {
+        Some(r) => Err(Error::mismatch("sampled RoIs", format!("RoI {r} is called positive, but there are {count}"))),
+        None => Ok(()),
+    }
+}
+
+impl Distiller for TaskAdaptive {
+    fn name(&self) -> &str {
+        "task_adaptive"
+    }
+
+    /// Both, whatever the weights: a term at weight 0 is still computed and reported.
+    fn needs(&self) -> Needs {
+        Needs { features: true, head: true }
+    }
+
+    fn params(&self) -> Vec<(String, Tensor)> {
+        self.adapters.params()
+    }
+
+    /// Terms `feat`, `cls`, `reg`. Stats:
+    ///
+    /// - `mask_mass`: the mask's sum over batch, cells and levels;
+    /// - `cls_floor`, `cls_excess`: the least value the classification term can take, and how far above it is;
+    /// - `positives`, `gated`, `gated_share`: positive RoIs, those the gate lets through, and their ratio;
+    /// - `warmup`: the warm-up's part of `decay`.
+    fn loss(&self, step: &StepContext<'_>) -> Result<DistillOutput> {
+        let config = &self.config;
+        check_rois(step)?;
+        let masks = self.masks(step)?;
+        let feat =
+            feature_loss(step.student_features, step.teacher_features, &masks, &self.adapters, config.level_norm)?;
+        let (cls, floor) = self.class_term(step)?;
+        let (reg, gate) = self.box_term(step)?;
+        let warmup = warmup_factor(step.iteration, config.warmup_iters);
+        let decay = self.decay.factor(&step.progress()) * warmup;
+        let terms: Vec<Term> = [("feat", feat, config.w_feat), ("cls", cls, config.w_cls), ("reg", reg, config.w_reg)]
+            .into_iter()
+            .map(|(name, raw, weight)| {
+                // What will not be summed need not keep its graph alive.
+                let raw = if weight * decay == 0.0 { raw.detach() } else { raw };
+                Term { name, raw, weight }
+            })
+            .collect();
+        let excess = terms[1].value()? - floor;
+        let stats = vec![
+            ("mask_mass", masks.iter().map(|m| m.mass).sum()),
+            ("cls_floor", floor),
+            ("cls_excess", excess),
+            ("positives", gate.len() as f64),
+            ("gated", gate.iter().filter(|open| **open).count() as f64),
+            ("gated_share", gated_share(&gate)),
+            ("warmup", warmup),
+        ];
+        Ok(DistillOutput { terms, decay, stats })
+    }
+}

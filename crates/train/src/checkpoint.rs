@@ -1,0 +1,290 @@
+//! Checkpoints: a model's tensors with the metadata that loading checks, written so that a crash never leaves half a file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+pub use docent_coco::Category;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::tensors::with_f32;
+use crate::weights::{hex, read_safetensors};
+use crate::{Error, Result};
+
+/// The format that [`CheckpointMeta`] writes and reads.
+pub const FORMAT: &str = "docent-1";
+
+/// Writes f32 tensors and metadata as one safetensors file and returns the file's SHA-256.
+///
+/// The bytes go to `<name>.tmp` in the same folder, are synced and renamed over `path`: a reader sees the old file or the new one,
+/// whatever happens in between. Names stand in order, so equal tensors and metadata give equal bytes.
+///
+/// # Errors
+/// A tensor that is not f32 or is named `__metadata__`; the system's errors (full disk, no permission), after which the old file
+/// still stands and no temporary file is left.
+pub fn save_checkpoint(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<String> {
+    let header = header(path, tensors, metadata)?;
+    let mut name = path.file_name().ok_or_else(|| Error::file(path, "this is no file name"))?.to_os_string();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let written = write(&temporary, &header, tensors).and_then(|digest| {
+        std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e))?;
+        Ok(digest)
+    });
+    match written {
+        Ok(digest) => {
+            sync_folder(path)?;
+            Ok(digest)
+        }
+        Err(e) => {
+            // The first error is the one to tell; a temporary file that cannot be removed is overwritten by the next write.
+            let _ = std::fs::remove_file(&temporary);
+            Err(e)
+        }
+    }
+}
+
+/// The safetensors header: 8 bytes of length, then JSON padded to a multiple of 8.
+///
+/// Written here because the safetensors crate keeps metadata in a hash map, whose order differs from run to run.
+fn header(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let json = |e| Error::json(path, e);
+    let mut text = String::from("{\"__metadata__\":");
+    text += &serde_json::to_string(metadata).map_err(json)?;
+    let mut offset = 0;
+    for (name, tensor) in tensors {
+        if name == "__metadata__" || tensor.dtype() != DType::F32 {
+            return Err(Error::param(name, format!("cannot be saved: {:?} under this name", tensor.dtype())));
+        }
+        let end = offset + 4 * tensor.elem_count();
+        let name = serde_json::to_string(name).map_err(json)?;
+        let shape = tensor.dims();
+        // Writing into a String cannot fail.
+        let _ = write!(text, ",{name}:{{\"dtype\":\"F32\",\"shape\":{shape:?},\"data_offsets\":[{offset},{end}]}}");
+        offset = end;
+    }
+    text.push('}');
+    while text.len() % 8 != 0 {
+        text.push(' ');
+    }
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    Ok(bytes)
+}
+
+fn write(path: &Path, header: &[u8], tensors: &BTreeMap<String, Tensor>) -> Result<String> {
+    let io = |e| Error::io(path, e);
+    let file = File::create(path).map_err(io)?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let mut hash = Sha256::new();
+    let mut put = |bytes: &[u8]| {
+        hash.update(bytes);
+        out.write_all(bytes)
+    };
+    put(header).map_err(io)?;
+    let mut bytes = Vec::with_capacity(4 << 14);
+    for tensor in tensors.values() {
+        with_f32(tensor, |values| {
+            values.chunks(1 << 14).try_for_each(|chunk| {
+                bytes.clear();
+                bytes.extend(chunk.iter().flat_map(|v| v.to_le_bytes()));
+                put(&bytes)
+            })
+        })?
+        .map_err(io)?;
+    }
+    let file = out.into_inner().map_err(|e| Error::io(path, e.into_error()))?;
+    file.sync_all().map_err(io)?;
+    Ok(hex(&hash.finalize()))
+}
+
+/// Makes a rename in `path`'s folder durable.
+fn sync_folder(path: &Path) -> Result<()> {
+    // Only Unix opens a folder as a file; elsewhere the rename is durable when the system says so.
+    if cfg!(unix) {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, e))?;
+    }
+    Ok(())
+}
+
+/// A model's tensors and what stands beside them.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Tensors under torchvision's names.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// What the model is and was trained for.
+    pub meta: CheckpointMeta,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Reads what [`save_checkpoint`] wrote with a [`CheckpointMeta`].
+///
+/// # Errors
+/// As [`read_safetensors`]; metadata that is missing, does not parse, or has another format.
+pub fn load_checkpoint(path: &Path) -> Result<Checkpoint> {
+    let file = read_safetensors(path)?;
+    Ok(Checkpoint { meta: CheckpointMeta::from_map(path, &file.metadata)?, tensors: file.tensors, sha256: file.sha256 })
+}
+
+/// What a checkpoint says of itself: enough to rebuild the model and to name its detections.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckpointMeta {
+    /// The detector's config as JSON: architecture, stride place, norm, eps, mean and std, anchors, sizes.
+    pub model: Value,
+    /// Categories in the order of the model's classes 1, 2, … (0 is background).
+    pub categories: Vec<Category>,
+    /// How images are resized before they reach the model, as JSON.
+    pub resize: Value,
+    /// The recipe's name.
+    pub recipe: String,
+    /// Optimizer steps done.
+    pub step: usize,
+}
+
+impl CheckpointMeta {
+    /// Metadata from the config types themselves.
+    ///
+    /// # Errors
+    /// A config that has no JSON form.
+    pub fn new(
+        model: &impl Serialize,
+        categories: &[Category],
+        resize: &impl Serialize,
+        recipe: &str,
+        step: usize,
+    ) -> Result<Self> {
+        let (model, resize) = (to_value("model", model)?, to_value("resize", resize)?);
+        Ok(Self { model, categories: categories.to_vec(), resize, recipe: recipe.to_owned(), step })
+    }
+
+    /// As a safetensors header's metadata.
+    ///
+    /// # Errors
+    /// Only if a category's name has no JSON form.
+    pub fn to_map(&self) -> Result<BTreeMap<String, String>> {
+        let categories: Vec<Value> =
+            self.categories.iter().map(|c| serde_json::json!({ "id": c.id, "name": c.name })).collect();
+        Ok(BTreeMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("model".to_owned(), self.model.to_string()),
+            ("categories".to_owned(), Value::from(categories).to_string()),
+            ("resize".to_owned(), self.resize.to_string()),
+            ("recipe".to_owned(), self.recipe.clone()),
+            ("step".to_owned(), self.step.to_string()),
+        ]))
+    }
+
+    /// From a header's metadata; `path` is named in messages. Other keys are left alone.
+    ///
+    /// # Errors
+    /// Each key must be there and parse; `format` must be [`FORMAT`]; categories must have distinct ids and names.
+    pub fn from_map(path: &Path, map: &BTreeMap<String, String>) -> Result<Self> {
+        match map.get("format").map(String::as_str) {
+            Some(FORMAT) => {}
+            Some(other) => {
+                return Err(Error::file(path, format!("checkpoint format `{other}`; this program reads `{FORMAT}`")));
+            }
+            None => {
+                let hint =
+                    "not a checkpoint of this program (no `format` in its metadata); bare weights can start a backbone";
+                return Err(Error::file(path, hint));
+            }
+        }
+        let text = |key: &str| {
+            map.get(key).ok_or_else(|| Error::file(path, format!("the checkpoint's metadata lacks `{key}`")))
+        };
+        let bad = |key: &str, why: String| Error::file(path, format!("the checkpoint's metadata `{key}`: {why}"));
+        let json = |key: &str| serde_json::from_str::<Value>(text(key)?).map_err(|e| bad(key, e.to_string()));
+        let list = json("categories")?;
+        let categories = list.as_array().map(|a| a.iter().map(category).collect::<Option<Vec<_>>>());
+        let Some(Some(categories)) = categories else {
+            return Err(bad("categories", "a list of {id, name} is needed".into()));
+        };
+        for (i, c) in categories.iter().enumerate() {
+            if categories[..i].iter().any(|d| d.id == c.id || d.name == c.name) {
+                return Err(bad("categories", format!("`{}` ({}) stands twice", c.name, c.id)));
+            }
+        }
+        let step = text("step")?.parse().map_err(|e| bad("step", format!("{e}")))?;
+        Ok(Self { model: json("model")?, categories, resize: json("resize")?, recipe: text("recipe")?.clone(), step })
+    }
+
+    /// The detector's config in its own type.
+    ///
+    /// # Errors
+    /// A config this program does not know (an unknown field, a wrong type).
+    pub fn model_as<T: DeserializeOwned>(&self, path: &Path) -> Result<T> {
+        T::deserialize(&self.model).map_err(|e| Error::file(path, format!("the checkpoint's model: {e}")))
+    }
+
+    /// The resize settings in their own type.
+    ///
+    /// # Errors
+    /// As [`CheckpointMeta::model_as`].
+    pub fn resize_as<T: DeserializeOwned>(&self, path: &Path) -> Result<T> {
+        T::deserialize(&self.resize).map_err(|e| Error::file(path, format!("the checkpoint's resize: {e}")))
+    }
+
+    /// Is this checkpoint one of the model `expected`? Its tensors may fit another one too: the stride's place, an epsilon or an
+    /// anchor size shows in no shape.
+    ///
+    /// # Errors
+    /// Every field that differs, with both values.
+    pub fn check_model(&self, path: &Path, expected: &impl Serialize) -> Result<()> {
+        let mut differences = Vec::new();
+        differ("model", &self.model, &to_value("model", expected)?, &mut differences);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::file(path, format!("the checkpoint is of another model:\n  {}", differences.join("\n  "))))
+    }
+
+    /// Does this checkpoint know the categories `expected`, in that order?
+    ///
+    /// # Errors
+    /// Both lists, when they differ in an id, a name or the order.
+    pub fn check_categories(&self, path: &Path, expected: &[Category]) -> Result<()> {
+        let same = self.categories.len() == expected.len()
+            && self.categories.iter().zip(expected).all(|(a, b)| a.id == b.id && a.name == b.name);
+        if same {
+            return Ok(());
+        }
+        let list = |c: &[Category]| c.iter().map(|c| format!("{} {}", c.id, c.name)).collect::<Vec<_>>().join(", ");
+        let (had, want) = (list(&self.categories), list(expected));
+        Err(Error::file(path, format!("other categories, or another order:\n  checkpoint: {had}\n  data: {want}")))
+    }
+}
+
+fn category(value: &Value) -> Option<Category> {
+    Some(Category { id: value.get("id")?.as_u64()?, name: value.get("name")?.as_str()?.to_owned() })
+}
+
+/// A config as the JSON that a reader of the file would see: written and read once, so that both sides of a comparison rounded alike.
+fn to_value(what: &str, config: &impl Serialize) -> Result<Value> {
+    let text = serde_json::to_string(config).map_err(|e| Error::config(what, e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| Error::config(what, e.to_string()))
+}
+
+fn differ(at: &str, file: &Value, here: &Value, out: &mut Vec<String>) {
+    if let (Value::Object(a), Value::Object(b)) = (file, here) {
+        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        for key in keys {
+            let (a, b) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+            differ(&format!("{at}.{key}"), a, b, out);
+        }
+    } else if file != here {
+        out.push(format!("{at}: the file has {file}, here it is {here}"));
+    }
+}

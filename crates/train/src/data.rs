@@ -1,0 +1,151 @@
+//! From a recipe's data section to splits, loaders and batches of tensors.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::Device;
+use docent_coco::{Dataset, Loader, LoaderConfig, OpenOptions, Splits, TrainItem, shapes};
+use docent_detect::{ImageBatch, Targets};
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::{DataRecipe, Source};
+use crate::{Error, Result};
+
+/// Feature maps go down to 1/32 (C5), so images are padded to multiples of it.
+pub const SIZE_DIVISOR: usize = 32;
+
+/// The two splits of an experiment.
+#[derive(Debug, Clone)]
+pub struct Data {
+    /// Where the data comes from: `shapes v1`, or the folder's name.
+    pub name: String,
+    /// Training split.
+    pub train: Arc<Dataset>,
+    /// Held-out split, the one that is reported.
+    pub val: Arc<Dataset>,
+}
+
+/// What a summary says of its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataSummary {
+    /// As [`Data::name`].
+    pub name: String,
+    /// SHA-256 over both annotation files.
+    pub digest: String,
+    /// Number of images: training, held out.
+    pub images: [usize; 2],
+}
+
+impl Data {
+    /// Opens (for `shapes`: makes, where it is not there yet) the data of `recipe`.
+    ///
+    /// # Errors
+    /// When there is no data folder, or what it holds cannot be used; see [`docent_coco::open_dir`].
+    pub fn open(recipe: &DataRecipe) -> Result<Self> {
+        let dir = recipe
+            .dir
+            .as_deref()
+            .ok_or_else(|| Error::Recipe("data.dir is not set: name the data folder with --data DIR".to_owned()))?;
+        let (name, splits) = match recipe.source {
+            Source::Shapes => {
+                let splits = shapes::generate(dir, &shapes::ShapesConfig::default())?;
+                (format!("shapes v{}", shapes::VERSION), splits)
+            }
+            Source::Folder => (folder_name(dir), open_folder(dir, recipe)?),
+        };
+        let Splits { mut train, mut val } = splits;
+        if let Some(limit) = recipe.limit {
+            let first: Vec<usize> = (0..limit.min(train.len())).collect();
+            train = train.subset(&first);
+        }
+        if recipe.eval_on_train {
+            val = train.clone();
+        }
+        for (split, key) in [(&train, "training"), (&val, "held-out")] {
+            if split.is_empty() {
+                return Err(Error::Recipe(format!("the {key} split of {} holds no image", dir.display())));
+            }
+        }
+        Ok(Self { name, train: Arc::new(train), val: Arc::new(val) })
+    }
+
+    /// Name, digest and sizes, for manifests and summaries.
+    pub fn summary(&self) -> DataSummary {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        hash.update(self.train.digest());
+        hash.update(self.val.digest());
+        let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        DataSummary { name: self.name.clone(), digest, images: [self.train.len(), self.val.len()] }
+    }
+}
+
+fn folder_name(dir: &Path) -> String {
+    dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+fn open_folder(dir: &Path, recipe: &DataRecipe) -> Result<Splits> {
+    let options = OpenOptions {
+        train_json: recipe.train_json.clone(),
+        val_json: recipe.val_json.clone(),
+        train_images: recipe.images.clone(),
+        ..OpenOptions::default()
+    };
+    Ok(docent_coco::open_dir(dir, &options)?)
+}
+
+/// The loader of training batches.
+///
+/// # Errors
+/// When its threads cannot be started.
+pub fn train_loader(data: &Data, recipe: &DataRecipe, batch: usize, seed: u64) -> Result<Loader> {
+    loader(Arc::clone(&data.train), recipe, batch, seed, true)
+}
+
+/// A loader that walks `dataset` in order, unflipped.
+///
+/// # Errors
+/// When its threads cannot be started.
+pub fn eval_loader(dataset: &Arc<Dataset>, recipe: &DataRecipe, batch: usize) -> Result<Loader> {
+    loader(Arc::clone(dataset), recipe, batch, 0, false)
+}
+
+fn loader(dataset: Arc<Dataset>, recipe: &DataRecipe, batch: usize, seed: u64, training: bool) -> Result<Loader> {
+    let config = LoaderConfig {
+        resize: recipe.resize,
+        flip: if training { recipe.flip } else { 0.0 },
+        batch,
+        threads: recipe.loader_threads,
+        prefetch: recipe.prefetch,
+        seed,
+        shuffle: training,
+        drop_last: false,
+    };
+    Ok(Loader::new(dataset, config)?)
+}
+
+/// One step's input: pixels, truth and where it came from.
+pub struct Batch {
+    /// Pixels and true sizes.
+    pub images: ImageBatch,
+    /// True boxes in pixels of the resized image, one entry an image.
+    pub targets: Vec<Targets>,
+    /// Image ids, for messages and for keyed randomness.
+    pub ids: Vec<u64>,
+}
+
+impl Batch {
+    /// Pads `items` to one size and stacks them.
+    ///
+    /// # Errors
+    /// When `items` is empty or the tensor cannot be made.
+    pub fn new(items: &[TrainItem], device: &Device) -> Result<Self> {
+        let planes: Vec<_> =
+            items.iter().map(|i| (i.planes.height, i.planes.width, i.planes.data.as_slice())).collect();
+        Ok(Self {
+            images: ImageBatch::from_planes(&planes, SIZE_DIVISOR, device)?,
+            targets: items.iter().map(|i| Targets { boxes: i.boxes.clone(), labels: i.labels.clone() }).collect(),
+            ids: items.iter().map(|i| i.image_id).collect(),
+        })
+    }
+}

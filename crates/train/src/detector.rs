@@ -1,0 +1,65 @@
+//! A trained detector, rebuilt from its checkpoint alone.
+
+use std::path::Path;
+
+use candle_core::Device;
+use docent_coco::{Category, Resize, Rgb8};
+use docent_detect::{Detection, FasterRcnn, FasterRcnnConfig, ImageBatch};
+
+use crate::checkpoint::{Checkpoint, CheckpointMeta, load_checkpoint};
+use crate::data::SIZE_DIVISOR;
+use crate::evaluate::to_original;
+use crate::{ParamStore, Result};
+
+/// A detector with what it takes to use it.
+pub struct Detector {
+    /// The model; plain tensors, no graph is built for it.
+    pub model: FasterRcnn,
+    /// Its tensors.
+    pub store: ParamStore,
+    /// What the checkpoint says of itself: categories of the classes 1, 2, ..., recipe, step.
+    pub meta: CheckpointMeta,
+    /// How its images are resized.
+    pub resize: Resize,
+    /// SHA-256 of the checkpoint.
+    pub sha256: String,
+}
+
+impl Detector {
+    /// Loads `path` strictly: the tensors must be exactly those of the architecture in its metadata.
+    ///
+    /// # Errors
+    /// When the file is no checkpoint of ours, is damaged, or lacks, exceeds or misshapes a tensor (all are listed).
+    pub fn load(path: &Path) -> Result<Self> {
+        let Checkpoint { tensors, meta, sha256 } = load_checkpoint(path)?;
+        let config: FasterRcnnConfig = meta.model_as(path)?;
+        let resize = meta.resize_as(path)?;
+        let probe = ParamStore::probe(&Device::Cpu);
+        FasterRcnn::new(&config, probe.var_builder())?;
+        probe.check(&tensors).into_result(path.display().to_string())?;
+        let store = ParamStore::frozen_all(0, &Device::Cpu);
+        store.load(tensors);
+        let model = FasterRcnn::new(&config, store.var_builder())?;
+        Ok(Self { model, store, meta, resize, sha256 })
+    }
+
+    /// Detects objects in one picture; boxes in its own pixels, best first.
+    ///
+    /// # Errors
+    /// When the picture cannot be resized.
+    pub fn detect(&self, image: &Rgb8) -> Result<Vec<Detection>> {
+        let planes = self.resize.apply(image)?;
+        let size = (planes.height, planes.width);
+        let batch = ImageBatch::from_planes(&[(size.0, size.1, &planes.data)], SIZE_DIVISOR, &Device::Cpu)?;
+        let mut found = self.model.detect(&batch)?.remove(0);
+        for detection in &mut found {
+            detection.bbox = to_original(detection.bbox, size, (image.height, image.width));
+        }
+        Ok(found)
+    }
+
+    /// A class's category.
+    pub fn category(&self, label: u32) -> Option<&Category> {
+        self.meta.categories.get((label as usize).checked_sub(1)?)
+    }
+}

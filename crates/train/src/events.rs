@@ -1,0 +1,253 @@
+//! What the loop says: typed events, and the writers that take them. Nothing in the loop knows a writer.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// One distillation term of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TermRecord {
+    /// `feature`, `class` or `box`.
+    pub name: String,
+    /// The loss before weight and decay.
+    pub raw: f64,
+    /// What reaches the total: r(t) * weight * raw.
+    pub weighted: f64,
+}
+
+/// The distillation part of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DistillRecord {
+    /// Every term, raw and weighted.
+    pub terms: Vec<TermRecord>,
+    /// r(t), the decay's factor.
+    pub decay: f64,
+    /// Sum of the weighted terms over the sum of the detection losses.
+    pub ratio: f64,
+    /// Gated share, mask mass, the class term's floor, ...
+    pub stats: Vec<(String, f64)>,
+}
+
+/// One training step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// 1-based number of the step in its run.
+    pub step: usize,
+    /// Steps of the whole run.
+    pub steps: usize,
+    /// 1-based epoch.
+    pub epoch: usize,
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// RPN objectness loss.
+    pub rpn_objectness: f64,
+    /// RPN box loss.
+    pub rpn_box: f64,
+    /// Box head's class loss.
+    pub head_class: f64,
+    /// Box head's box loss.
+    pub head_box: f64,
+    /// What is differentiated: detection plus distillation.
+    pub total: f64,
+    /// 2-norm of the student's gradient before clipping.
+    pub grad_norm: f64,
+    /// 2-norm of the adapters' gradient before clipping, where there are adapters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_grad_norm: Option<f64>,
+    /// Positive proposals in the batch.
+    pub positives: usize,
+    /// Seconds the loop waited for data.
+    pub data_seconds: f64,
+    /// Seconds of the whole step, data included.
+    pub step_seconds: f64,
+    /// Resident memory in MiB after the step (0 where the system does not tell).
+    pub memory_mib: f64,
+    /// The distillation terms, in a distillation run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillRecord>,
+}
+
+/// COCO figures at a point of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalRecord {
+    /// Steps done.
+    pub step: usize,
+    /// Epochs done.
+    pub epoch: usize,
+    /// AP at IoU 0.50:0.95.
+    pub ap: f64,
+    /// AP at IoU 0.50.
+    pub ap50: f64,
+    /// AP at IoU 0.75.
+    pub ap75: f64,
+    /// Seconds the evaluation took.
+    pub seconds: f64,
+}
+
+/// Anything a run or a study has to say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A run begins or goes on.
+    RunStarted {
+        /// The run's name in its study.
+        run: String,
+        /// Steps of the whole run.
+        steps: usize,
+        /// Steps already done (after a resume).
+        done: usize,
+    },
+    /// A finished run is not repeated.
+    RunSkipped {
+        /// The run's name in its study.
+        run: String,
+    },
+    /// A step was made.
+    Step(StepRecord),
+    /// Images evaluated so far.
+    Evaluating {
+        /// Images done.
+        done: usize,
+        /// Images in all.
+        total: usize,
+    },
+    /// The model was scored.
+    Evaluated(EvalRecord),
+    /// State was written.
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Steps done.
+        step: usize,
+    },
+    /// A run ended.
+    RunFinished {
+        /// The run's name in its study.
+        run: String,
+        /// Seconds since it (re)started.
+        seconds: f64,
+    },
+    /// Something a reader of the log should know: a scaled rate, a frozen list, a dropped annotation.
+    Note {
+        /// The sentence.
+        text: String,
+    },
+}
+
+/// A writer of events.
+pub trait EventSink {
+    /// Takes one event.
+    ///
+    /// # Errors
+    /// When it cannot be written; the run stops, with what was written so far intact.
+    fn event(&mut self, event: &Event) -> Result<()>;
+}
+
+/// Several writers as one.
+#[derive(Default)]
+pub struct Fanout<'a> {
+    sinks: Vec<&'a mut dyn EventSink>,
+}
+
+impl<'a> Fanout<'a> {
+    /// All of `sinks`, in this order.
+    pub fn new(sinks: Vec<&'a mut dyn EventSink>) -> Self {
+        Self { sinks }
+    }
+}
+
+impl EventSink for Fanout<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.sinks.iter_mut().try_for_each(|sink| sink.event(event))
+    }
+}
+
+/// Writes steps, evaluations and notes as lines of JSON: `metrics.jsonl`.
+pub struct JsonlWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl JsonlWriter {
+    /// Opens `path`, keeping only what belongs to the first `steps` steps of an earlier start; gives the seconds that these took.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn resume(path: &Path, steps: usize) -> Result<(Self, f64)> {
+        let io = |e| Error::io(path, e);
+        let mut kept = Vec::new();
+        let mut seconds = 0.0;
+        if steps > 0 && path.exists() {
+            for line in BufReader::new(File::open(path).map_err(io)?).lines() {
+                let line = line.map_err(io)?;
+                // A line that a killed process left half-written ends what can be kept.
+                let Ok(event) = serde_json::from_str::<Event>(&line) else { break };
+                let beyond = match &event {
+                    Event::Step(s) => s.step > steps,
+                    Event::Evaluated(e) => e.step > steps,
+                    Event::Checkpoint { step, .. } => *step > steps,
+                    _ => false,
+                };
+                if beyond {
+                    break;
+                }
+                if let Event::Step(record) = &event {
+                    seconds += record.step_seconds;
+                }
+                kept.push(line);
+            }
+        }
+        let mut file =
+            BufWriter::new(OpenOptions::new().create(true).write(true).truncate(true).open(path).map_err(io)?);
+        for line in kept {
+            writeln!(file, "{line}").map_err(io)?;
+        }
+        file.flush().map_err(io)?;
+        Ok((Self { path: path.to_owned(), file }, seconds))
+    }
+}
+
+impl EventSink for JsonlWriter {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        if matches!(event, Event::Evaluating { .. }) {
+            return Ok(());
+        }
+        let line = serde_json::to_string(event).map_err(|e| Error::file(&self.path, e.to_string()))?;
+        // One write a line: a reader never sees half a step while the run lives.
+        writeln!(self.file, "{line}").and_then(|()| self.file.flush()).map_err(|e| Error::io(&self.path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: usize) -> Event {
+        Event::Evaluated(EvalRecord { step, epoch: 1, ap: 0.5, ap50: 0.7, ap75: 0.4, seconds: 1.0 })
+    }
+
+    #[test]
+    fn resuming_keeps_the_steps_before_the_checkpoint_and_drops_a_torn_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let (mut writer, _) = JsonlWriter::resume(&path, 0).unwrap();
+        for i in 1..=5 {
+            writer.event(&step(i)).unwrap();
+        }
+        drop(writer);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str("{\"event\":\"evalu");
+        std::fs::write(&path, text).unwrap();
+        let (mut writer, seconds) = JsonlWriter::resume(&path, 3).unwrap();
+        assert_eq!(seconds, 0.0);
+        writer.event(&step(4)).unwrap();
+        drop(writer);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let steps: Vec<Event> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(steps, [step(1), step(2), step(3), step(4)]);
+    }
+}

@@ -1,0 +1,420 @@
+//! The recipe: one TOML file is one experiment.
+//!
+//! A recipe names data, models, distillation, schedule and seed. The shipped ones are embedded ([`shipped`]), any field can be
+//! overridden ([`Recipe::parse`] takes `a.b=c` assignments), and every run folder keeps the resolved text.
+
+use std::path::{Path, PathBuf};
+
+use docent_coco::Resize;
+use docent_detect::FasterRcnnConfig;
+use docent_distill::TaskAdaptiveConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::ScheduleConfig;
+use crate::{Error, Result};
+
+/// One experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Short name; the study's folder carries it.
+    pub name: String,
+    /// One or two sentences: what the experiment is.
+    #[serde(default)]
+    pub about: String,
+    /// Seed of everything random: initial weights, data order, flips, sampling.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where images and boxes come from, and how they reach the network.
+    pub data: DataRecipe,
+    /// Optimizer, learning rate and length; the student's, and the teacher's where it sets nothing else.
+    pub schedule: TrainingRecipe,
+    /// The small detector.
+    pub student: ModelRecipe,
+    /// The big detector. Without one the recipe trains the student alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherRecipe>,
+    /// How the teacher teaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<TaskAdaptiveConfig>,
+    /// When the run's state is written.
+    #[serde(default)]
+    pub checkpoint: CheckpointRecipe,
+    /// When and how detections are scored.
+    #[serde(default)]
+    pub eval: EvalRecipe,
+}
+
+/// Where a data set comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A folder in COCO's form, named by `data.dir` (or `--data`).
+    #[default]
+    Folder,
+    /// The project's own generator, [`docent_coco::shapes`].
+    Shapes,
+}
+
+/// Images and boxes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// Embedded generator or folder.
+    #[serde(default)]
+    pub source: Source,
+    /// The data folder (for `shapes`: where it is written; chosen by the program when absent).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Training annotations, when they are not `annotations/instances_*train*.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_json: Option<PathBuf>,
+    /// Held-out annotations, when they are not `annotations/instances_*val*.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_json: Option<PathBuf>,
+    /// Image folder of both splits, when it is not one of the usual names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// Use only the first images of the training split (for smoke runs).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Score on the training images instead of the held-out ones (for overfitting tests; never for results).
+    #[serde(default)]
+    pub eval_on_train: bool,
+    /// Image size the network sees.
+    pub resize: Resize,
+    /// Probability of a horizontal flip in training.
+    #[serde(default = "half")]
+    pub flip: f32,
+    /// Threads that decode and augment.
+    #[serde(default = "one")]
+    pub loader_threads: usize,
+    /// Batches that may wait, decoded, for the loop.
+    #[serde(default = "four")]
+    pub prefetch: usize,
+}
+
+impl DataRecipe {
+    /// Settings for walking a data set that is opened elsewhere: only the size matters.
+    pub fn for_evaluation(resize: Resize) -> Self {
+        Self {
+            source: Source::Folder,
+            dir: None,
+            train_json: None,
+            val_json: None,
+            images: None,
+            limit: None,
+            eval_on_train: false,
+            resize,
+            flip: 0.0,
+            loader_threads: one(),
+            prefetch: four(),
+        }
+    }
+}
+
+/// Length, optimizer and learning rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingRecipe {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images a step.
+    pub batch: usize,
+    /// Learning rate at `reference_batch` images a step; scaled linearly to `batch`, and printed.
+    pub lr: f64,
+    /// The batch that `lr` is meant for.
+    pub reference_batch: usize,
+    /// SGD's momentum.
+    #[serde(default = "momentum")]
+    pub momentum: f64,
+    /// SGD's weight decay, on every trainable parameter as in torchvision's reference.
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f64,
+    /// Bound of the gradient's 2-norm, for student and adapters each; 0 turns it off.
+    #[serde(default = "clip")]
+    pub clip: f64,
+    /// Warm-up, then steps or a cosine.
+    #[serde(default)]
+    pub rate: ScheduleConfig,
+}
+
+/// A detector and its first weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// Architecture; `classes` is filled from the data.
+    pub model: FasterRcnnConfig,
+    /// First weights and what stays fixed.
+    #[serde(default)]
+    pub init: InitRecipe,
+}
+
+/// First weights.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitRecipe {
+    /// A safetensors file with a backbone's weights under torchvision's names; absent: random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<PathBuf>,
+    /// Must `backbone` be given? `bccd`'s teacher is meant to start from ImageNet weights.
+    #[serde(default)]
+    pub required: bool,
+    /// 0: everything trains. n: the stem and the first n - 1 residual stages are frozen (as detectron2's FREEZE_AT).
+    #[serde(default)]
+    pub freeze_at: usize,
+}
+
+/// A detector that teaches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherRecipe {
+    /// Architecture; `classes` is filled from the data.
+    pub model: FasterRcnnConfig,
+    /// First weights and what stays fixed.
+    #[serde(default)]
+    pub init: InitRecipe,
+    /// Use this trained checkpoint instead of training a teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
+    /// The teacher's own number of epochs, when it differs from the student's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
+    /// Refuse to distil from a teacher whose AP on the held-out split is below this.
+    #[serde(default)]
+    pub floor: f64,
+}
+
+/// Writing of state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointRecipe {
+    /// Steps between two writes of the state; each epoch's end writes too.
+    pub steps: usize,
+}
+
+impl Default for CheckpointRecipe {
+    fn default() -> Self {
+        Self { steps: 50 }
+    }
+}
+
+/// Scoring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalRecipe {
+    /// Epochs between two evaluations; 0 evaluates at the end only. The end is always evaluated.
+    pub every: usize,
+    /// Images a forward pass.
+    pub batch: usize,
+    /// Images timed one by one for `ms_per_image`.
+    pub timed_images: usize,
+}
+
+impl Default for EvalRecipe {
+    fn default() -> Self {
+        Self { every: 0, batch: 4, timed_images: 20 }
+    }
+}
+
+fn half() -> f32 {
+    0.5
+}
+fn one() -> usize {
+    1
+}
+fn four() -> usize {
+    4
+}
+fn momentum() -> f64 {
+    0.9
+}
+fn weight_decay() -> f64 {
+    1e-4
+}
+fn clip() -> f64 {
+    10.0
+}
+
+/// The recipes inside the program: name and TOML text.
+pub fn shipped() -> &'static [(&'static str, &'static str)] {
+    &[
+        ("shapes", include_str!("../recipes/shapes.toml")),
+        ("bccd", include_str!("../recipes/bccd.toml")),
+        ("smoke", include_str!("../recipes/smoke.toml")),
+    ]
+}
+
+/// The text of a shipped recipe or of a file.
+///
+/// # Errors
+/// When `name_or_path` is neither; the message lists the shipped names.
+pub fn text_of(name_or_path: &str) -> Result<String> {
+    if let Some((_, text)) = shipped().iter().find(|(name, _)| *name == name_or_path) {
+        return Ok((*text).to_owned());
+    }
+    let path = Path::new(name_or_path);
+    if path.exists() {
+        return std::fs::read_to_string(path).map_err(|e| Error::io(path, e));
+    }
+    let names: Vec<_> = shipped().iter().map(|(name, _)| *name).collect();
+    Err(Error::Recipe(format!(
+        "'{name_or_path}' is neither a shipped recipe ({}) nor a file{}",
+        names.join(", "),
+        nearest(name_or_path, names.iter().copied())
+    )))
+}
+
+impl Recipe {
+    /// Reads TOML, applies `assignments` of the form `a.b=c` in order, checks everything.
+    ///
+    /// # Errors
+    /// Unknown keys (the nearest known one is named), wrong types, values out of range.
+    pub fn parse(text: &str, assignments: &[String]) -> Result<Self> {
+        let mut table: toml::Table = text.parse().map_err(|e| Error::Recipe(format!("not TOML: {e}")))?;
+        for assignment in assignments {
+            assign(&mut table, assignment)?;
+        }
+        for model in ["student", "teacher"] {
+            classes_from_data(&mut table, model);
+        }
+        let recipe: Self = table.try_into().map_err(|e: toml::de::Error| Error::Recipe(with_hint(&e.to_string())))?;
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    /// The resolved recipe as TOML, every default written out.
+    ///
+    /// # Errors
+    /// Only if a value has no TOML form.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self).map_err(|e| Error::Recipe(format!("cannot be written as TOML: {e}")))
+    }
+
+    /// Checks ranges and combinations.
+    ///
+    /// # Errors
+    /// The first finding, naming its key.
+    pub fn validate(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::Recipe(message));
+        let s = &self.schedule;
+        if s.epochs == 0 || s.batch == 0 || s.reference_batch == 0 {
+            return fail("schedule.epochs, schedule.batch and schedule.reference_batch must be at least 1".into());
+        }
+        if self.teacher.as_ref().is_some_and(|t| t.epochs == Some(0)) {
+            return fail("teacher.epochs must be at least 1".into());
+        }
+        for (key, value) in [("lr", s.lr), ("momentum", s.momentum), ("weight_decay", s.weight_decay), ("clip", s.clip)]
+        {
+            if !value.is_finite() || value < 0.0 {
+                return fail(format!("schedule.{key} = {value}: must be finite and not negative"));
+            }
+        }
+        if s.momentum >= 1.0 {
+            return fail(format!("schedule.momentum = {}: must be below 1", s.momentum));
+        }
+        if !(0.0..=1.0).contains(&self.data.flip) {
+            return fail(format!("data.flip = {}: a probability lies in 0..=1", self.data.flip));
+        }
+        if self.data.loader_threads == 0 || self.data.prefetch == 0 {
+            return fail("data.loader_threads and data.prefetch must be at least 1".into());
+        }
+        if self.eval.batch == 0 || self.checkpoint.steps == 0 {
+            return fail("eval.batch and checkpoint.steps must be at least 1".into());
+        }
+        if self.distill.is_some() && self.teacher.is_none() {
+            return fail("[distill] needs a [teacher]".into());
+        }
+        if let Some(distill) = &self.distill {
+            distill.validate().map_err(|e| Error::Recipe(format!("distill: {e}")))?;
+        }
+        s.rate.validate().map_err(|e| Error::Recipe(format!("schedule.rate: {e}")))?;
+        Ok(())
+    }
+}
+
+/// A recipe does not say how many classes there are: the data does. 0 stands for that, instead of the architecture's own default.
+fn classes_from_data(table: &mut toml::Table, model: &str) {
+    let part = table.get_mut(model).and_then(|t| t.get_mut("model")).and_then(toml::Value::as_table_mut);
+    if let Some(part) = part {
+        part.entry("classes").or_insert(toml::Value::Integer(0));
+    }
+}
+
+/// Sets `a.b=c` in `table`; `c` is read as TOML, and as a string where that fails.
+fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {
+    let bad = |why: &str| Error::Recipe(format!("--set {assignment}: {why}"));
+    let (path, value) = assignment.split_once('=').ok_or_else(|| bad("write it as key.subkey=value"))?;
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().filter(|k| !k.is_empty()).ok_or_else(|| bad("the key is empty"))?;
+    let mut at = table;
+    for key in keys {
+        at = at
+            .entry(key)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| bad(&format!("'{key}' is a value, not a table")))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Adds "did you mean" to serde's message about an unknown field.
+fn with_hint(message: &str) -> String {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let hint = match (message.contains("unknown field") || message.contains("unknown variant"), names.next()) {
+        (true, Some(given)) => nearest(given, names),
+        _ => String::new(),
+    };
+    format!("{}{hint}", message.trim_end())
+}
+
+fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
+    known
+        .map(|k| (strsim::damerau_levenshtein(given, k), k))
+        .min()
+        .filter(|(distance, _)| *distance <= 4)
+        .map(|(_, k)| format!(" (did you mean '{k}'?)"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_recipes_parse_and_round_trip() {
+        for (name, text) in shipped() {
+            let recipe = Recipe::parse(text, &[]).unwrap();
+            assert_eq!(recipe.name, *name);
+            assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+        }
+    }
+
+    #[test]
+    fn set_overrides_any_field_and_refuses_unknown_ones() {
+        let text = text_of("shapes").unwrap();
+        let recipe =
+            Recipe::parse(&text, &["schedule.epochs=2".into(), "teacher.init.freeze_at=1".into(), "name=x".into()])
+                .unwrap();
+        assert_eq!((recipe.schedule.epochs, recipe.teacher.unwrap().init.freeze_at), (2, 1));
+        assert_eq!(recipe.name, "x");
+        let message = Recipe::parse(&text, &["schedule.epoch=2".into()]).unwrap_err().to_string();
+        assert!(message.contains("did you mean 'epochs'"), "{message}");
+        assert!(Recipe::parse(&text, &["schedule.epochs.more=2".into()]).is_err());
+        assert!(Recipe::parse(&text, &["schedule.batch=0".into()]).is_err());
+        assert!(Recipe::parse(&text, &["schedule.lr=-1.0".into()]).is_err());
+        assert!(Recipe::parse(&text, &["schedule.lr=\"fast\"".into()]).is_err());
+    }
+
+    #[test]
+    fn an_unknown_recipe_lists_the_shipped_ones() {
+        let message = text_of("shape").unwrap_err().to_string();
+        assert!(message.contains("bccd") && message.contains("did you mean 'shapes'"), "{message}");
+    }
+}

@@ -1,0 +1,369 @@
+//! A run: one training, one folder.
+//!
+//! The folder is a contract: `recipe.toml`, `manifest.json`, `metrics.jsonl`, `checkpoints/{last,best}.safetensors`,
+//! `checkpoints/last.state.safetensors` while it trains, and `result.json` once it is finished.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Var;
+use docent_detect::FasterRcnn;
+use docent_distill::{Distiller, Progress};
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::{CheckpointMeta, save_checkpoint};
+use crate::data::{Batch, Data, train_loader};
+use crate::evaluate::{evaluate, time_inference};
+use crate::events::{EvalRecord, Event, EventSink, Fanout, JsonlWriter, StepRecord};
+use crate::manifest::{Manifest, resident_mib};
+use crate::recipe::Recipe;
+use crate::schedule::{Schedule, scale_lr};
+use crate::state::{Best, TrainState};
+use crate::step::{Lesson, forward};
+use crate::summary::RunSummary;
+use crate::weights::hex;
+use crate::{Error, ParamStore, Result, Sgd, SgdConfig, clip_grad_norm, files};
+
+/// What a run trains, and from what.
+pub struct RunPlan<'a> {
+    /// Name in the study: `teacher`, `baseline`, `distilled`.
+    pub name: &'a str,
+    /// The study's recipe.
+    pub recipe: &'a Recipe,
+    /// Passes over the data.
+    pub epochs: usize,
+    /// The open data.
+    pub data: &'a Data,
+    /// The study's folder; the run's is `name` in it.
+    pub study: &'a Path,
+    /// Everything the manifest says.
+    pub manifest: Manifest,
+}
+
+/// The model that a run trains.
+pub struct Learner<'a> {
+    /// The detector.
+    pub model: &'a FasterRcnn,
+    /// Its tensors.
+    pub store: &'a ParamStore,
+}
+
+/// A teacher, the way it teaches and the tensors that are trained for that.
+pub struct Teaching<'a> {
+    /// The trained detector, plain tensors.
+    pub teacher: &'a FasterRcnn,
+    /// The distillation.
+    pub distiller: &'a dyn Distiller,
+    /// The distillation's own parameters (adapters); they stay out of the student's checkpoint.
+    pub store: &'a ParamStore,
+}
+
+/// Paths of a run's folder.
+#[derive(Debug, Clone)]
+pub struct RunFolder(PathBuf);
+
+impl RunFolder {
+    /// The folder of run `name` in a study.
+    pub fn new(study: &Path, name: &str) -> Self {
+        Self(study.join(name))
+    }
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+    /// The reported weights.
+    pub fn last(&self) -> PathBuf {
+        self.0.join("checkpoints/last.safetensors")
+    }
+    /// The weights with the highest AP seen; never part of a comparison.
+    pub fn best(&self) -> PathBuf {
+        self.0.join("checkpoints/best.safetensors")
+    }
+    /// Optimizer, adapters and position.
+    pub fn state(&self) -> PathBuf {
+        self.0.join("checkpoints/last.state.safetensors")
+    }
+    /// The finished run's figures.
+    pub fn result(&self) -> PathBuf {
+        self.0.join("result.json")
+    }
+
+    /// The figures, if the run is finished.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn finished(&self) -> Result<Option<RunSummary>> {
+        let path = self.result();
+        if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+}
+
+/// Trains, evaluates and writes the folder; goes on after a checkpoint that is there already.
+///
+/// # Errors
+/// When data cannot be read, something cannot be written, or a loss or gradient is not finite (the step and its images are
+/// named; the last checkpoint stays).
+pub fn run(
+    plan: &RunPlan<'_>,
+    learner: &Learner<'_>,
+    teaching: Option<&Teaching<'_>>,
+    sink: &mut dyn EventSink,
+) -> Result<RunSummary> {
+    let folder = RunFolder::new(plan.study, plan.name);
+    files::create_dir(&folder.path().join("checkpoints"))?;
+    files::write_atomic(&folder.path().join("recipe.toml"), plan.recipe.to_toml()?.as_bytes())?;
+    files::write_json(&folder.path().join("manifest.json"), &plan.manifest)?;
+
+    let mut trainer = Trainer::new(plan, learner, teaching, &folder)?;
+    let done = trainer.restore()?;
+    let (mut log, seconds) = JsonlWriter::resume(&folder.path().join("metrics.jsonl"), done)?;
+    trainer.seconds = seconds;
+    let mut sink = Fanout::new(vec![&mut log, sink]);
+    sink.event(&Event::RunStarted { run: plan.name.to_owned(), steps: trainer.schedule.total_steps(), done })?;
+    sink.event(&Event::Note { text: trainer.rate_note()? })?;
+    let start = Instant::now();
+    let summary = trainer.train(done, &mut sink)?;
+    files::write_json(&folder.result(), &summary)?;
+    sink.event(&Event::RunFinished { run: plan.name.to_owned(), seconds: start.elapsed().as_secs_f64() })?;
+    Ok(summary)
+}
+
+/// The state of a run between two steps.
+struct Trainer<'a> {
+    plan: &'a RunPlan<'a>,
+    learner: &'a Learner<'a>,
+    teaching: Option<&'a Teaching<'a>>,
+    folder: &'a RunFolder,
+    schedule: Schedule,
+    steps_per_epoch: usize,
+    student: Vec<(String, Var)>,
+    student_sgd: Sgd,
+    adapters: Vec<(String, Var)>,
+    adapter_sgd: Sgd,
+    /// Seconds of training before this start.
+    seconds: f64,
+    /// Highest AP so far.
+    best: Option<Best>,
+    recipe_digest: String,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(
+        plan: &'a RunPlan<'a>,
+        learner: &'a Learner<'a>,
+        teaching: Option<&'a Teaching<'a>>,
+        folder: &'a RunFolder,
+    ) -> Result<Self> {
+        let s = &plan.recipe.schedule;
+        let steps_per_epoch = plan.data.train.len().div_ceil(s.batch);
+        let lr = scale_lr(s.lr, s.reference_batch, s.batch)?;
+        let schedule = Schedule::new(&s.rate, lr, plan.epochs, steps_per_epoch)?;
+        let config = SgdConfig { momentum: s.momentum, weight_decay: s.weight_decay, ..SgdConfig::default() };
+        let student = learner.store.trainable();
+        let adapters = teaching.map_or(Vec::new(), |t| t.store.trainable());
+        Ok(Self {
+            student_sgd: Sgd::new(&config, student.clone())?,
+            adapter_sgd: Sgd::new(&config, adapters.clone())?,
+            plan,
+            learner,
+            teaching,
+            folder,
+            schedule,
+            steps_per_epoch,
+            student,
+            adapters,
+            seconds: 0.0,
+            best: None,
+            recipe_digest: hex(&Sha256::digest(plan.recipe.to_toml()?.as_bytes())),
+        })
+    }
+
+    fn rate_note(&self) -> Result<String> {
+        let s = &self.plan.recipe.schedule;
+        Ok(format!(
+            "learning rate {} = {} for batch {} scaled to batch {}; {} trainable tensors, {} frozen",
+            scale_lr(s.lr, s.reference_batch, s.batch)?,
+            s.lr,
+            s.reference_batch,
+            s.batch,
+            self.student.len(),
+            self.plan.manifest.frozen.len()
+        ))
+    }
+
+    fn train(&mut self, done: usize, sink: &mut dyn EventSink) -> Result<RunSummary> {
+        let recipe = self.plan.recipe;
+        let loader = train_loader(self.plan.data, &recipe.data, recipe.schedule.batch, recipe.seed)?;
+        let mut step = done;
+        for epoch in step / self.steps_per_epoch..self.plan.epochs {
+            let mut waited = Instant::now();
+            for items in loader.epoch_from(epoch, step - epoch * self.steps_per_epoch) {
+                let batch = Batch::new(&items?, self.learner.store.device())?;
+                let data_seconds = waited.elapsed().as_secs_f64();
+                let mut record = self.step(step, epoch, &batch)?;
+                step += 1;
+                record.data_seconds = data_seconds;
+                record.step_seconds = waited.elapsed().as_secs_f64();
+                record.memory_mib = resident_mib();
+                self.seconds += record.step_seconds;
+                sink.event(&Event::Step(record))?;
+                if step.is_multiple_of(recipe.checkpoint.steps) && step < self.schedule.total_steps() {
+                    self.save(step, sink)?;
+                }
+                waited = Instant::now();
+            }
+            let every = recipe.eval.every;
+            let last = epoch + 1 == self.plan.epochs;
+            if !last && every > 0 && (epoch + 1).is_multiple_of(every) {
+                self.score(step, epoch + 1, sink)?;
+            }
+            self.save(step, sink)?;
+        }
+        let mut summary = self.score(step, self.plan.epochs, sink)?;
+        let (ms, size) =
+            time_inference(self.learner.model, &self.plan.data.val, &recipe.data, recipe.eval.timed_images)?;
+        summary.params = self.learner.store.parameter_count();
+        summary.gflops = self.learner.model.flops(size) as f64 / 1e9;
+        summary.ms_per_image = ms;
+        summary.seconds = self.seconds;
+        summary.steps = step;
+        summary.checkpoint = Path::new(self.plan.name).join("checkpoints/last.safetensors");
+        Ok(summary)
+    }
+
+    /// Forward, backward and update; `step` counts from 0.
+    fn step(&mut self, step: usize, epoch: usize, batch: &Batch) -> Result<StepRecord> {
+        let seed = self.plan.recipe.seed;
+        let progress = Progress {
+            epoch: epoch + 1,
+            epochs: self.plan.epochs,
+            iteration: step + 1,
+            iterations: self.schedule.total_steps(),
+            milestones: self.schedule.milestone_steps(),
+        };
+        let lesson = self.teaching.map(|t| Lesson { teacher: t.teacher, distiller: t.distiller });
+        let out = forward(self.learner.model, lesson.as_ref(), batch, &progress, seed)?;
+        let total = f64::from(out.total.to_scalar::<f32>()?);
+        let stop = |what: String| Error::Diverged {
+            run: self.plan.name.to_owned(),
+            step: step + 1,
+            images: batch.ids.clone(),
+            what,
+        };
+        if !total.is_finite() {
+            return Err(stop(format!(
+                "the loss is {total} (detection losses {:?}, distillation {:?})",
+                out.detection, out.distill
+            )));
+        }
+        let grads = out.total.backward()?;
+        let bound = Some(self.plan.recipe.schedule.clip).filter(|clip| *clip > 0.0);
+        let clip = clip_grad_norm(&self.student, &grads, bound)?;
+        if !clip.is_finite() {
+            return Err(stop(format!("the gradient's norm is {}", clip.norm)));
+        }
+        let lr = self.schedule.lr(step);
+        self.student_sgd.step(&grads, lr, clip.factor)?;
+        let mut adapter_grad_norm = None;
+        if !self.adapters.is_empty() {
+            let clip = clip_grad_norm(&self.adapters, &grads, bound)?;
+            if !clip.is_finite() {
+                return Err(stop(format!("the adapters' gradient norm is {}", clip.norm)));
+            }
+            self.adapter_sgd.step(&grads, lr, clip.factor)?;
+            adapter_grad_norm = Some(clip.norm);
+        }
+        let [rpn_objectness, rpn_box, head_class, head_box] = out.detection;
+        Ok(StepRecord {
+            step: step + 1,
+            steps: self.schedule.total_steps(),
+            epoch: epoch + 1,
+            lr,
+            rpn_objectness,
+            rpn_box,
+            head_class,
+            head_box,
+            total,
+            grad_norm: clip.norm,
+            adapter_grad_norm,
+            positives: out.positives,
+            data_seconds: 0.0,
+            step_seconds: 0.0,
+            memory_mib: 0.0,
+            distill: out.distill,
+        })
+    }
+
+    /// Scores the held-out split and keeps the weights if they are the best so far.
+    fn score(&mut self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<RunSummary> {
+        let recipe = self.plan.recipe;
+        let val = &self.plan.data.val;
+        let result = evaluate(self.learner.model, val, &recipe.data, recipe.eval.batch, |done, total| {
+            sink.event(&Event::Evaluating { done, total })
+        })?;
+        let m = &result.metrics;
+        sink.event(&Event::Evaluated(EvalRecord {
+            step,
+            epoch,
+            ap: m.ap(),
+            ap50: m.ap50(),
+            ap75: m.ap75(),
+            seconds: result.seconds,
+        }))?;
+        if self.best.is_none_or(|best| m.ap() > best.ap) {
+            self.best = Some(Best { step, ap: m.ap() });
+            save_checkpoint(&self.folder.best(), &self.learner.store.snapshot()?, &self.meta(step)?)?;
+        }
+        Ok(RunSummary::from_metrics(m))
+    }
+
+    fn meta(&self, step: usize) -> Result<BTreeMap<String, String>> {
+        let categories = self.plan.data.val.categories();
+        let recipe = self.plan.recipe;
+        CheckpointMeta::new(self.learner.model.config(), categories, &recipe.data.resize, &recipe.name, step)?.to_map()
+    }
+
+    /// Writes the state, then the weights that others read. The state alone is what a resume believes.
+    fn save(&self, step: usize, sink: &mut dyn EventSink) -> Result<()> {
+        let model = self.learner.store.snapshot()?;
+        let state = TrainState {
+            step,
+            epoch: step / self.steps_per_epoch,
+            seed: self.plan.recipe.seed,
+            recipe_digest: self.recipe_digest.clone(),
+            best: self.best,
+            momentum: self.student_sgd.state()?,
+            adapters: self.teaching.map_or(Ok(BTreeMap::new()), |t| t.store.snapshot())?,
+            adapter_momentum: self.adapter_sgd.state()?,
+            model,
+        };
+        let path = self.folder.state();
+        state.save(&path)?;
+        save_checkpoint(&self.folder.last(), &state.model, &self.meta(step)?)?;
+        sink.event(&Event::Checkpoint { path, step })
+    }
+
+    /// Takes over the state file, if there is one; returns the steps it has done.
+    fn restore(&mut self) -> Result<usize> {
+        let path = self.folder.state();
+        if !path.exists() {
+            return Ok(0);
+        }
+        let state = TrainState::load(&path)?;
+        if state.recipe_digest != self.recipe_digest {
+            return Err(Error::file(
+                &path,
+                "was written under another recipe or seed; resume with the old settings, or choose another --out",
+            ));
+        }
+        self.learner.store.restore(&state.model)?;
+        self.student_sgd.load_state(&state.momentum)?;
+        if let Some(teaching) = self.teaching {
+            teaching.store.restore(&state.adapters)?;
+            self.adapter_sgd.load_state(&state.adapter_momentum)?;
+        }
+        self.best = state.best;
+        Ok(state.step)
+    }
+}

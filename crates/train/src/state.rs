@@ -1,0 +1,126 @@
+//! The state file: everything a stopped run needs to go on with the same bits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use crate::checkpoint::save_checkpoint;
+use crate::weights::read_safetensors;
+use crate::{Error, Result};
+
+/// The format that [`TrainState`] writes and reads.
+pub const STATE_FORMAT: &str = "docent-state-1";
+
+/// The best evaluation so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Best {
+    /// Step after which it was measured.
+    pub step: usize,
+    /// Its AP.
+    pub ap: f64,
+}
+
+/// Where a run stands.
+///
+/// The model's own tensors are in it too, though a checkpoint holds them as well: one file is replaced at once, two are not, and a
+/// model of step 100 beside an optimizer of step 50 would go on without an error and with other bits.
+#[derive(Debug, Clone, Default)]
+pub struct TrainState {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Epochs finished.
+    pub epoch: usize,
+    /// The run's seed.
+    pub seed: u64,
+    /// Digest of the resolved recipe: another recipe is another run.
+    pub recipe_digest: String,
+    /// The best evaluation so far.
+    pub best: Option<Best>,
+    /// The model ([`crate::ParamStore::snapshot`]).
+    pub model: BTreeMap<String, Tensor>,
+    /// The optimizer's buffers ([`crate::Sgd::state`]).
+    pub momentum: BTreeMap<String, Tensor>,
+    /// The distiller's adapters.
+    pub adapters: BTreeMap<String, Tensor>,
+    /// The buffers of the adapters' optimizer.
+    pub adapter_momentum: BTreeMap<String, Tensor>,
+}
+
+const SECTIONS: [&str; 4] = ["model", "momentum", "adapters", "adapter_momentum"];
+
+impl TrainState {
+    fn sections(&self) -> [&BTreeMap<String, Tensor>; 4] {
+        [&self.model, &self.momentum, &self.adapters, &self.adapter_momentum]
+    }
+
+    /// Writes the state as [`save_checkpoint`] does: whole or not at all. Returns the file's SHA-256.
+    ///
+    /// # Errors
+    /// As [`save_checkpoint`].
+    pub fn save(&self, path: &Path) -> Result<String> {
+        let mut tensors = BTreeMap::new();
+        for (section, entries) in SECTIONS.into_iter().zip(self.sections()) {
+            tensors.extend(entries.iter().map(|(name, tensor)| (format!("{section}/{name}"), tensor.clone())));
+        }
+        let mut metadata = BTreeMap::from([
+            ("format".to_owned(), STATE_FORMAT.to_owned()),
+            ("step".to_owned(), self.step.to_string()),
+            ("epoch".to_owned(), self.epoch.to_string()),
+            ("seed".to_owned(), self.seed.to_string()),
+            ("recipe_digest".to_owned(), self.recipe_digest.clone()),
+        ]);
+        if let Some(best) = self.best {
+            metadata.insert("best_step".to_owned(), best.step.to_string());
+            // Rust's shortest form reads back to the same bits.
+            metadata.insert("best_ap".to_owned(), format!("{:?}", best.ap));
+        }
+        save_checkpoint(path, &tensors, &metadata)
+    }
+
+    /// Reads what [`TrainState::save`] wrote.
+    ///
+    /// # Errors
+    /// A file that is absent, cut, of another format, or with a key that is missing or does not parse.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = read_safetensors(path)?;
+        let map = &file.metadata;
+        if map.get("format").map(String::as_str) != Some(STATE_FORMAT) {
+            return Err(Error::file(path, format!("no training state (format `{STATE_FORMAT}`); start the run anew")));
+        }
+        let mut state = Self {
+            step: number(path, map, "step")?,
+            epoch: number(path, map, "epoch")?,
+            seed: number(path, map, "seed")?,
+            recipe_digest: text(path, map, "recipe_digest")?.to_owned(),
+            ..Self::default()
+        };
+        if map.contains_key("best_ap") {
+            state.best = Some(Best { step: number(path, map, "best_step")?, ap: number(path, map, "best_ap")? });
+        }
+        for (name, tensor) in file.tensors {
+            let section = match name.split_once('/') {
+                Some(("model", rest)) => Some((&mut state.model, rest)),
+                Some(("momentum", rest)) => Some((&mut state.momentum, rest)),
+                Some(("adapters", rest)) => Some((&mut state.adapters, rest)),
+                Some(("adapter_momentum", rest)) => Some((&mut state.adapter_momentum, rest)),
+                _ => None,
+            };
+            let Some((entries, rest)) = section else {
+                return Err(Error::file(path, format!("tensor `{name}` belongs to no part of a training state")));
+            };
+            entries.insert(rest.to_owned(), tensor);
+        }
+        Ok(state)
+    }
+}
+
+fn text<'a>(path: &Path, map: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str> {
+    map.get(key).map(String::as_str).ok_or_else(|| Error::file(path, format!("the state's metadata lacks `{key}`")))
+}
+
+fn number<T: std::str::FromStr>(path: &Path, map: &BTreeMap<String, String>, key: &str) -> Result<T> {
+    let text = text(path, map, key)?;
+    text.parse()
+        .map_err(|_| Error::file(path, format!("the state's metadata `{key}` = `{text}` is no number of its kind")))
+}

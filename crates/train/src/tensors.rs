@@ -1,0 +1,72 @@
+//! Reading and overwriting the numbers inside a tensor, without a graph and without a needless copy.
+
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, WithDType};
+
+use crate::Result;
+
+/// A tensor of its own storage, contiguous and outside any graph.
+pub(crate) fn deep_copy(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    let detached = tensor.detach();
+    // `copy` clones the whole storage behind a view, `force_contiguous` only what the view shows.
+    if detached.is_contiguous() { detached.copy() } else { detached.force_contiguous() }
+}
+
+/// Calls `f` with the values of an f32 tensor in row-major order. Copies only where the tensor is not contiguous or not on the CPU.
+pub(crate) fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    if let Storage::Cpu(storage) = &*storage {
+        return Ok(f(slice(storage, layout)?));
+    }
+    drop(storage);
+    Ok(f(&tensor.flatten_all()?.to_vec1::<f32>()?))
+}
+
+/// The values of a contiguous f32 storage.
+pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    let (start, end) = bounds(layout)?;
+    Ok(&f32::cpu_storage_as_slice(storage)?[start..end])
+}
+
+/// The values of a contiguous f32 storage, to be written.
+pub(crate) fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
+    let (start, end) = bounds(layout)?;
+    match storage {
+        CpuStorage::F32(values) => Ok(&mut values[start..end]),
+        other => candle_core::bail!("an f32 tensor is needed, this one is {:?}", dtype_of(other)),
+    }
+}
+
+fn bounds(layout: &Layout) -> candle_core::Result<(usize, usize)> {
+    match layout.contiguous_offsets() {
+        Some(bounds) => Ok(bounds),
+        None => candle_core::bail!(
+            "a contiguous tensor is needed, this one has shape {:?} and strides {:?}",
+            layout.shape(),
+            layout.stride()
+        ),
+    }
+}
+
+fn dtype_of(storage: &CpuStorage) -> DType {
+    use candle_core::backend::BackendStorage;
+    storage.dtype()
+}
+
+/// Writes the values of `source` into the storage of `target`; everybody who shares that storage sees them.
+pub(crate) fn overwrite(target: &Tensor, source: &Tensor) -> candle_core::Result<()> {
+    struct Overwrite;
+    impl InplaceOp2 for Overwrite {
+        fn name(&self) -> &'static str {
+            "overwrite"
+        }
+        fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> candle_core::Result<()> {
+            slice_mut(s1, l1)?.copy_from_slice(slice(s2, l2)?);
+            Ok(())
+        }
+    }
+    if target.shape() != source.shape() {
+        candle_core::bail!("overwrite: {:?} does not fit into {:?}", source.shape(), target.shape());
+    }
+    target.inplace_op2(&source.contiguous()?, &Overwrite)
+}

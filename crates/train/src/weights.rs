@@ -1,0 +1,268 @@
+//! Weight files in: safetensors with names, shapes and metadata checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+
+use candle_core::safetensors::Load;
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::Dtype;
+use safetensors::{SafeTensorError, SafeTensors};
+use sha2::{Digest, Sha256};
+
+use crate::tensors::with_f32;
+use crate::{Error, Result};
+
+/// The content of one safetensors file.
+#[derive(Debug, Clone)]
+pub struct WeightFile {
+    /// Tensors by name, as f32 whatever the file stores.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The header's `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+    /// SHA-256 of the file's bytes, in hexadecimal.
+    pub sha256: String,
+    /// Names of running variances with an infinite value, which became [`f32::MAX`]. Worth a line in the log.
+    pub saturated: Vec<String>,
+}
+
+/// Reads a safetensors file onto the CPU.
+///
+/// Floats (f16, bf16, f32, f64) and integers (`num_batches_tracked` is i64 in PyTorch's files) become f32.
+///
+/// A BatchNorm variance above 65,504 is infinity in an f16 file, and its channel then a constant (its scale is gamma / infinity).
+/// Such a value becomes [`f32::MAX`], which gives the same features, but which a running average can leave again, and is listed in
+/// [`WeightFile::saturated`].
+///
+/// # Errors
+/// A file that is absent, cut, no safetensors file, of an element type without meaning for weights, or that holds NaN or infinity;
+/// the message names the file, and the tensor where there is one.
+pub fn read_safetensors(path: &Path) -> Result<WeightFile> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let view = SafeTensors::deserialize(&bytes).map_err(|e| Error::file(path, explain(&e, &bytes)))?;
+    let (mut tensors, mut saturated) = (BTreeMap::new(), Vec::new());
+    for (name, view) in view.iter() {
+        let known = matches!(
+            view.dtype(),
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 | Dtype::U8 | Dtype::I32 | Dtype::U32 | Dtype::I64
+        );
+        if !known {
+            return Err(Error::file(
+                path,
+                format!("tensor `{name}` has element type {}, which cannot become f32", view.dtype()),
+            ));
+        }
+        let mut tensor = view.load(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let bad = with_f32(&tensor, |v| v.iter().position(|v| !v.is_finite()))?;
+        if bad.is_some() && name.ends_with("running_var") {
+            tensor = tensor.minimum(f64::from(f32::MAX))?;
+            saturated.push(name.to_owned());
+        }
+        if let Some(at) = with_f32(&tensor, |v| v.iter().position(|v| !v.is_finite()))? {
+            let what = format!("tensor `{name}` holds NaN or infinity (element {at}); the file is of no use");
+            return Err(Error::file(path, what));
+        }
+        tensors.insert(name.to_owned(), tensor);
+    }
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| Error::file(path, explain(&e, &bytes)))?;
+    let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    saturated.sort_unstable();
+    Ok(WeightFile { tensors, metadata, sha256: sha256_hex(&bytes), saturated })
+}
+
+/// What a reader can do about a file that does not parse.
+fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
+    let size = bytes.len();
+    if bytes.is_empty() {
+        return "the file is empty".to_owned();
+    }
+    // A zip archive is PyTorch's own format, and so is a pickle.
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 0x02]) {
+        return "this is a PyTorch .pth file, a safetensors file is needed".to_owned();
+    }
+    match error {
+        SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength
+            if starts_like_safetensors(bytes) =>
+        {
+            format!(
+                "the file ends too early or too late for its header ({size} bytes); it was cut: fetch or write it again"
+            )
+        }
+        SafeTensorError::HeaderTooSmall => format!("no safetensors file: {size} bytes are less than a header"),
+        e => format!("no safetensors file, or a damaged one ({e})"),
+    }
+}
+
+fn starts_like_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{')
+}
+
+/// SHA-256 of `bytes`, in hexadecimal.
+pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Where a set of tensors differs from what a model asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StrictReport {
+    /// The model asks for these; the file lacks them.
+    pub missing: Vec<String>,
+    /// The file has these; the model never asks.
+    pub unexpected: Vec<String>,
+    /// Name, the model's shape, the file's shape.
+    pub wrong_shape: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl StrictReport {
+    /// Compares names and shapes; every list is in name order.
+    pub fn compare(model: &BTreeMap<String, Vec<usize>>, file: &BTreeMap<String, Tensor>) -> Self {
+        let mut report = Self::default();
+        for (name, shape) in model {
+            match file.get(name) {
+                None => report.missing.push(name.clone()),
+                Some(t) if t.dims() != shape.as_slice() => {
+                    report.wrong_shape.push((name.clone(), shape.clone(), t.dims().to_vec()));
+                }
+                Some(_) => {}
+            }
+        }
+        report.unexpected = file.keys().filter(|n| !model.contains_key(*n)).cloned().collect();
+        report
+    }
+
+    /// Does everything fit?
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty()
+    }
+
+    /// The report without the missing and unexpected names that `f` accepts; a wrong shape always stays.
+    ///
+    /// Typical: `num_batches_tracked`, which counts steps and which frozen or stripped files lack.
+    #[must_use]
+    pub fn tolerating(mut self, f: impl Fn(&str) -> bool) -> Self {
+        self.missing.retain(|n| !f(n));
+        self.unexpected.retain(|n| !f(n));
+        self
+    }
+
+    /// `Ok` when everything fits.
+    ///
+    /// # Errors
+    /// [`Error::Strict`] with this report; `what` names the file.
+    pub fn into_result(self, what: impl Into<String>) -> Result<()> {
+        if self.is_empty() { Ok(()) } else { Err(Error::Strict { what: what.into(), report: Box::new(self) }) }
+    }
+}
+
+impl fmt::Display for StrictReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("every name and shape fits");
+        }
+        let wrong =
+            self.wrong_shape.iter().map(|(n, model, file)| format!("{n} (model {model:?}, file {file:?})")).collect();
+        let lists = [("missing", &self.missing), ("unexpected", &self.unexpected), ("wrongly shaped", &wrong)];
+        for (i, (what, names)) in lists.into_iter().filter(|(_, names)| !names.is_empty()).enumerate() {
+            let newline = if i == 0 { "" } else { "\n" };
+            write!(f, "{newline}  {what} ({}): {}", names.len(), names.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts `prefix` before every name: a classifier's `conv1.weight` becomes `backbone.body.conv1.weight` with prefix `backbone.body.`.
+pub fn with_prefix(tensors: BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
+    tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
+}
+
+/// The prefix of a ResNet backbone inside torchvision's Faster R-CNN.
+pub const BACKBONE_PREFIX: &str = "backbone.body.";
+
+/// The tensors of a classification network as a detector's backbone asks for them: the classifier (`fc.`, `classifier.`) left out,
+/// [`BACKBONE_PREFIX`] before every other name.
+pub fn backbone_tensors(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let mut tensors = tensors;
+    tensors.retain(|name, _| !name.starts_with("fc.") && !name.starts_with("classifier."));
+    with_prefix(tensors, BACKBONE_PREFIX)
+}
+
+/// How a backbone's weights want to be used, from its file's metadata. What the file does not say is `None`.
+///
+/// The two common forms of ImageNet weights differ in all of it, and the wrong choice runs without an error: torchvision's has
+/// deviations of about 0.229 and its stride in the 3x3; the MSRA form has 1/255 and its stride in the first 1x1.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BackboneInfo {
+    /// Mean of R, G, B for pixels in 0..1.
+    pub mean: Option<[f32; 3]>,
+    /// Deviation of R, G, B for pixels in 0..1.
+    pub std: Option<[f32; 3]>,
+    /// BatchNorm's epsilon.
+    pub eps: Option<f64>,
+    /// Does a bottleneck block stride in its first 1x1 convolution?
+    pub stride_in_1x1: Option<bool>,
+    /// Where the weights come from.
+    pub source: Option<String>,
+}
+
+impl BackboneInfo {
+    /// Reads `mean`, `std`, `bn_eps`, `stride_in_1x1`, `source`, and checks `channels` (RGB) and `scale` (0..1) where they stand.
+    ///
+    /// # Errors
+    /// A value that does not parse or cannot be right (a deviation of 0); channels other than RGB, a scale other than 0..1.
+    pub fn from_metadata(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
+        let bad = |key: &str, want: &str| {
+            let value = metadata.get(key).map_or("", String::as_str);
+            Error::file(path, format!("metadata `{key}` = `{value}`: {want}"))
+        };
+        for (key, want) in [("channels", "RGB"), ("scale", "0..1")] {
+            if metadata.get(key).is_some_and(|v| v != want) {
+                return Err(bad(key, &format!("only {want} is read; convert the first convolution")));
+            }
+        }
+        let triple = |key: &str| -> Result<Option<[f32; 3]>> {
+            let Some(text) = metadata.get(key) else { return Ok(None) };
+            let values: [f32; 3] =
+                serde_json::from_str(text).map_err(|_| bad(key, "three numbers are needed, as [r, g, b]"))?;
+            if values.iter().all(|v| v.is_finite()) { Ok(Some(values)) } else { Err(bad(key, "not finite")) }
+        };
+        let std = triple("std")?;
+        if std.is_some_and(|s| s.iter().any(|v| *v <= 0.0)) {
+            return Err(bad("std", "must be above 0"));
+        }
+        let eps = match metadata.get("bn_eps") {
+            None => None,
+            Some(text) => match text.trim().parse::<f64>() {
+                Ok(eps) if eps.is_finite() && eps >= 0.0 => Some(eps),
+                _ => return Err(bad("bn_eps", "a number of at least 0 is needed")),
+            },
+        };
+        let stride_in_1x1 = match metadata.get("stride_in_1x1").map(String::as_str) {
+            None => None,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err(bad("stride_in_1x1", "true or false is needed")),
+        };
+        Ok(Self { mean: triple("mean")?, std, eps, stride_in_1x1, source: metadata.get("source").cloned() })
+    }
+}
+
+impl WeightFile {
+    /// The metadata read as a backbone's.
+    ///
+    /// # Errors
+    /// As [`BackboneInfo::from_metadata`]; `path` is named in the message.
+    pub fn backbone_info(&self, path: &Path) -> Result<BackboneInfo> {
+        BackboneInfo::from_metadata(path, &self.metadata)
+    }
+
+    /// First parts of the names (`layer1`, `features`), in order: what kind of network this is.
+    pub fn top_level_names(&self) -> Vec<String> {
+        let tops: BTreeSet<&str> = self.tensors.keys().map(|n| n.split('.').next().unwrap_or(n)).collect();
+        tops.into_iter().map(str::to_owned).collect()
+    }
+}

@@ -1,0 +1,6 @@
+//! One file a command.
+
+pub mod eval;
+pub mod predict;
+pub mod recipe;
+pub mod train;

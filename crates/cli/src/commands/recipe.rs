@@ -1,0 +1,40 @@
+//! `docent recipe`: the shipped experiments.
+
+use anyhow::Result;
+use docent_train::recipe::{Recipe, shipped, text_of};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List the shipped recipes.
+    List,
+    /// Print a recipe's TOML.
+    ///
+    /// Example: docent recipe show shapes > mine.toml
+    Show {
+        /// A shipped recipe, or a file.
+        recipe: String,
+        /// Write every default out.
+        #[arg(long)]
+        resolved: bool,
+    },
+}
+
+/// Lists or prints.
+pub fn run(args: &Args) -> Result<()> {
+    match &args.command {
+        Command::List => {
+            for (name, text) in shipped() {
+                println!("{name:<10} {}", Recipe::parse(text, &[])?.about);
+            }
+        }
+        Command::Show { recipe, resolved: false } => print!("{}", text_of(recipe)?),
+        Command::Show { recipe, resolved: true } => print!("{}", Recipe::parse(&text_of(recipe)?, &[])?.to_toml()?),
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! `docent train`: one recipe, one study.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use docent_train::manifest::Provenance;
+use docent_train::recipe::{Recipe, Source, text_of};
+use docent_train::study::{self, StudyOptions};
+
+use crate::console::Console;
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  docent train\n  docent train --recipe shapes --seed 1\n  \
+                        docent train --recipe bccd --data DIR --weights resnet50.safetensors\n  \
+                        docent train --recipe mine.toml --data DIR --set schedule.epochs=12 --out runs/mine")]
+pub struct Args {
+    /// A shipped recipe (see `docent recipe list`) or a TOML file.
+    #[arg(long, default_value = "shapes")]
+    recipe: String,
+    /// The data: a folder with `annotations/instances_*train*.json` and `*val*.json`. For `shapes`: where it is written.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Training annotations, when their name is not the usual one.
+    #[arg(long, value_name = "FILE")]
+    train_json: Option<PathBuf>,
+    /// Held-out annotations, when their name is not the usual one.
+    #[arg(long, value_name = "FILE")]
+    val_json: Option<PathBuf>,
+    /// Image folder, when its name is not one of the usual ones.
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Pre-trained backbone of the teacher, safetensors under torchvision's names.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// A trained teacher's checkpoint; no teacher is trained then.
+    #[arg(long, value_name = "FILE")]
+    teacher: Option<PathBuf>,
+    /// Seed of everything random.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Override a field of the recipe: `--set schedule.epochs=2`. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The study's folder; default: runs/RECIPE-seedN, numbered where that exists.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on in the study's folder: finished runs are kept, a stopped one continues at its last checkpoint.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Resolves the recipe and runs the study.
+pub fn run(args: Args) -> Result<()> {
+    let mut recipe = Recipe::parse(&text_of(&args.recipe)?, &args.set)?;
+    if let Some(seed) = args.seed {
+        recipe.seed = seed;
+    }
+    if args.data.is_some() {
+        recipe.data.dir = args.data;
+    } else if recipe.data.source == Source::Shapes && recipe.data.dir.is_none() {
+        recipe.data.dir = Some(PathBuf::from(format!("runs/data/shapes-v{}", docent_coco::shapes::VERSION)));
+    }
+    let data = &mut recipe.data;
+    data.train_json = args.train_json.or(data.train_json.take());
+    data.val_json = args.val_json.or(data.val_json.take());
+    data.images = args.images.or(data.images.take());
+    match (&mut recipe.teacher, args.weights, args.teacher) {
+        (_, None, None) => {}
+        (None, _, _) => bail!("recipe '{}' has no teacher, so --weights and --teacher mean nothing here", recipe.name),
+        (Some(teacher), weights, checkpoint) => {
+            teacher.init.backbone = weights.or(teacher.init.backbone.take());
+            teacher.checkpoint = checkpoint.or(teacher.checkpoint.take());
+        }
+    }
+    recipe.validate()?;
+
+    let out = match args.out {
+        Some(out) => out,
+        None => default_folder(&recipe, args.resume)?,
+    };
+    println!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
+    let provenance = Provenance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: std::env::var("DOCENT_REVISION").ok(),
+        command: std::env::args().collect(),
+    };
+    let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance };
+    let summary = study::run(&recipe, &options, &mut Console::new())?;
+    println!(
+        "\n{} · {} training and {} held-out images",
+        summary.dataset.name, summary.dataset.images[0], summary.dataset.images[1]
+    );
+    print!("{}", summary.table());
+    println!("study: {}", out.display());
+    Ok(())
+}
+
+/// `runs/NAME-seedN`; a new study takes the next free number, a resumed one the last that is there.
+fn default_folder(recipe: &Recipe, resume: bool) -> Result<PathBuf> {
+    let numbered = |n: usize| {
+        let name = format!("{}-seed{}", recipe.name, recipe.seed);
+        Path::new("runs").join(if n == 1 { name } else { format!("{name}-{n}") })
+    };
+    let free = (1..).find(|&n| !numbered(n).exists()).context("no free folder name")?;
+    match (resume, free) {
+        (false, n) => Ok(numbered(n)),
+        (true, 1) => bail!("nothing to resume: {} does not exist", numbered(1).display()),
+        (true, n) => Ok(numbered(n - 1)),
+    }
+}

@@ -1,0 +1,63 @@
+//! `docent`: trains object detectors and distils big ones into small ones. Arguments in, library calls, exit codes out.
+
+mod commands;
+mod console;
+mod draw;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Trains object detectors and distils big ones into small ones.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Args {
+    /// Compute threads; default: one a core.
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a recipe's study: the teacher, the student alone, the distilled student.
+    Train(commands::train::Args),
+    /// Score a checkpoint, or a file of detections, with COCO's metrics.
+    Eval(commands::eval::Args),
+    /// Detect objects in an image or a folder of images.
+    Predict(commands::predict::Args),
+    /// List the shipped recipes, or print one.
+    Recipe(commands::recipe::Args),
+}
+
+/// The backward pass walks a network's graph by recursion; a deep backbone wants more than a main thread's stack.
+const STACK_BYTES: usize = 256 << 20;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(threads) = args.threads {
+        // Fails only if a pool exists already, and nothing has run yet.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+    }
+    let work = move || match args.command {
+        Command::Train(args) => commands::train::run(args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Predict(args) => commands::predict::run(&args),
+        Command::Recipe(args) => commands::recipe::run(&args),
+    };
+    let outcome = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).map(std::thread::JoinHandle::join);
+    match outcome {
+        Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
+        Ok(Ok(Err(error))) => {
+            eprintln!("docent: {error:#}");
+            ExitCode::FAILURE
+        }
+        // The panic has printed itself.
+        Ok(Err(_)) => ExitCode::from(101),
+        Err(error) => {
+            eprintln!("docent: cannot start a thread: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

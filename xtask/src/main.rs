@@ -1,0 +1,50 @@
+//! `cargo xtask`: the project's own commands. It builds and starts the programs and never links them.
+
+mod bench;
+mod ci;
+mod process;
+mod smoke;
+mod test;
+mod train;
+
+use clap::{Parser, Subcommand};
+
+/// docent's own commands. Nothing needs installing but Rust.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a teacher, the student alone and the distilled student, and print what distilling gained.
+    ///
+    /// Without arguments: the embedded data set `shapes`, seed 0. Everything after `train` goes to `docent train`;
+    /// `cargo xtask train --help` lists it.
+    ///
+    /// Example: cargo xtask train --recipe bccd --data DIR --weights FILE
+    #[command(disable_help_flag = true)]
+    Train(train::Args),
+    /// Check format and clippy, run all tests, build the docs.
+    Test,
+    /// Overfit 8 images through the whole real path and check the run's folder (under 3 minutes).
+    Smoke,
+    /// Run the criterion benches: every op and one whole training step.
+    ///
+    /// Example: cargo xtask bench conv2d
+    Bench(bench::Args),
+    /// What continuous integration runs: `test`, then `smoke`.
+    Ci,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Train(args) => train::run(&args),
+        Command::Test => test::run(),
+        Command::Smoke => smoke::run(),
+        Command::Bench(args) => bench::run(&args),
+        Command::Ci => ci::run(),
+    }
+}

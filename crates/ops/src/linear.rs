@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// `act(x w^T + b)`.
 ///
 /// # Shapes
-/// `x` [N, I] (N may be 0), `w` [O, I] as PyTorch stores it, `b` [O], result [N, O].
+/// `x` [N, I] (N may be 0), `w` [O, I] as PyTorch stores it, `b` `[O]`, result [N, O].
 ///
 /// # Errors
 /// When shapes do not fit each other or an operand is not f32 on the CPU.

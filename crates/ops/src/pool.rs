@@ -4,7 +4,6 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use crate::conv::inside;
 use crate::parallel::{self, Shared};
 use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
@@ -70,31 +69,32 @@ struct MaxPool {
 }
 
 impl MaxPool {
+    /// The input rows (or columns) of window `o`.
+    fn window(&self, o: usize, size: usize) -> std::ops::Range<usize> {
+        let from = o * self.stride;
+        from.saturating_sub(self.padding)..size.min(from + self.kernel - self.padding)
+    }
+
     /// Writes the maxima of one plane and where they stand.
     fn plane(&self, x: &[f32], maxima: &mut [f32], winners: &mut [u32]) {
-        let ((h, w), wo, pad) = (self.input, self.output.1, self.padding as isize);
-        for (oy, (best, at)) in maxima.chunks_mut(wo).zip(winners.chunks_mut(wo)).enumerate() {
-            best.fill(f32::NEG_INFINITY);
-            let top = (oy * self.stride) as isize - pad;
-            let rows = top.max(0) as usize..((top + self.kernel as isize) as usize).min(h);
-            // Where a window holds nothing above minus infinity, its first pixel inside the image is the winner.
-            for (ox, at) in at.iter_mut().enumerate() {
-                *at = (rows.start * w + (ox * self.stride).saturating_sub(self.padding)) as u32;
-            }
-            // Tap by tap over a whole row, in row-major order of the taps: the first of equals stays.
-            for (y, kx) in rows.flat_map(|y| (0..self.kernel).map(move |kx| (y, kx))) {
-                let run = inside(0, wo, self.stride, kx, pad, w);
-                if run.lo == run.hi {
-                    continue;
+        let ((h, w), wo) = (self.input, self.output.1);
+        for (oy, (maxima, winners)) in maxima.chunks_mut(wo).zip(winners.chunks_mut(wo)).enumerate() {
+            let rows = self.window(oy, h);
+            for (ox, (maximum, winner)) in maxima.iter_mut().zip(winners).enumerate() {
+                let cols = self.window(ox, w);
+                // Where nothing is above minus infinity, the window's first pixel is the winner.
+                let (mut best, mut at) = (f32::NEG_INFINITY, (rows.start * w + cols.start) as u32);
+                for y in rows.clone() {
+                    let first = y * w + cols.start;
+                    for (here, &v) in (first as u32..).zip(&x[first..y * w + cols.end]) {
+                        // Selected, not jumped over: which tap wins cannot be foreseen.
+                        let wins = (v > best) | v.is_nan();
+                        best = std::hint::select_unpredictable(wins, v, best);
+                        at = std::hint::select_unpredictable(wins, here, at);
+                    }
                 }
-                let first = y * w + run.lo * self.stride + kx - self.padding;
-                let taps = x[first..(y + 1) * w].iter().step_by(self.stride);
-                let outputs = best[run.lo..run.hi].iter_mut().zip(&mut at[run.lo..run.hi]);
-                for (i, ((best, at), &v)) in outputs.zip(taps).enumerate() {
-                    let wins = (v > *best) | v.is_nan();
-                    *best = if wins { v } else { *best };
-                    *at = if wins { (first + i * self.stride) as u32 } else { *at };
-                }
+                *maximum = best;
+                *winner = at;
             }
         }
     }

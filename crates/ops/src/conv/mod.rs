@@ -21,7 +21,6 @@ use crate::{Error, Result};
 use epilogue::{Epilogue, Wanted};
 pub(crate) use epilogue::{relu, relu_gradient};
 use geometry::Geometry;
-pub(crate) use geometry::inside;
 
 /// Stride, padding, dilation (the same for rows and columns) and groups of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ impl Affine {
 pub enum Addend<'a> {
     /// Nothing.
     None,
-    /// One trainable value a channel, [C_out].
+    /// One trainable value a channel, `[C_out]`.
     Bias(&'a Tensor),
     /// A tensor of the output's shape, such as a block's shortcut.
     Residual(&'a Tensor),
@@ -84,7 +83,7 @@ pub enum Addend<'a> {
 /// computed for those of `x`, `w` and the addend that are tracked, and for nothing else.
 ///
 /// # Shapes
-/// `x` [B, C_in, H, W], `w` [C_out, C_in / groups, kh, kw], bias [C_out], residual and result
+/// `x` [B, C_in, H, W], `w` [C_out, C_in / groups, kh, kw], bias `[C_out]`, residual and result
 /// [B, C_out, H_out, W_out] with `H_out = (H + 2 padding - dilation (kh - 1) - 1) / stride + 1`.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ pub struct BatchStats {
 /// The variance is taken in a second pass around the mean, so that a large mean costs no accuracy.
 ///
 /// # Shapes
-/// `x` [B, C, ..] (usually [B, C, H, W]), `gamma` and `beta` [C], result as `x`.
+/// `x` [B, C, ..] (usually [B, C, H, W]), `gamma` and `beta` `[C]`, result as `x`.
 ///
 /// # Errors
 /// When there are fewer than two values a channel (the variance would mean nothing), shapes do not fit, or an operand is

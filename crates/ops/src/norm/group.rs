@@ -17,7 +17,7 @@ const OP: &str = "group_norm";
 /// `groups` channels, gamma and beta by channel: Y. Wu, K. He, *Group Normalization*, arXiv 1803.08494.
 ///
 /// # Shapes
-/// `x` [B, C, ..] (usually [B, C, H, W]), `gamma` and `beta` [C], result as `x`.
+/// `x` [B, C, ..] (usually [B, C, H, W]), `gamma` and `beta` `[C]`, result as `x`.
 ///
 /// # Errors
 /// When `groups` does not divide C, shapes do not fit, or an operand is not f32 on the CPU.

@@ -15,10 +15,10 @@ pub(super) const MIN_ASPECT: f32 = 0.7;
 // ----- Objects -----
 
 /// Objects a usual scene asks for. More makes more occlusion; the last ones find no place in a full scene.
-pub(super) const OBJECTS: (usize, usize) = (1, 6);
-/// Nominal diameter of an object, log-uniform: as many between 10 and 20 pixels as between 20 and 40. The lower end is the
-/// strongest knob of all: a detector whose first map has stride 4 hardly sees below 8 pixels.
-pub(super) const DIAMETER: (f32, f32) = (18.0, 88.0);
+pub(super) const OBJECTS: (usize, usize) = (2, 7);
+/// Nominal diameter of an object, log-uniform: as many between 20 and 40 pixels as between 40 and 80. With [`CONTRAST`] and
+/// [`COLOR_CUE`] the strongest knob: an object of 10 pixels is two or three cells of a detector's first map (stride 4).
+pub(super) const DIAMETER: (f32, f32) = (20.0, 84.0);
 /// Chance of a scene with nothing but background and clutter.
 pub(super) const EMPTY_CHANCE: f32 = 0.04;
 /// Chance of a flock: many small objects instead of a few of any size.
@@ -26,7 +26,7 @@ pub(super) const FLOCK_CHANCE: f32 = 0.06;
 /// Objects a flock asks for.
 pub(super) const FLOCK_OBJECTS: (usize, usize) = (6, 10);
 /// Diameter of an object of a flock.
-pub(super) const FLOCK_DIAMETER: (f32, f32) = (12.0, 24.0);
+pub(super) const FLOCK_DIAMETER: (f32, f32) = (14.0, 26.0);
 /// Chance of a close-up: one object nearly as big as the picture, so that COCO's `large` (96² and more) has truths at all.
 pub(super) const CLOSE_UP_CHANCE: f32 = 0.14;
 /// Diameter of a close-up's big object; no more than [`CLOSE_UP_SHARE`] of the shorter side.
@@ -34,7 +34,7 @@ pub(super) const CLOSE_UP_DIAMETER: (f32, f32) = (100.0, 130.0);
 /// Largest share of the shorter side that a close-up's object takes.
 pub(super) const CLOSE_UP_SHARE: f32 = 0.95;
 /// Diameter of the smaller objects of a close-up.
-pub(super) const CLOSE_UP_REST: (f32, f32) = (14.0, 44.0);
+pub(super) const CLOSE_UP_REST: (f32, f32) = (16.0, 44.0);
 /// Ratio of an object's longer radius to its shorter. Clutter starts where this ends ([`ELONGATION`]).
 pub(super) const STRETCH: (f32, f32) = (1.0, 1.2);
 
@@ -52,14 +52,14 @@ pub(super) const STAR_WAIST: (f32, f32) = (0.38, 0.5);
 /// Tries to find a place for one object before the scene goes without it.
 pub(super) const PLACE_TRIES: usize = 8;
 /// An object may be put over earlier ones as long as this share of each stays visible.
-pub(super) const KEEP_VISIBLE: f32 = 0.35;
+pub(super) const KEEP_VISIBLE: f32 = 0.45;
 /// Chance that a scene is stacked by size, the largest at the bottom; else the order is left to chance, and large objects that
 /// would hide the rest find no place more often.
 pub(super) const BY_SIZE_CHANCE: f32 = 0.6;
 /// An object's centre keeps this share of its diameter from the picture's edges.
 pub(super) const MARGIN: f32 = 0.25;
 /// Chance that an object is put near an earlier one, so that they are likely to overlap, and not anywhere.
-pub(super) const NEAR_CHANCE: f32 = 0.35;
+pub(super) const NEAR_CHANCE: f32 = 0.2;
 /// Distance of two such centres, as a share of the sum of the nominal radii.
 pub(super) const NEAR_DISTANCE: (f32, f32) = (0.4, 1.0);
 /// At least this share of an object lies inside the picture when it is placed.
@@ -74,15 +74,15 @@ pub(super) const MIN_SAMPLES: u32 = 4;
 // ----- Colour -----
 
 /// Distance in RGB between an object's colour and the mean of what it covers. The lower end makes camouflaged objects.
-pub(super) const CONTRAST: (f32, f32) = (75.0, 170.0);
+pub(super) const CONTRAST: (f32, f32) = (80.0, 180.0);
 /// The same for clutter.
 pub(super) const CLUTTER_CONTRAST: (f32, f32) = (30.0, 110.0);
 /// Chance that an object wears its class's colour ([`COLORS`]) where that stands off from what it covers; else its colour says
 /// nothing. Colour is evidence and no proof, as in photographs. It decides how soon a detector that starts from random tells the
 /// classes apart: at 0 only outlines do, and a short training learns where objects are but not what they are.
-pub(super) const COLOR_CUE: f32 = 0.6;
+pub(super) const COLOR_CUE: f32 = 0.75;
 /// The same for distractors, which wear the colour of any class.
-pub(super) const DISTRACTOR_COLOR_CUE: f32 = 0.3;
+pub(super) const DISTRACTOR_COLOR_CUE: f32 = 0.2;
 /// Colour of each class, in the order of their ids.
 pub(super) const COLORS: [[f32; 3]; 6] = [
     [205.0, 60.0, 55.0],
@@ -93,18 +93,18 @@ pub(super) const COLORS: [[f32; 3]; 6] = [
     [70.0, 190.0, 200.0],
 ];
 /// Largest difference of each channel from the class's colour.
-pub(super) const COLOR_SPREAD: f32 = 40.0;
+pub(super) const COLOR_SPREAD: f32 = 32.0;
 /// Amplitude of an object's own texture, as a share of its contrast.
 pub(super) const FILL_TEXTURE: (f32, f32) = (0.0, 0.25);
 /// Amplitude of the background's texture (half the distance of its two colours).
-pub(super) const BACKGROUND_TEXTURE: (f32, f32) = (4.0, 26.0);
+pub(super) const BACKGROUND_TEXTURE: (f32, f32) = (4.0, 20.0);
 /// Amplitude of a second, finer texture laid over the first.
 pub(super) const BACKGROUND_GRAIN: (f32, f32) = (0.0, 8.0);
 
 // ----- Clutter -----
 
 /// Pieces of clutter a scene gets.
-pub(super) const CLUTTER: (usize, usize) = (1, 5);
+pub(super) const CLUTTER: (usize, usize) = (1, 4);
 /// Diameter of a distractor (half shape, bar, ellipse, angle, blob), log-uniform.
 pub(super) const DISTRACTOR_DIAMETER: (f32, f32) = (10.0, 60.0);
 /// Length to width of distracting bars and ellipses: too long for a square or a disc.

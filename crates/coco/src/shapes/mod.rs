@@ -10,6 +10,9 @@
 //! ROOT/annotations/instances_val.json     ROOT/val/100001.png …
 //! ```
 //!
+//! Most objects wear their class's colour, the rest any other, and clutter wears the same colours: colour is evidence and no proof.
+//! All chances and sizes stand in `knobs.rs`.
+//!
 //! # What an annotation says
 //! - `bbox` is the tight box of the object's **visible** samples (16 a pixel, so it moves in quarters of a pixel), as COCO's
 //!   annotators box what they see; pixels that show less than a quarter of themselves do not count.

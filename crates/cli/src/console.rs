@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use docent_train::Result;
 use docent_train::events::{Event, EventSink, StepRecord};
+use docent_train::summary::percent;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Seconds between two plain lines of a run.
@@ -103,12 +104,12 @@ impl EventSink for Console {
                 }
             }
             Event::Evaluated(e) => self.say(&format!(
-                "{}: epoch {} AP {:.1} AP50 {:.1} AP75 {:.1}",
+                "{}: epoch {} AP {} AP50 {} AP75 {}",
                 self.run,
                 e.epoch,
-                e.ap * 100.0,
-                e.ap50 * 100.0,
-                e.ap75 * 100.0
+                percent(e.ap),
+                percent(e.ap50),
+                percent(e.ap75)
             )),
             Event::Checkpoint { .. } => {}
             Event::RunFinished { run, seconds } => {

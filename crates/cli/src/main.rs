@@ -3,7 +3,7 @@
 mod commands;
 mod console;
 mod draw;
-mod memory;
+mod runtime;
 
 use std::process::ExitCode;
 
@@ -36,7 +36,7 @@ enum Command {
 const STACK_BYTES: usize = 256 << 20;
 
 fn main() -> ExitCode {
-    memory::keep_big_buffers();
+    runtime::prepare();
     let args = Args::parse();
     if let Some(threads) = args.threads {
         // Fails only if a pool exists already, and nothing has run yet.

@@ -1,15 +1,34 @@
-//! The allocator's settings: keep big buffers instead of handing them back to the system after each operation.
-//!
-//! Each tensor operation allocates its output. glibc maps a buffer beyond a threshold anew every time and unmaps it when it is
-//! freed, so that every page of it is zeroed and faulted in again: measured, up to four fifths of an element-wise operation's time.
+//! Settings of the process that must stand before its first thread does: the allocator's, candle's, and of closed pipes.
+#![allow(unsafe_code)]
 
-/// Raises glibc's thresholds; does nothing with another C library.
-pub fn keep_big_buffers() {
+/// Call it first in `main`, while the process has one thread.
+pub fn prepare() {
+    keep_big_buffers();
+    end_with_the_pipe();
+    // candle splits its element-wise operations over a pool of its own whose caller spins until the other side is done. Next to
+    // rayon's threads, which do our operations, the other side often waits for a core, and the spinning takes it away.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread reads the environment yet.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
+}
+
+/// `docent recipe list | head -1` ends as other programs do: Rust's start-up has turned that off, and printing would panic.
+fn end_with_the_pipe() {
+    #[cfg(unix)]
+    // SAFETY: the default action is no handler, and no other thread runs yet.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// Each operation allocates its output. glibc maps a buffer beyond a threshold anew every time and unmaps it when it is freed, so
+/// that every page is zeroed and faulted in again: measured, up to four fifths of an element-wise operation's time.
+fn keep_big_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const GIBIBYTE: libc::c_int = 1 << 30;
-        // SAFETY: mallopt changes settings of the allocator alone; it is called before any other thread is there.
-        #[allow(unsafe_code)]
+        // SAFETY: mallopt changes settings of the allocator alone, and no other thread allocates yet.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, GIBIBYTE);
             libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);

@@ -89,8 +89,8 @@ fn refuse_frozen_random(init: &InitRecipe, config: &FasterRcnnConfig) -> Result<
     let frozen_norm = config.backbone.norm == NormKind::FrozenBatchNorm;
     if init.required || init.freeze_at > 0 || frozen_norm {
         return Err(Error::Recipe(
-            "this recipe's teacher starts from pre-trained weights: name their file with --weights FILE \
-             (a frozen layer over random weights would never learn)"
+            "this model starts from pre-trained weights, and a frozen layer over random ones would never learn: name \
+             their file in init.backbone (the teacher's: --weights FILE)"
                 .to_owned(),
         ));
     }
@@ -123,6 +123,7 @@ mod tests {
     #[test]
     fn nothing_random_is_frozen() {
         let mut recipe = ModelRecipe { model: FasterRcnnConfig::default(), init: InitRecipe::default() };
+        recipe.model.classes = 0;
         recipe.model.backbone.norm = NormKind::FrozenBatchNorm;
         let Err(error) = build(&recipe, 3, 0) else { panic!("frozen random statistics were accepted") };
         assert!(error.to_string().contains("--weights"), "{error}");

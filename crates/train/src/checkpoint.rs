@@ -243,8 +243,7 @@ impl CheckpointMeta {
     /// # Errors
     /// Every field that differs, with both values.
     pub fn check_model(&self, path: &Path, expected: &impl Serialize) -> Result<()> {
-        let mut differences = Vec::new();
-        differ("model", &self.model, &to_value("model", expected)?, &mut differences);
+        let differences = differences("model", &self.model, &to_value("model", expected)?);
         if differences.is_empty() {
             return Ok(());
         }
@@ -277,14 +276,15 @@ fn to_value(what: &str, config: &impl Serialize) -> Result<Value> {
     serde_json::from_str(&text).map_err(|e| Error::config(what, e.to_string()))
 }
 
-fn differ(at: &str, file: &Value, here: &Value, out: &mut Vec<String>) {
+/// Every leaf that differs between a file's JSON and ours, by its path below `at`.
+pub(crate) fn differences(at: &str, file: &Value, here: &Value) -> Vec<String> {
     if let (Value::Object(a), Value::Object(b)) = (file, here) {
         let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-        for key in keys {
-            let (a, b) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
-            differ(&format!("{at}.{key}"), a, b, out);
-        }
-    } else if file != here {
-        out.push(format!("{at}: the file has {file}, here it is {here}"));
+        let below = |key: &String| {
+            let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+            differences(&path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))
+        };
+        return keys.into_iter().flat_map(below).collect();
     }
+    if file == here { Vec::new() } else { vec![format!("{at}: the file has {file}, here it is {here}")] }
 }

@@ -9,6 +9,7 @@ use docent_detect::{ImageBatch, Targets};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{DataRecipe, Source};
+use crate::weights::sha256_hex;
 use crate::{Error, Result};
 
 /// Feature maps go down to 1/32 (C5), so images are padded to multiples of it.
@@ -30,7 +31,7 @@ pub struct Data {
 pub struct DataSummary {
     /// As [`Data::name`].
     pub name: String,
-    /// SHA-256 over both annotation files.
+    /// SHA-256 of both splits' digests ([`Dataset::digest`]), one after the other.
     pub digest: String,
     /// Number of images: training, held out.
     pub images: [usize; 2],
@@ -54,9 +55,8 @@ impl Data {
             Source::Folder => (folder_name(dir), open_folder(dir, recipe)?),
         };
         let Splits { mut train, mut val } = splits;
-        if let Some(limit) = recipe.limit {
-            let first: Vec<usize> = (0..limit.min(train.len())).collect();
-            train = train.subset(&first);
+        if let Some(limit) = recipe.limit.filter(|limit| *limit < train.len()) {
+            train = train.subset(&(0..limit).collect::<Vec<_>>());
         }
         if recipe.eval_on_train {
             val = train.clone();
@@ -71,11 +71,7 @@ impl Data {
 
     /// Name, digest and sizes, for manifests and summaries.
     pub fn summary(&self) -> DataSummary {
-        use sha2::{Digest, Sha256};
-        let mut hash = Sha256::new();
-        hash.update(self.train.digest());
-        hash.update(self.val.digest());
-        let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = sha256_hex(self.train.digest() + &self.val.digest());
         DataSummary { name: self.name.clone(), digest, images: [self.train.len(), self.val.len()] }
     }
 }

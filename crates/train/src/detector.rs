@@ -9,7 +9,7 @@ use docent_detect::{Detection, FasterRcnn, FasterRcnnConfig, ImageBatch};
 use crate::checkpoint::{Checkpoint, CheckpointMeta, load_checkpoint};
 use crate::data::SIZE_DIVISOR;
 use crate::evaluate::to_original;
-use crate::{ParamStore, Result};
+use crate::{Error, ParamStore, Result};
 
 /// A detector with what it takes to use it.
 pub struct Detector {
@@ -29,11 +29,15 @@ impl Detector {
     /// Loads `path` strictly: the tensors must be exactly those of the architecture in its metadata.
     ///
     /// # Errors
-    /// When the file is no checkpoint of ours, is damaged, or lacks, exceeds or misshapes a tensor (all are listed).
+    /// When the file is no checkpoint of ours, is damaged, lacks a tensor, has one too many or of another shape (all are listed).
     pub fn load(path: &Path) -> Result<Self> {
         let Checkpoint { tensors, meta, sha256 } = load_checkpoint(path)?;
         let config: FasterRcnnConfig = meta.model_as(path)?;
         let resize = meta.resize_as(path)?;
+        if config.classes != meta.categories.len() + 1 {
+            let (classes, named) = (config.classes, meta.categories.len());
+            return Err(Error::file(path, format!("{classes} classes with the background, but {named} categories")));
+        }
         let probe = ParamStore::probe(&Device::Cpu);
         FasterRcnn::new(&config, probe.var_builder())?;
         probe.check(&tensors).into_result(path.display().to_string())?;

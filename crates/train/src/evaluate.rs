@@ -8,9 +8,9 @@ use docent_coco::{CocoMetrics, Dataset, Detection, Evaluator, Metrics};
 use docent_detect::FasterRcnn;
 use docent_ops::BoxXyxy;
 
-use crate::Result;
 use crate::data::{Batch, eval_loader};
 use crate::recipe::DataRecipe;
+use crate::{ParamStore, Result};
 
 /// A model's figures on a split.
 pub struct Evaluation {
@@ -66,30 +66,41 @@ pub fn to_original(bbox: BoxXyxy, resized: (usize, usize), original: (usize, usi
     [bbox[0] * x, bbox[1] * y, bbox[2] * x, bbox[3] * y]
 }
 
-/// Median milliseconds of one image's inference (batch 1, decoding and resizing not counted) over the first `images` of
-/// `dataset`, and the padded size of the first.
+/// What a model takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Parameters, frozen ones included, buffers not.
+    pub params: usize,
+    /// 1e9 floating-point operations of one image's inference (a multiply-add is two).
+    pub gflops: f64,
+    /// Median milliseconds of one image's inference at batch 1, decoding and resizing not counted.
+    pub ms_per_image: f64,
+}
+
+/// Times `model` on the first `images` (at least one) of `dataset`; operations are those of the first, padded.
 ///
 /// # Errors
-/// When an image cannot be read.
-pub fn time_inference(
+/// When `dataset` is empty or an image cannot be read.
+pub fn cost(
     model: &FasterRcnn,
-    dataset: &Arc<Dataset>,
+    store: &ParamStore,
+    dataset: &Dataset,
     recipe: &DataRecipe,
     images: usize,
-) -> Result<(f64, (usize, usize))> {
-    let first: Vec<usize> = (0..images.clamp(1, dataset.len())).collect();
+) -> Result<Cost> {
+    let first: Vec<usize> = (0..images.max(1).min(dataset.len())).collect();
     let subset = Arc::new(dataset.subset(&first));
     let mut times = Vec::new();
-    let mut size = (0, 0);
+    let mut flops = 0;
     for items in eval_loader(&subset, recipe, 1)?.epoch(0) {
         let batch = Batch::new(&items?, &Device::Cpu)?.images;
         if times.is_empty() {
-            size = batch.padded()?;
+            flops = model.flops(batch.padded()?);
         }
         let start = Instant::now();
         model.detect(&batch)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
-    Ok((times[times.len() / 2], size))
+    Ok(Cost { params: store.parameter_count(), gflops: flops as f64 / 1e9, ms_per_image: times[times.len() / 2] })
 }

@@ -1,17 +1,17 @@
 //! What the loop says: typed events, and the writers that take them. Nothing in the loop knows a writer.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// One distillation term of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TermRecord {
-    /// `feature`, `class` or `box`.
+    /// The distiller's name of it: `feat`, `cls`, `reg`.
     pub name: String,
     /// The loss before weight and decay.
     pub raw: f64,
@@ -26,7 +26,7 @@ pub struct DistillRecord {
     pub terms: Vec<TermRecord>,
     /// r(t), the decay's factor.
     pub decay: f64,
-    /// Sum of the weighted terms over the sum of the detection losses.
+    /// Sum of the weighted terms over the sum of the detection losses (0 where that is 0).
     pub ratio: f64,
     /// Gated share, mask mass, the class term's floor, ...
     pub stats: Vec<(String, f64)>,
@@ -173,41 +173,32 @@ pub struct JsonlWriter {
 }
 
 impl JsonlWriter {
-    /// Opens `path`, keeping only what belongs to the first `steps` steps of an earlier start; gives the seconds that these took.
+    /// Opens `path`, keeping of an earlier start only what belongs to the first `steps` steps.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn resume(path: &Path, steps: usize) -> Result<(Self, f64)> {
+    pub fn resume(path: &Path, steps: usize) -> Result<Self> {
         let io = |e| Error::io(path, e);
-        let mut kept = Vec::new();
-        let mut seconds = 0.0;
+        let mut kept = String::new();
         if steps > 0 && path.exists() {
-            for line in BufReader::new(File::open(path).map_err(io)?).lines() {
-                let line = line.map_err(io)?;
+            for line in std::fs::read_to_string(path).map_err(io)?.lines() {
                 // A line that a killed process left half-written ends what can be kept.
-                let Ok(event) = serde_json::from_str::<Event>(&line) else { break };
-                let beyond = match &event {
-                    Event::Step(s) => s.step > steps,
-                    Event::Evaluated(e) => e.step > steps,
-                    Event::Checkpoint { step, .. } => *step > steps,
-                    _ => false,
-                };
-                if beyond {
+                let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { break };
+                let step = event["step"].as_u64().unwrap_or(0);
+                if step > steps as u64 {
                     break;
                 }
-                if let Event::Step(record) = &event {
-                    seconds += record.step_seconds;
+                kept.push_str(line);
+                kept.push('\n');
+                // What followed this checkpoint comes again.
+                if event["event"] == "checkpoint" && step == steps as u64 {
+                    break;
                 }
-                kept.push(line);
             }
         }
-        let mut file =
-            BufWriter::new(OpenOptions::new().create(true).write(true).truncate(true).open(path).map_err(io)?);
-        for line in kept {
-            writeln!(file, "{line}").map_err(io)?;
-        }
-        file.flush().map_err(io)?;
-        Ok((Self { path: path.to_owned(), file }, seconds))
+        files::write_atomic(path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(io)?;
+        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
     }
 }
 
@@ -230,24 +221,39 @@ mod tests {
         Event::Evaluated(EvalRecord { step, epoch: 1, ap: 0.5, ap50: 0.7, ap75: 0.4, seconds: 1.0 })
     }
 
+    fn checkpoint(step: usize) -> Event {
+        Event::Checkpoint { path: "last.state.safetensors".into(), step }
+    }
+
     #[test]
-    fn resuming_keeps_the_steps_before_the_checkpoint_and_drops_a_torn_line() {
+    fn resuming_keeps_what_belongs_to_the_checkpoint_and_drops_a_torn_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let (mut writer, _) = JsonlWriter::resume(&path, 0).unwrap();
-        for i in 1..=5 {
-            writer.event(&step(i)).unwrap();
-        }
-        drop(writer);
+        let write = |steps: usize, events: &[Event]| {
+            let mut writer = JsonlWriter::resume(&path, steps).unwrap();
+            events.iter().for_each(|e| writer.event(e).unwrap());
+        };
+        let read = || -> Vec<Event> {
+            let text = std::fs::read_to_string(&path).unwrap();
+            text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+        };
+        write(
+            0,
+            &[step(1), step(2), step(3), checkpoint(3), step(3), Event::Evaluating { done: 1, total: 2 }, step(4)],
+        );
+        assert_eq!(read().len(), 6, "progress of an evaluation is not kept");
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"event\":\"evalu");
         std::fs::write(&path, text).unwrap();
-        let (mut writer, seconds) = JsonlWriter::resume(&path, 3).unwrap();
-        assert_eq!(seconds, 0.0);
-        writer.event(&step(4)).unwrap();
-        drop(writer);
-        let text = std::fs::read_to_string(&path).unwrap();
-        let steps: Vec<Event> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-        assert_eq!(steps, [step(1), step(2), step(3), step(4)]);
+        write(4, &[step(5)]);
+        assert_eq!(read(), [step(1), step(2), step(3), checkpoint(3), step(3), step(4), step(5)]);
+        // An evaluation after the checkpoint is made again, so it must not stand there twice.
+        write(3, &[step(3)]);
+        assert_eq!(read(), [step(1), step(2), step(3), checkpoint(3), step(3)]);
+        write(0, &[step(1)]);
+        assert_eq!(read(), [step(1)], "a run that begins anew has a new log");
+        std::fs::remove_file(&path).unwrap();
+        write(2, &[step(3)]);
+        assert_eq!(read(), [step(3)]);
     }
 }

@@ -1,4 +1,27 @@
 //! Training, evaluation and studies for docent's detectors.
+//!
+//! A [`recipe::Recipe`] is one experiment in one TOML file. [`study::run`] makes it: an ordered set of runs (the teacher, the
+//! student alone, the distilled student) that share data, seed and first weights, each a folder that a stopped program goes on in
+//! with the same bits. [`detector::Detector`] rebuilds a trained detector from its checkpoint alone.
+//!
+//! The parts serve other loops as well: [`ParamStore`] (every tensor by name: trainable, frozen or a buffer), [`Sgd`],
+//! [`clip_grad_norm`], [`Schedule`], [`save_checkpoint`] and [`read_safetensors`], and [`events`], which the loop emits and
+//! writers take.
+//!
+//! # Example
+//! A shipped recipe with one field changed. [`study::run`] needs no more than this, a folder and a writer of events.
+//!
+//! ```
+//! use docent_train::recipe::{Recipe, text_of};
+//!
+//! let recipe = Recipe::parse(&text_of("shapes")?, &["schedule.epochs=2".to_owned()])?;
+//! assert_eq!(recipe.schedule.epochs, 2);
+//! // Every default is written out, and the text is the same experiment.
+//! let text = recipe.to_toml()?;
+//! assert!(text.contains("warmup_start = 0.001"));
+//! assert_eq!(Recipe::parse(&text, &[])?, recipe);
+//! # Ok::<(), docent_train::Error>(())
+//! ```
 
 pub mod build;
 pub mod checkpoint;

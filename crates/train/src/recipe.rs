@@ -319,18 +319,49 @@ impl Recipe {
         if self.data.loader_threads == 0 || self.data.prefetch == 0 {
             return fail("data.loader_threads and data.prefetch must be at least 1".into());
         }
+        if !self.teacher.as_ref().is_none_or(|t| t.floor.is_finite()) {
+            return fail("teacher.floor must be a number".into());
+        }
         if self.eval.batch == 0 || self.checkpoint.steps == 0 {
             return fail("eval.batch and checkpoint.steps must be at least 1".into());
         }
-        if self.distill.is_some() && self.teacher.is_none() {
-            return fail("[distill] needs a [teacher]".into());
+        if self.data.limit == Some(0) {
+            return fail("data.limit must be at least 1; leave it out for all images".into());
+        }
+        check_model("student", &self.student.model, &self.student.init)?;
+        if let Some(teacher) = &self.teacher {
+            check_model("teacher", &teacher.model, &teacher.init)?;
         }
         if let Some(distill) = &self.distill {
-            distill.validate().map_err(|e| Error::Recipe(format!("distill: {e}")))?;
+            let Some(teacher) = &self.teacher else { return fail("[distill] needs a [teacher]".into()) };
+            let mut checked = distill.validate();
+            // A teacher from a file has the channels that it has.
+            if teacher.checkpoint.is_none() {
+                let (student, teacher) = (self.student.model.fpn_channels, teacher.model.fpn_channels);
+                checked = checked.and_then(|()| distill.validate_channels(student, teacher));
+            }
+            checked.map_err(|e| Error::Recipe(format!("distill: {e}")))?;
         }
         s.rate.validate().map_err(|e| Error::Recipe(format!("schedule.rate: {e}")))?;
         Ok(())
     }
+}
+
+/// Stem and residual stages: the most that [`InitRecipe::freeze_at`] can count.
+const FREEZABLE: usize = 5;
+
+/// Checks a model as far as that is possible before the data is known.
+fn check_model(part: &str, model: &FasterRcnnConfig, init: &InitRecipe) -> Result<()> {
+    let mut model = model.clone();
+    model.classes = model.classes.max(2);
+    model.validate().map_err(|e| Error::Recipe(format!("{part}.model: {e}")))?;
+    if init.freeze_at > FREEZABLE {
+        return Err(Error::Recipe(format!(
+            "{part}.init.freeze_at = {}: a backbone has a stem and 4 stages, so {FREEZABLE} freezes all of it",
+            init.freeze_at
+        )));
+    }
+    Ok(())
 }
 
 /// A recipe does not say how many classes there are: the data does. 0 stands for that, instead of the architecture's own default.
@@ -410,6 +441,26 @@ mod tests {
         assert!(Recipe::parse(&text, &["schedule.batch=0".into()]).is_err());
         assert!(Recipe::parse(&text, &["schedule.lr=-1.0".into()]).is_err());
         assert!(Recipe::parse(&text, &["schedule.lr=\"fast\"".into()]).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_model_is_found_before_any_data_is_read() {
+        let text = text_of("shapes").unwrap();
+        for (assignment, part) in [
+            ("student.model.backbone.depth=17", "student.model"),
+            ("teacher.model.anchors.sizes=[8.0]", "teacher.model"),
+            ("student.init.freeze_at=6", "freeze_at = 6"),
+            ("data.limit=0", "data.limit"),
+            ("teacher.floor=nan", "teacher.floor"),
+            ("distill.w_cls=-1.0", "w_cls"),
+        ] {
+            let message = Recipe::parse(&text, &[assignment.into()]).unwrap_err().to_string();
+            assert!(message.contains(part), "{assignment}: {message}");
+        }
+        let unequal = ["distill.adapt=none".to_owned(), "student.model.fpn_channels=32".to_owned()];
+        assert!(Recipe::parse(&text, &unequal).unwrap_err().to_string().contains("channels"));
+        let given = [unequal.as_slice(), &["teacher.checkpoint=t.safetensors".to_owned()]].concat();
+        assert!(Recipe::parse(&text, &given).is_ok());
     }
 
     #[test]

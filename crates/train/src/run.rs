@@ -1,28 +1,28 @@
 //! A run: one training, one folder.
 //!
-//! The folder is a contract: `recipe.toml`, `manifest.json`, `metrics.jsonl`, `checkpoints/{last,best}.safetensors`,
-//! `checkpoints/last.state.safetensors` while it trains, and `result.json` once it is finished.
+//! The folder is a contract: `recipe.toml`, `manifest.json`, `metrics.jsonl`, `checkpoints/{last,best}.safetensors` beside
+//! `checkpoints/last.state.safetensors`, and `result.json` once it is finished.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Var;
+use docent_coco::Metrics;
 use docent_detect::FasterRcnn;
 use docent_distill::{Distiller, Progress};
-use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{CheckpointMeta, save_checkpoint};
-use crate::data::{Batch, Data, train_loader};
-use crate::evaluate::{evaluate, time_inference};
+use crate::data::{Batch, Data, DataSummary, train_loader};
+use crate::evaluate::{cost, evaluate};
 use crate::events::{EvalRecord, Event, EventSink, Fanout, JsonlWriter, StepRecord};
-use crate::manifest::{Manifest, resident_mib};
+use crate::manifest::{FileHash, Manifest, resident_mib};
 use crate::recipe::Recipe;
 use crate::schedule::{Schedule, scale_lr};
 use crate::state::{Best, TrainState};
 use crate::step::{Lesson, forward};
 use crate::summary::RunSummary;
-use crate::weights::hex;
+use crate::weights::sha256_hex;
 use crate::{Error, ParamStore, Result, Sgd, SgdConfig, clip_grad_norm, files};
 
 /// What a run trains, and from what.
@@ -89,13 +89,45 @@ impl RunFolder {
         self.0.join("result.json")
     }
 
+    /// What produced the run.
+    pub fn manifest(&self) -> PathBuf {
+        self.0.join("manifest.json")
+    }
+    /// One line of JSON an event.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
     /// The figures, if the run is finished.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
-    pub fn finished(&self) -> Result<Option<RunSummary>> {
+    /// When the files are there and cannot be read, or when the run was made from other data or another teacher.
+    pub fn finished(&self, data: &DataSummary, teacher: Option<&FileHash>) -> Result<Option<RunSummary>> {
         let path = self.result();
-        if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+        if !path.exists() {
+            return Ok(None);
+        }
+        self.check_inputs(data, teacher)?;
+        files::read_json(&path).map(Some)
+    }
+
+    /// A recipe names files, and files change: is what lies here made from this data and this teacher?
+    fn check_inputs(&self, data: &DataSummary, teacher: Option<&FileHash>) -> Result<()> {
+        let path = self.manifest();
+        let before: Manifest = files::read_json(&path)?;
+        let hash = |file: Option<&FileHash>| file.map_or_else(|| "none".to_owned(), |f| f.sha256.clone());
+        for (what, was, is) in [
+            ("other data", &before.data.digest, &data.digest),
+            ("another teacher", &hash(before.teacher.as_ref()), &hash(teacher)),
+        ] {
+            if was != is {
+                return Err(Error::file(
+                    &path,
+                    format!("this run began with {what} (SHA-256 there {was}, here {is}); choose another --out"),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -111,16 +143,20 @@ pub fn run(
     sink: &mut dyn EventSink,
 ) -> Result<RunSummary> {
     let folder = RunFolder::new(plan.study, plan.name);
-    files::create_dir(&folder.path().join("checkpoints"))?;
-    files::write_atomic(&folder.path().join("recipe.toml"), plan.recipe.to_toml()?.as_bytes())?;
-    files::write_json(&folder.path().join("manifest.json"), &plan.manifest)?;
-
     let mut trainer = Trainer::new(plan, learner, teaching, &folder)?;
     let done = trainer.restore()?;
-    let (mut log, seconds) = JsonlWriter::resume(&folder.path().join("metrics.jsonl"), done)?;
-    trainer.seconds = seconds;
+    files::create_dir(&folder.path().join("checkpoints"))?;
+    files::write_atomic(&folder.path().join("recipe.toml"), plan.recipe.to_toml()?.as_bytes())?;
+    files::write_json(&folder.manifest(), &plan.manifest)?;
+
+    let log_is_gone = done > 0 && !folder.metrics().exists();
+    let mut log = JsonlWriter::resume(&folder.metrics(), done)?;
     let mut sink = Fanout::new(vec![&mut log, sink]);
     sink.event(&Event::RunStarted { run: plan.name.to_owned(), steps: trainer.schedule.total_steps(), done })?;
+    if log_is_gone {
+        let text = format!("{} was gone: it begins after step {done} now", folder.metrics().display());
+        sink.event(&Event::Note { text })?;
+    }
     sink.event(&Event::Note { text: trainer.rate_note()? })?;
     let start = Instant::now();
     let summary = trainer.train(done, &mut sink)?;
@@ -141,7 +177,7 @@ struct Trainer<'a> {
     student_sgd: Sgd,
     adapters: Vec<(String, Var)>,
     adapter_sgd: Sgd,
-    /// Seconds of training before this start.
+    /// Seconds of training so far, earlier starts included.
     seconds: f64,
     /// Highest AP so far.
     best: Option<Best>,
@@ -175,7 +211,7 @@ impl<'a> Trainer<'a> {
             adapters,
             seconds: 0.0,
             best: None,
-            recipe_digest: hex(&Sha256::digest(plan.recipe.to_toml()?.as_bytes())),
+            recipe_digest: sha256_hex(plan.recipe.to_toml()?),
         })
     }
 
@@ -208,7 +244,8 @@ impl<'a> Trainer<'a> {
                 record.memory_mib = resident_mib();
                 self.seconds += record.step_seconds;
                 sink.event(&Event::Step(record))?;
-                if step.is_multiple_of(recipe.checkpoint.steps) && step < self.schedule.total_steps() {
+                // An epoch's end is saved below, after its evaluation: a resume from there does not come back to it.
+                if step.is_multiple_of(recipe.checkpoint.steps) && !step.is_multiple_of(self.steps_per_epoch) {
                     self.save(step, sink)?;
                 }
                 waited = Instant::now();
@@ -220,16 +257,11 @@ impl<'a> Trainer<'a> {
             }
             self.save(step, sink)?;
         }
-        let mut summary = self.score(step, self.plan.epochs, sink)?;
-        let (ms, size) =
-            time_inference(self.learner.model, &self.plan.data.val, &recipe.data, recipe.eval.timed_images)?;
-        summary.params = self.learner.store.parameter_count();
-        summary.gflops = self.learner.model.flops(size) as f64 / 1e9;
-        summary.ms_per_image = ms;
-        summary.seconds = self.seconds;
-        summary.steps = step;
-        summary.checkpoint = Path::new(self.plan.name).join("checkpoints/last.safetensors");
-        Ok(summary)
+        let metrics = self.score(step, self.plan.epochs, sink)?;
+        let Learner { model, store } = self.learner;
+        let cost = cost(model, store, &self.plan.data.val, &recipe.data, recipe.eval.timed_images)?;
+        let checkpoint = Path::new(self.plan.name).join("checkpoints/last.safetensors");
+        Ok(RunSummary::new(&metrics, &cost, self.seconds, step, checkpoint))
     }
 
     /// Forward, backward and update; `step` counts from 0.
@@ -296,7 +328,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Scores the held-out split and keeps the weights if they are the best so far.
-    fn score(&mut self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<RunSummary> {
+    fn score(&mut self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<Metrics> {
         let recipe = self.plan.recipe;
         let val = &self.plan.data.val;
         let result = evaluate(self.learner.model, val, &recipe.data, recipe.eval.batch, |done, total| {
@@ -315,7 +347,7 @@ impl<'a> Trainer<'a> {
             self.best = Some(Best { step, ap: m.ap() });
             save_checkpoint(&self.folder.best(), &self.learner.store.snapshot()?, &self.meta(step)?)?;
         }
-        Ok(RunSummary::from_metrics(m))
+        Ok(result.metrics)
     }
 
     fn meta(&self, step: usize) -> Result<BTreeMap<String, String>> {
@@ -330,6 +362,7 @@ impl<'a> Trainer<'a> {
         let state = TrainState {
             step,
             epoch: step / self.steps_per_epoch,
+            seconds: self.seconds,
             seed: self.plan.recipe.seed,
             recipe_digest: self.recipe_digest.clone(),
             best: self.best,
@@ -357,12 +390,14 @@ impl<'a> Trainer<'a> {
                 "was written under another recipe or seed; resume with the old settings, or choose another --out",
             ));
         }
+        self.folder.check_inputs(&self.plan.manifest.data, self.plan.manifest.teacher.as_ref())?;
         self.learner.store.restore(&state.model)?;
         self.student_sgd.load_state(&state.momentum)?;
         if let Some(teaching) = self.teaching {
             teaching.store.restore(&state.adapters)?;
             self.adapter_sgd.load_state(&state.adapter_momentum)?;
         }
+        self.seconds = state.seconds;
         self.best = state.best;
         Ok(state.step)
     }

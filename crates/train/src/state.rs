@@ -31,6 +31,8 @@ pub struct TrainState {
     pub step: usize,
     /// Epochs finished.
     pub epoch: usize,
+    /// Seconds of training that the steps took.
+    pub seconds: f64,
     /// The run's seed.
     pub seed: u64,
     /// Digest of the resolved recipe: another recipe is another run.
@@ -67,12 +69,13 @@ impl TrainState {
             ("format".to_owned(), STATE_FORMAT.to_owned()),
             ("step".to_owned(), self.step.to_string()),
             ("epoch".to_owned(), self.epoch.to_string()),
+            // Rust's shortest form reads back to the same bits.
+            ("seconds".to_owned(), format!("{:?}", self.seconds)),
             ("seed".to_owned(), self.seed.to_string()),
             ("recipe_digest".to_owned(), self.recipe_digest.clone()),
         ]);
         if let Some(best) = self.best {
             metadata.insert("best_step".to_owned(), best.step.to_string());
-            // Rust's shortest form reads back to the same bits.
             metadata.insert("best_ap".to_owned(), format!("{:?}", best.ap));
         }
         save_checkpoint(path, &tensors, &metadata)
@@ -91,6 +94,7 @@ impl TrainState {
         let mut state = Self {
             step: number(path, map, "step")?,
             epoch: number(path, map, "epoch")?,
+            seconds: number(path, map, "seconds")?,
             seed: number(path, map, "seed")?,
             recipe_digest: text(path, map, "recipe_digest")?.to_owned(),
             ..Self::default()

@@ -91,11 +91,15 @@ pub fn forward(
             let mut terms = Vec::new();
             for term in &output.terms {
                 let raw = scalar(&term.raw)?;
-                terms.push(TermRecord { name: term.name.to_owned(), raw, weighted: output.decay * term.weight * raw });
+                let factor = output.decay * term.weight;
+                // A term at weight 0 is left out of the sum, whatever its value.
+                let weighted = if factor == 0.0 { 0.0 } else { factor * raw };
+                terms.push(TermRecord { name: term.name.to_owned(), raw, weighted });
             }
             let taught: f64 = terms.iter().map(|t| t.weighted).sum();
             let stats = output.stats.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-            let ratio = taught / detection.iter().sum::<f64>();
+            let own: f64 = detection.iter().sum();
+            let ratio = if own == 0.0 { 0.0 } else { taught / own };
             total = (total + output.total()?)?;
             Some(DistillRecord { terms, decay: output.decay, ratio, stats })
         }

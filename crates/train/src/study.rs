@@ -2,21 +2,23 @@
 //!
 //! The recipe's study is teacher, student alone, distilled student. Finished runs are kept, so a study goes on where it stopped.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::Device;
-use docent_distill::TaskAdaptive;
+use docent_distill::{TaskAdaptive, TaskAdaptiveConfig};
 use rand::RngCore;
+use serde_json::Value;
 
 use crate::build::{Built, build};
-use crate::data::Data;
+use crate::checkpoint::differences;
+use crate::data::{Data, DataSummary};
 use crate::detector::Detector;
-use crate::evaluate::evaluate;
+use crate::evaluate::{cost, evaluate};
 use crate::events::{Event, EventSink};
 use crate::manifest::{FileHash, Host, Manifest, Provenance};
 use crate::recipe::{ModelRecipe, Recipe, TeacherRecipe};
 use crate::run::{self, Learner, RunFolder, RunPlan, Teaching};
-use crate::summary::{RunSummary, StudySummary};
+use crate::summary::{RunSummary, StudySummary, percent};
 use crate::{Error, Kind, ParamStore, Result, files};
 
 /// Where and how a study runs.
@@ -24,7 +26,7 @@ use crate::{Error, Kind, ParamStore, Result, files};
 pub struct StudyOptions {
     /// The study's folder.
     pub dir: PathBuf,
-    /// Go on in a folder that holds a study already.
+    /// Go on with the study in the folder. Where there is none, one begins.
     pub resume: bool,
     /// For the manifests.
     pub provenance: Provenance,
@@ -36,37 +38,31 @@ pub struct StudyOptions {
 /// A folder that holds something else, data or weights that do not fit, a teacher under its floor, a run that diverges.
 /// What was written before stays.
 pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) -> Result<StudySummary> {
-    claim_folder(recipe, options)?;
+    recipe.validate()?;
+    check_folder(recipe, options)?;
     let data = Data::open(&recipe.data)?;
-    let summary = data.summary();
-    sink.event(&Event::Note {
-        text: format!(
-            "data {}: {} training and {} held-out images, {} categories",
-            summary.name,
-            summary.images[0],
-            summary.images[1],
-            data.train.categories().len()
-        ),
-    })?;
-    for finding in data.train.findings().iter().chain(data.val.findings()) {
-        sink.event(&Event::Note { text: format!("data: {finding}") })?;
-    }
-    let study = Study { recipe, options, data };
+    let study = Study { recipe, options, summary: data.summary(), data };
+    // What is wrong with the student must not show when the teacher has been trained, and the folder stays free until then.
+    study.build_student()?;
+    files::create_dir(&options.dir)?;
+    files::write_atomic(&options.dir.join("recipe.toml"), recipe.to_toml()?.as_bytes())?;
+    study.describe_data(sink)?;
+
     let teacher = match (&recipe.teacher, &recipe.distill) {
-        (Some(teacher), Some(_)) => Some(study.teacher(teacher, sink)?),
+        (Some(teacher), Some(config)) => Some((study.teacher(teacher, sink)?, config)),
         _ => None,
     };
     let baseline = study.student("baseline", None, sink)?;
     let distilled = match &teacher {
-        Some((_, checkpoint)) => Some(study.student("distilled", Some(checkpoint), sink)?),
+        Some((teacher, config)) => Some(study.student("distilled", Some((teacher, config)), sink)?),
         None => None,
     };
     let summary = StudySummary {
         recipe: recipe.name.clone(),
         seed: recipe.seed,
-        dataset: summary,
+        dataset: study.summary,
         gain: distilled.as_ref().map(|d| d.ap - baseline.ap),
-        teacher: teacher.map(|(summary, _)| summary),
+        teacher: teacher.map(|(teacher, _)| teacher.summary),
         baseline,
         distilled,
     };
@@ -74,29 +70,34 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
     Ok(summary)
 }
 
-/// Makes the folder, or checks that the study in it is this one.
-fn claim_folder(recipe: &Recipe, options: &StudyOptions) -> Result<()> {
-    let kept = options.dir.join("recipe.toml");
-    let text = recipe.to_toml()?;
+/// Is the folder free, or is the study in it this one?
+fn check_folder(recipe: &Recipe, options: &StudyOptions) -> Result<()> {
+    let dir = &options.dir;
+    let kept = dir.join("recipe.toml");
     if !kept.exists() {
-        files::create_dir(&options.dir)?;
-        return files::write_atomic(&kept, text.as_bytes());
+        // Also an error when it is no folder; one that is not there yet is free.
+        let used = dir.exists() && std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))?.next().is_some();
+        return if used {
+            Err(Error::file(dir, "holds something that is no study (it has no recipe.toml); choose another --out"))
+        } else {
+            Ok(())
+        };
     }
     if !options.resume {
-        return Err(Error::file(
-            &options.dir,
-            "holds a study already; go on in it with --resume, or choose another --out",
-        ));
+        return Err(Error::file(dir, "holds a study already; go on in it with --resume, or choose another --out"));
     }
     let before = std::fs::read_to_string(&kept).map_err(|e| Error::io(&kept, e))?;
-    if before == text {
+    let value = |text: &str| -> Result<Value> {
+        let table: toml::Table = text.parse().map_err(|e| Error::file(&kept, format!("not TOML: {e}")))?;
+        serde_json::to_value(table).map_err(|e| Error::json(&kept, e))
+    };
+    let differences = differences("", &value(&before)?, &value(&recipe.to_toml()?)?);
+    if differences.is_empty() {
         return Ok(());
     }
-    let line = before.lines().zip(text.lines()).find(|(a, b)| a != b);
-    let (was, is) = line.unwrap_or(("(end)", "(end)"));
     Err(Error::file(
         &kept,
-        format!("is another experiment: there `{was}`, here `{is}`; choose another --out, or the old settings"),
+        format!("is another experiment; choose another --out, or the old settings:\n  {}", differences.join("\n  ")),
     ))
 }
 
@@ -104,6 +105,14 @@ struct Study<'a> {
     recipe: &'a Recipe,
     options: &'a StudyOptions,
     data: Data,
+    summary: DataSummary,
+}
+
+/// A teacher that was measured.
+struct Teacher {
+    summary: RunSummary,
+    file: FileHash,
+    detector: Detector,
 }
 
 impl Study<'_> {
@@ -112,100 +121,126 @@ impl Study<'_> {
         self.data.train.categories().len() + 1
     }
 
-    /// The teacher's figures and its checkpoint, trained here or given.
-    fn teacher(&self, recipe: &TeacherRecipe, sink: &mut dyn EventSink) -> Result<(RunSummary, PathBuf)> {
-        if let Some(path) = &recipe.checkpoint {
-            return Ok((self.score_given(path, sink)?, path.clone()));
+    fn describe_data(&self, sink: &mut dyn EventSink) -> Result<()> {
+        let DataSummary { name, images: [train, val], .. } = &self.summary;
+        let text =
+            format!("data {name}: {train} training and {val} held-out images, {} categories", self.classes() - 1);
+        sink.event(&Event::Note { text })?;
+        for finding in self.data.train.findings().iter().chain(self.data.val.findings()) {
+            sink.event(&Event::Note { text: format!("data: {finding}") })?;
         }
-        let folder = RunFolder::new(&self.options.dir, "teacher");
-        if let Some(summary) = folder.finished()? {
-            sink.event(&Event::RunSkipped { run: "teacher".to_owned() })?;
-            return Ok((summary, folder.last()));
+        Ok(())
+    }
+
+    fn build_student(&self) -> Result<Built> {
+        build(&self.recipe.student, self.classes(), self.recipe.seed)
+    }
+
+    /// The teacher, trained here or given; in both cases read from its file and measured before any student is trained:
+    /// "distilling made it worse" is often a teacher that was never loaded.
+    fn teacher(&self, recipe: &TeacherRecipe, sink: &mut dyn EventSink) -> Result<Teacher> {
+        let (path, trained) = match &recipe.checkpoint {
+            Some(path) => (std::path::absolute(path).map_err(|e| Error::io(path, e))?, None),
+            None => {
+                let summary = self.train_teacher(recipe, sink)?;
+                (RunFolder::new(&self.options.dir, "teacher").last(), Some(summary))
+            }
+        };
+        let detector = Detector::load(&path)?;
+        let Data { val, .. } = &self.data;
+        detector.meta.check_categories(&path, val.categories())?;
+        let (data, eval) = (&self.recipe.data, &self.recipe.eval);
+        let measured = evaluate(&detector.model, val, data, eval.batch, |done, total| {
+            sink.event(&Event::Evaluating { done, total })
+        })?
+        .metrics;
+        let (ap, floor) = (measured.ap(), recipe.floor);
+        sink.event(&Event::Note {
+            text: format!("teacher {}: AP {} before the first step", path.display(), percent(ap)),
+        })?;
+        if ap < floor {
+            let what = format!(
+                "AP {ap:.3} is under the floor of {floor:.3} (teacher.floor): such a teacher would teach its mistakes"
+            );
+            return Err(Error::file(&path, what));
+        }
+        let summary = match trained {
+            Some(summary) => summary,
+            None => {
+                let cost = cost(&detector.model, &detector.store, val, data, eval.timed_images)?;
+                RunSummary::new(&measured, &cost, 0.0, 0, path.clone())
+            }
+        };
+        let file = FileHash { path: path.display().to_string(), sha256: detector.sha256.clone() };
+        Ok(Teacher { summary, file, detector })
+    }
+
+    fn train_teacher(&self, recipe: &TeacherRecipe, sink: &mut dyn EventSink) -> Result<RunSummary> {
+        if let Some(summary) = self.finished("teacher", None, sink)? {
+            return Ok(summary);
         }
         let model = ModelRecipe { model: recipe.model.clone(), init: recipe.init.clone() };
         // Other numbers than the student's: equal names must not mean correlated weights.
         let seed = docent_coco::rng::keyed(self.recipe.seed, "teacher", 0, 0).next_u64();
         let built = build(&model, self.classes(), seed)?;
-        for text in &built.notes {
-            sink.event(&Event::Note { text: text.clone() })?;
-        }
         let epochs = recipe.epochs.unwrap_or(self.recipe.schedule.epochs);
-        let plan = self.plan("teacher", epochs, &built, None);
-        let summary = run::run(&plan, &Learner { model: &built.model, store: &built.store }, None, sink)?;
-        Ok((summary, folder.last()))
+        self.train("teacher", epochs, &built, None, None, sink)
     }
 
-    fn score_given(&self, path: &Path, sink: &mut dyn EventSink) -> Result<RunSummary> {
-        let detector = Detector::load(path)?;
-        detector.meta.check_categories(path, self.data.val.categories())?;
-        let result =
-            evaluate(&detector.model, &self.data.val, &self.recipe.data, self.recipe.eval.batch, |done, total| {
-                sink.event(&Event::Evaluating { done, total })
-            })?;
-        let timed = self.recipe.eval.timed_images;
-        let (ms, size) = crate::evaluate::time_inference(&detector.model, &self.data.val, &self.recipe.data, timed)?;
-        let mut summary = RunSummary::from_metrics(&result.metrics);
-        summary.params = detector.store.parameter_count();
-        summary.gflops = detector.model.flops(size) as f64 / 1e9;
-        summary.ms_per_image = ms;
-        path.clone_into(&mut summary.checkpoint);
-        Ok(summary)
-    }
-
-    /// A student, with the teacher at `teacher` or alone. The first weights are the same in both cases.
-    fn student(&self, name: &str, teacher: Option<&Path>, sink: &mut dyn EventSink) -> Result<RunSummary> {
-        let folder = RunFolder::new(&self.options.dir, name);
-        if let Some(summary) = folder.finished()? {
-            sink.event(&Event::RunSkipped { run: name.to_owned() })?;
+    /// A student, taught or alone. The first weights are the same in both cases.
+    fn student(
+        &self,
+        name: &str,
+        taught: Option<(&Teacher, &TaskAdaptiveConfig)>,
+        sink: &mut dyn EventSink,
+    ) -> Result<RunSummary> {
+        let file = taught.map(|(teacher, _)| &teacher.file);
+        if let Some(summary) = self.finished(name, file, sink)? {
             return Ok(summary);
         }
-        let built = build(&self.recipe.student, self.classes(), self.recipe.seed)?;
-        let learner = Learner { model: &built.model, store: &built.store };
+        let built = self.build_student()?;
         let epochs = self.recipe.schedule.epochs;
-        let (Some(path), Some(config)) = (teacher, &self.recipe.distill) else {
-            return run::run(&self.plan(name, epochs, &built, None), &learner, None, sink);
+        let Some((teacher, config)) = taught else {
+            return self.train(name, epochs, &built, None, None, sink);
         };
-        let detector = self.checked_teacher(path, sink)?;
+        let teacher = &teacher.detector.model;
         let store = ParamStore::new(self.recipe.seed, &Device::Cpu);
         let distiller = TaskAdaptive::new(
             config,
             built.model.config().fpn_channels,
-            detector.model.config().fpn_channels,
+            teacher.config().fpn_channels,
             docent_detect::config::LEVELS,
             store.var_builder(),
         )?;
-        let teaching = Teaching { teacher: &detector.model, distiller: &distiller, store: &store };
-        let hash = FileHash { path: path.display().to_string(), sha256: detector.sha256.clone() };
-        run::run(&self.plan(name, epochs, &built, Some(hash)), &learner, Some(&teaching), sink)
+        let teaching = Teaching { teacher, distiller: &distiller, store: &store };
+        self.train(name, epochs, &built, Some(&teaching), file, sink)
     }
 
-    /// Loads the teacher strictly and measures it before the first step: "distilling made it worse" is often a teacher that
-    /// was never loaded.
-    fn checked_teacher(&self, path: &Path, sink: &mut dyn EventSink) -> Result<Detector> {
-        let detector = Detector::load(path)?;
-        detector.meta.check_categories(path, self.data.train.categories())?;
-        let recipe = &self.recipe;
-        let result = evaluate(&detector.model, &self.data.val, &recipe.data, recipe.eval.batch, |_, _| Ok(()))?;
-        let (ap, floor) = (result.metrics.ap(), recipe.teacher.as_ref().map_or(0.0, |t| t.floor));
-        sink.event(&Event::Note {
-            text: format!("teacher {}: AP {:.1} before the first step", path.display(), ap * 100.0),
-        })?;
-        if ap < floor {
-            return Err(Error::file(
-                path,
-                format!(
-                    "AP {ap:.3} is under the floor of {floor:.3} (teacher.floor): such a teacher would teach its mistakes"
-                ),
-            ));
+    /// A finished run's figures: it is not repeated.
+    fn finished(&self, name: &str, teacher: Option<&FileHash>, sink: &mut dyn EventSink) -> Result<Option<RunSummary>> {
+        let summary = RunFolder::new(&self.options.dir, name).finished(&self.summary, teacher)?;
+        if summary.is_some() {
+            sink.event(&Event::RunSkipped { run: name.to_owned() })?;
         }
-        Ok(detector)
+        Ok(summary)
     }
 
-    fn plan<'a>(&'a self, name: &'a str, epochs: usize, built: &Built, teacher: Option<FileHash>) -> RunPlan<'a> {
+    fn train(
+        &self,
+        name: &str,
+        epochs: usize,
+        built: &Built,
+        teaching: Option<&Teaching<'_>>,
+        teacher: Option<&FileHash>,
+        sink: &mut dyn EventSink,
+    ) -> Result<RunSummary> {
+        for text in &built.notes {
+            sink.event(&Event::Note { text: format!("{name}: {text}") })?;
+        }
         let entries = built.store.entries();
         let frozen =
             entries.into_iter().filter(|(_, kind, _)| *kind == Kind::Frozen).map(|(name, _, _)| name).collect();
-        RunPlan {
+        let plan = RunPlan {
             name,
             recipe: self.recipe,
             epochs,
@@ -216,12 +251,13 @@ impl Study<'_> {
                 provenance: self.options.provenance.clone(),
                 candle: "0.11.1".to_owned(),
                 seed: self.recipe.seed,
-                data: self.data.summary(),
+                data: self.summary.clone(),
                 host: Host::current(),
-                teacher,
+                teacher: teacher.cloned(),
                 init: built.init.clone(),
                 frozen,
             },
-        }
+        };
+        run::run(&plan, &Learner { model: &built.model, store: &built.store }, teaching, sink)
     }
 }

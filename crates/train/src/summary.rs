@@ -7,6 +7,7 @@ use docent_coco::Metrics;
 use serde::{Deserialize, Serialize};
 
 use crate::data::DataSummary;
+use crate::evaluate::Cost;
 
 /// AP of one category.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,17 +41,18 @@ pub struct RunSummary {
     pub gflops: f64,
     /// Median milliseconds of one image's inference at batch 1, decoding not counted.
     pub ms_per_image: f64,
-    /// Seconds of training, evaluation not counted, summed over resumes.
+    /// Seconds of training, evaluation not counted, summed over resumes; 0 for a teacher that was given.
     pub seconds: f64,
-    /// Training steps.
+    /// Training steps; 0 for a teacher that was given.
     pub steps: usize,
-    /// The reported weights, relative to the study's folder.
+    /// The reported weights: relative to the study's folder, or absolute for a teacher that was given.
     pub checkpoint: PathBuf,
 }
 
 impl RunSummary {
-    /// Takes the figures of `metrics`; the rest is filled by the run.
-    pub fn from_metrics(metrics: &Metrics) -> Self {
+    /// Puts together what was measured in different places.
+    pub fn new(metrics: &Metrics, cost: &Cost, seconds: f64, steps: usize, checkpoint: PathBuf) -> Self {
+        let per_class = metrics.per_class.iter().map(|c| ClassSummary { name: c.name.clone(), ap: c.ap }).collect();
         Self {
             ap: metrics.ap(),
             ap50: metrics.ap50(),
@@ -58,17 +60,13 @@ impl RunSummary {
             ap_small: metrics.ap_small(),
             ap_medium: metrics.ap_medium(),
             ap_large: metrics.ap_large(),
-            per_class: metrics
-                .per_class
-                .iter()
-                .map(|class| ClassSummary { name: class.name.clone(), ap: class.ap })
-                .collect(),
-            params: 0,
-            gflops: 0.0,
-            ms_per_image: 0.0,
-            seconds: 0.0,
-            steps: 0,
-            checkpoint: PathBuf::new(),
+            per_class,
+            params: cost.params,
+            gflops: cost.gflops,
+            ms_per_image: cost.ms_per_image,
+            seconds,
+            steps,
+            checkpoint,
         }
     }
 }
@@ -137,7 +135,8 @@ impl StudySummary {
     }
 }
 
-fn percent(figure: f64) -> String {
+/// A COCO figure for people: in points, and a dash where there was no truth (-1).
+pub fn percent(figure: f64) -> String {
     if figure < 0.0 { "-".to_owned() } else { format!("{:.1}", figure * 100.0) }
 }
 

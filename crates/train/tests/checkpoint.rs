@@ -163,6 +163,7 @@ fn the_state_comes_back_and_damage_is_refused() {
     let state = TrainState {
         step: 77,
         epoch: 3,
+        seconds: 0.1 + 0.7,
         seed: u64::MAX,
         recipe_digest: "abc".into(),
         best: Some(Best { step: 50, ap: 0.1 + 0.2 }),
@@ -174,6 +175,7 @@ fn the_state_comes_back_and_damage_is_refused() {
     state.save(&path).unwrap();
     let back = TrainState::load(&path).unwrap();
     assert_eq!((back.step, back.epoch, back.seed, back.recipe_digest.as_str()), (77, 3, u64::MAX, "abc"));
+    assert_eq!(back.seconds.to_bits(), state.seconds.to_bits());
     assert_eq!(back.best.unwrap().ap.to_bits(), (0.1f64 + 0.2).to_bits());
     assert_eq!(bits(&back.model["w/with/slashes"]), bits(&state.model["w/with/slashes"]));
     assert_eq!(bits(&back.momentum["w/with/slashes"]), bits(&state.momentum["w/with/slashes"]));
@@ -190,6 +192,7 @@ fn the_state_comes_back_and_damage_is_refused() {
         ("format", "docent-state-1"),
         ("step", "x"),
         ("epoch", "0"),
+        ("seconds", "0"),
         ("seed", "0"),
         ("recipe_digest", ""),
     ])

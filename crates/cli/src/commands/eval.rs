@@ -24,12 +24,12 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
     /// The data folder, whose held-out split is scored.
-    #[arg(long, value_name = "DIR", required_unless_present = "annotations")]
+    #[arg(long, value_name = "DIR", required_unless_present = "annotations", conflicts_with = "annotations")]
     data: Option<PathBuf>,
     /// The annotations to score against, instead of a data folder's held-out ones.
     #[arg(long, value_name = "FILE")]
     annotations: Option<PathBuf>,
-    /// The image folder of `--annotations`.
+    /// The image folder, when its name is not one of the usual ones.
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Also write the detections here.

@@ -1,5 +1,6 @@
 //! `docent predict`: pictures in, boxes out.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,7 +21,7 @@ pub struct Args {
     /// Folder for the pictures with boxes and for `detections.json` (COCO's results form).
     #[arg(long, value_name = "DIR", default_value = "predictions")]
     out: PathBuf,
-    /// Draw boxes of at least this score; the JSON holds all.
+    /// Draw the boxes that score at least this; the JSON holds all.
     #[arg(long, default_value_t = 0.5)]
     threshold: f32,
     /// Pictures (JPEG or PNG), or folders of them.
@@ -28,7 +29,7 @@ pub struct Args {
     inputs: Vec<PathBuf>,
 }
 
-/// Detects, draws and writes.
+/// Detects, draws and writes. A picture that cannot be used does not stop the others.
 pub fn run(args: &Args) -> Result<()> {
     ensure!((0.0..=1.0).contains(&args.threshold), "--threshold {}: a score lies in 0..=1", args.threshold);
     let detector = Detector::load(&args.checkpoint)?;
@@ -36,56 +37,55 @@ pub fn run(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let mut detections = Vec::new();
     let mut failed = Vec::new();
-    let mut drawn = std::collections::BTreeSet::new();
-    for (index, file) in files.iter().enumerate() {
-        let mut image = match decode_file(file) {
-            Ok(image) => image,
-            Err(error) => {
-                failed.push(error.to_string());
-                continue;
-            }
-        };
-        // Pictures from a folder have no ids of their own: a number in the name serves, else the position.
-        let image_id = id_of(file).unwrap_or(index as u64 + 1);
-        let found = detector.detect(&image)?;
-        let mut marks = Vec::new();
-        for d in &found {
-            let Some(category) = detector.category(d.label) else { continue };
-            let [x1, y1, x2, y2] = d.bbox.map(f64::from);
-            detections.push(Detection {
-                image_id,
-                category_id: category.id,
-                bbox: [x1, y1, x2 - x1, y2 - y1],
-                score: f64::from(d.score),
-            });
-            if d.score >= args.threshold {
-                marks.push(Mark {
-                    bbox: d.bbox,
-                    class: d.label as usize - 1,
-                    label: format!("{} {:.2}", category.name, d.score),
-                });
-            }
+    for ((file, image_id), name) in files.iter().zip(ids(&files)).zip(names(&files)) {
+        let path = args.out.join(name);
+        ensure!(!is_same(file, &path), "{} would be overwritten: choose another --out", file.display());
+        match predict(args, &detector, file, image_id, &path) {
+            Ok(mut found) => detections.append(&mut found),
+            Err(error) => failed.push(format!("{error:#}")),
         }
-        println!(
-            "{}: id {image_id}, {} of {} boxes above {}",
-            file.display(),
-            marks.len(),
-            found.len(),
-            args.threshold
-        );
-        marks.reverse();
-        draw(&mut image, &marks);
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let name = if drawn.insert(stem.clone()) { format!("{stem}.png") } else { format!("{stem}-{}.png", index + 1) };
-        image.save_png(&args.out.join(name))?;
     }
     let json = args.out.join("detections.json");
     write_results(&json, &detections)?;
     println!("{} detections in {}", detections.len(), json.display());
     if !failed.is_empty() {
-        bail!("{} of {} pictures could not be read:\n  {}", failed.len(), files.len(), failed.join("\n  "));
+        bail!("{} of {} pictures could not be used:\n  {}", failed.len(), files.len(), failed.join("\n  "));
     }
     Ok(())
+}
+
+/// One picture's detections; the picture with its boxes goes to `path`.
+fn predict(args: &Args, detector: &Detector, file: &Path, image_id: u64, path: &Path) -> Result<Vec<Detection>> {
+    let mut image = decode_file(file)?;
+    let found = detector.detect(&image).with_context(|| file.display().to_string())?;
+    let mut detections = Vec::new();
+    let mut marks = Vec::new();
+    for d in &found {
+        let Some(category) = detector.category(d.label) else { continue };
+        let [x1, y1, x2, y2] = d.bbox.map(f64::from);
+        detections.push(Detection {
+            image_id,
+            category_id: category.id,
+            bbox: [x1, y1, x2 - x1, y2 - y1],
+            score: f64::from(d.score),
+        });
+        if d.score >= args.threshold {
+            let label = format!("{} {:.2}", category.name, d.score);
+            marks.push(Mark { bbox: d.bbox, class: d.label as usize - 1, label });
+        }
+    }
+    println!(
+        "{}: id {image_id}, {} of {} boxes reach {}",
+        file.display(),
+        marks.len(),
+        detections.len(),
+        args.threshold
+    );
+    // The surest comes last, on top.
+    marks.reverse();
+    draw(&mut image, &marks);
+    image.save_png(path)?;
+    Ok(detections)
 }
 
 /// The files of `inputs`, folders in name order.
@@ -111,21 +111,66 @@ fn is_picture(path: &Path) -> bool {
     matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png"))
 }
 
+fn is_same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Image ids: the numbers in the files' names where each has one of its own, else 1, 2, ...
+fn ids(files: &[PathBuf]) -> Vec<u64> {
+    let named: Option<Vec<u64>> = files.iter().map(|file| id_of(file)).collect();
+    let distinct = |ids: &Vec<u64>| ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
+    named.filter(distinct).unwrap_or_else(|| (1..=files.len() as u64).collect())
+}
+
+/// Names of the pictures with boxes: a file's own, with its number behind it where two have the same.
+fn names(files: &[PathBuf]) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let mut name = |(i, file): (usize, &PathBuf)| {
+        let mut stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        while !taken.insert(stem.clone()) {
+            stem = format!("{stem}-{}", i + 1);
+        }
+        format!("{stem}.png")
+    };
+    files.iter().enumerate().map(&mut name).collect()
+}
+
 /// The number that ends a file's name, as COCO's file names do (`000000000139.jpg`).
 fn id_of(path: &Path) -> Option<u64> {
     let stem = path.file_stem()?.to_str()?;
-    let digits = stem.len() - stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    stem[stem.len() - digits..].parse().ok()
+    stem[stem.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn paths(names: &[&str]) -> Vec<PathBuf> {
+        names.iter().map(PathBuf::from).collect()
+    }
+
     #[test]
-    fn ids_come_from_names() {
+    fn ids_come_from_names_where_these_tell_the_pictures_apart() {
         assert_eq!(id_of(Path::new("a/000000000139.jpg")), Some(139));
         assert_eq!(id_of(Path::new("BloodImage_00007.jpg")), Some(7));
+        assert_eq!(id_of(Path::new("zelle-é12.png")), Some(12));
         assert_eq!(id_of(Path::new("cell.png")), None);
+        assert_eq!(id_of(Path::new("99999999999999999999999.png")), None);
+        assert_eq!(ids(&paths(&["a/7.png", "x3.jpg"])), [7, 3]);
+        assert_eq!(ids(&paths(&["a/7.png", "b/7.png"])), [1, 2]);
+        assert_eq!(ids(&paths(&["a/2.png", "cell.png"])), [1, 2]);
+    }
+
+    #[test]
+    fn no_picture_is_drawn_over_another() {
+        assert_eq!(names(&paths(&["a/x.png", "b/y.jpg"])), ["x.png", "y.png"]);
+        assert_eq!(
+            names(&paths(&["x-2.jpg", "x.png", "b/x.png", "x.jpg"])),
+            ["x-2.png", "x.png", "x-3.png", "x-4.png"]
+        );
+        assert_eq!(
+            names(&paths(&["x-2.jpg", "x.png", "x.jpg", "x-3.png"])),
+            ["x-2.png", "x.png", "x-3.png", "x-3-4.png"]
+        );
     }
 }

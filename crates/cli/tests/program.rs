@@ -1,0 +1,247 @@
+//! The built program as a person starts it: output, exit codes, files.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+
+use docent_coco::Rgb8;
+use docent_train::recipe::{Recipe, text_of};
+use serde_json::{Value, json};
+
+/// What a call of the program came to.
+struct Said {
+    ok: bool,
+    out: String,
+    err: String,
+}
+
+/// Runs `docent` in `dir`. Whatever happens, a panic is a fault of the program.
+fn docent(dir: &Path, args: &[&str]) -> Said {
+    let output = Command::new(env!("CARGO_BIN_EXE_docent")).args(args).current_dir(dir).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let said = Said { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) };
+    assert!(!said.err.contains("panicked") && output.status.code().is_some_and(|c| c != 101), "{args:?}: {}", said.err);
+    said
+}
+
+fn fails(dir: &Path, args: &[&str]) -> String {
+    let said = docent(dir, args);
+    assert!(!said.ok, "{args:?} did not fail: {}", said.out);
+    said.err
+}
+
+fn works(dir: &Path, args: &[&str]) -> String {
+    let said = docent(dir, args);
+    assert!(said.ok, "{args:?}: {}", said.err);
+    said.out
+}
+
+fn write(path: &Path, value: &Value) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn recipes_are_listed_and_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = works(dir.path(), &["recipe", "list"]);
+    for name in ["shapes", "bccd", "smoke"] {
+        assert!(list.lines().any(|l| l.starts_with(name) && l.len() > name.len() + 20), "{list}");
+        let shown = works(dir.path(), &["recipe", "show", name]);
+        assert_eq!(shown, text_of(name).unwrap());
+        let resolved = works(dir.path(), &["recipe", "show", name, "--resolved"]);
+        assert!(resolved.len() > shown.len());
+        assert_eq!(Recipe::parse(&resolved, &[]).unwrap(), Recipe::parse(&shown, &[]).unwrap());
+    }
+    let message = fails(dir.path(), &["recipe", "show", "shape"]);
+    assert!(message.contains("did you mean 'shapes'") && message.contains("bccd"), "{message}");
+    std::fs::write(dir.path().join("mine.toml"), "name = ").unwrap();
+    assert!(fails(dir.path(), &["recipe", "show", "mine.toml", "--resolved"]).contains("TOML"));
+}
+
+#[test]
+fn what_a_person_gets_wrong_is_said_plainly() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, part) in [
+        (vec!["train", "--recipe", "shapes", "--set", "schedule.epoch=1"], "did you mean 'epochs'"),
+        (vec!["train", "--recipe", "shapes", "--set", "schedule.epochs"], "key.subkey=value"),
+        (vec!["train", "--recipe", "bccd"], "--data"),
+        (vec!["train", "--recipe", "bccd", "--data", "nowhere"], "nowhere"),
+        (vec!["train", "--resume"], "nothing to resume"),
+        (vec!["eval"], "--checkpoint"),
+        (vec!["eval", "--checkpoint", "a.safetensors", "--annotations", "b.json"], "b.json"),
+        (vec!["predict", "--checkpoint", "a.safetensors", "x.png"], "a.safetensors"),
+        (vec!["predict", "--checkpoint", "a.safetensors", "--threshold", "2", "x.png"], "0..=1"),
+        (vec!["predict", "--checkpoint", "a.safetensors"], "INPUTS"),
+        (vec!["--threads", "0", "recipe", "list"], "--threads"),
+    ] {
+        let message = fails(dir.path(), &args);
+        assert!(message.contains(part), "{args:?}: {message}");
+    }
+    // A typing error leaves nothing behind.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn detections_in_a_file_are_scored() {
+    let dir = tempfile::tempdir().unwrap();
+    let truth = json!({
+        "images": [{ "id": 1, "file_name": "a.png", "width": 100, "height": 100 }],
+        "categories": [{ "id": 7, "name": "cat" }, { "id": 3, "name": "dog" }],
+        "annotations": [
+            { "id": 1, "image_id": 1, "category_id": 7, "bbox": [10.0, 10.0, 40.0, 40.0], "area": 1600.0, "iscrowd": 0 },
+            { "id": 2, "image_id": 1, "category_id": 3, "bbox": [60.0, 60.0, 20.0, 20.0], "area": 400.0, "iscrowd": 0 },
+        ],
+    });
+    write(&dir.path().join("truth.json"), &truth);
+    // The cat is found exactly; the dog's box overlaps it by 16/20 of its width: IoU 0.8 counts up to the threshold 0.8.
+    let results = json!([
+        { "image_id": 1, "category_id": 7, "bbox": [10.0, 10.0, 40.0, 40.0], "score": 0.9 },
+        { "image_id": 1, "category_id": 3, "bbox": [60.0, 60.0, 16.1, 20.0], "score": 0.8 },
+    ]);
+    write(&dir.path().join("found.json"), &results);
+    let args = ["eval", "--results", "found.json", "--annotations", "truth.json"];
+    let value: Value = serde_json::from_str(&works(dir.path(), &[&args[..], &["--json"]].concat())).unwrap();
+    let near = |value: &Value, want: f64| assert!((value.as_f64().unwrap() - want).abs() < 1e-12, "{value} for {want}");
+    near(&value["per_class"]["cat"], 1.0);
+    near(&value["per_class"]["dog"], 0.7);
+    near(&value["stats"]["AP"], 0.85);
+    near(&value["stats"]["AP50"], 1.0);
+    near(&value["stats"]["APl"], -1.0);
+    let table = works(dir.path(), &args);
+    assert!(table.contains("AP      0.850000") && table.contains("AP by category"), "{table}");
+
+    write(
+        &dir.path().join("other.json"),
+        &json!([{ "image_id": 2, "category_id": 7, "bbox": [0, 0, 1, 1], "score": 1 }]),
+    );
+    let message = fails(dir.path(), &["eval", "--results", "other.json", "--annotations", "truth.json"]);
+    assert!(message.contains("does not list this image"), "{message}");
+    std::fs::write(dir.path().join("torn.json"), "[{\"image_id\":").unwrap();
+    assert!(
+        fails(dir.path(), &["eval", "--results", "torn.json", "--annotations", "truth.json"]).contains("torn.json")
+    );
+}
+
+/// The figures of pycocotools on a real pair of files, where the shared data lies beside the repository.
+#[test]
+fn figures_are_those_of_pycocotools() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/datasets/cocoeval");
+    if !shared.is_dir() {
+        println!("skipped: {} is not there", shared.display());
+        return;
+    }
+    let expected = std::fs::read_to_string(shared.join("expected_bbox_pycocotools.json")).unwrap();
+    let expected: Value = serde_json::from_str(&expected).unwrap();
+    let results = "instances_val2014_fakebbox100_results.json";
+    let args = ["eval", "--results", results, "--annotations", "instances_val2014_100.json", "--json"];
+    let found: Value = serde_json::from_str(&works(&shared, &args)).unwrap();
+    let names = expected["stats_order"].as_array().unwrap();
+    assert_eq!(names.len(), 12);
+    for (name, want) in names.iter().zip(expected["stats"].as_array().unwrap()) {
+        let (found, want) = (found["stats"][name.as_str().unwrap()].as_f64().unwrap(), want.as_f64().unwrap());
+        assert!((found - want).abs() < 1e-12, "{name}: {found} instead of {want}");
+    }
+}
+
+/// Writes a data folder of striped pictures, each with one box, and a recipe for two steps a run.
+fn tiny(dir: &Path) {
+    for (split, ids) in [("train", 1..=4u64), ("val", 5..=6)] {
+        let mut value = json!({ "images": [], "annotations": [], "categories": [{ "id": 2, "name": "stripe" }] });
+        for id in ids {
+            let mut image = Rgb8::filled(64, 48, [40, 90, 60]);
+            let left = 4 * id as usize;
+            for y in 10..34 {
+                image.data[(y * 64 + left) * 3..(y * 64 + left + 20) * 3].fill(220);
+            }
+            std::fs::create_dir_all(dir.join("data").join(split)).unwrap();
+            image.save_png(&dir.join(format!("data/{split}/{id}.png"))).unwrap();
+            let push = |list: &mut Value, item| list.as_array_mut().unwrap().push(item);
+            push(
+                &mut value["images"],
+                json!({ "id": id, "file_name": format!("{id}.png"), "width": 64, "height": 48 }),
+            );
+            let bbox = json!([left, 10, 20, 24]);
+            push(
+                &mut value["annotations"],
+                json!({ "id": id, "image_id": id, "category_id": 2, "bbox": bbox, "area": 480, "iscrowd": 0 }),
+            );
+        }
+        write(&dir.join(format!("data/annotations/instances_{split}.json")), &value);
+    }
+    let model = "backbone = { depth = 18, width = 0.125, norm = \"batch_norm\" }\nfpn_channels = 16\n\
+                 anchors = { sizes = [8.0, 16.0, 32.0, 64.0, 128.0], ratios = [1.0] }\n\
+                 rpn = { pre_nms_train = 50, pre_nms_test = 30, post_nms_train = 30, post_nms_test = 20 }\n\
+                 roi = { samples = 16, hidden = 16, canonical_scale = 32.0, detections = 5 }\n";
+    let recipe = format!(
+        "name = \"tiny\"\n[data]\nresize = {{ shortest = 48, longest = 64, rule = \"antialias\" }}\n\
+         [schedule]\nepochs = 1\nbatch = 2\nlr = 0.02\nreference_batch = 2\n\
+         [student.model]\n{model}[teacher.model]\n{model}[distill]\n[eval]\ntimed_images = 1\n"
+    );
+    std::fs::write(dir.join("tiny.toml"), recipe).unwrap();
+}
+
+#[test]
+fn a_study_is_trained_kept_scored_and_used() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    tiny(dir);
+    let train = ["--threads", "2", "train", "--recipe", "tiny.toml", "--data", "data", "--seed", "1"];
+    let out = works(dir, &train);
+    assert!(out.contains("recipe tiny · seed 1 · folder runs/tiny-seed1"), "{out}");
+    for part in ["teacher: 2 steps", "distilled: done in", "student alone", "gain ", "GFLOPs", "study: runs/tiny-seed1"]
+    {
+        assert!(out.contains(part), "no `{part}` in {out}");
+    }
+    let study = dir.join("runs/tiny-seed1");
+    let summary: Value = serde_json::from_str(&std::fs::read_to_string(study.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["distilled"]["steps"], 2);
+
+    // The next one takes the next name; --resume goes on in the last; a named folder is not used twice.
+    let resumed = works(dir, &[&train[..], &["--resume"]].concat());
+    assert_eq!(resumed.matches("finished before, kept").count(), 3, "{resumed}");
+    let message = fails(dir, &[&train[..], &["--out", "runs/tiny-seed1"]].concat());
+    assert!(message.contains("--resume"), "{message}");
+    let changed = fails(dir, &[&train[..], &["--resume", "--set", "schedule.lr=0.5"]].concat());
+    assert!(changed.contains("schedule.lr"), "{changed}");
+
+    let checkpoint = "runs/tiny-seed1/distilled/checkpoints/last.safetensors";
+    let scored = works(dir, &["eval", "--checkpoint", checkpoint, "--data", "data", "--json", "--save", "found.json"]);
+    let scored: Value = serde_json::from_str(&scored).unwrap();
+    assert_eq!(scored["stats"]["AP"], summary["distilled"]["ap"], "the checkpoint is what the study reports");
+    let again = ["eval", "--results", "found.json", "--annotations", "data/annotations/instances_val.json", "--json"];
+    assert_eq!(serde_json::from_str::<Value>(&works(dir, &again)).unwrap(), scored);
+
+    let detect = |rest: &[&str]| docent(dir, &[&["predict", "--checkpoint", checkpoint][..], rest].concat());
+    let said = detect(&["--out", "pictures", "--threshold", "0", "data/val"]);
+    assert!(said.ok, "{}", said.err);
+    let found: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("pictures/detections.json")).unwrap()).unwrap();
+    let found = found.as_array().unwrap();
+    assert!(!found.is_empty(), "an untrained head is unsure of everything, so everything is reported");
+    for d in found {
+        assert!(d["image_id"] == 5 || d["image_id"] == 6, "{d}");
+        assert_eq!(d["category_id"], 2);
+        let bbox: Vec<f64> = d["bbox"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        assert!(bbox[0] >= 0.0 && bbox[1] >= 0.0 && bbox[0] + bbox[2] <= 64.001 && bbox[1] + bbox[3] <= 48.001, "{d}");
+    }
+    for name in ["5.png", "6.png"] {
+        let [before, after] =
+            ["data/val", "pictures"].map(|f| docent_coco::decode_file(&dir.join(f).join(name)).unwrap());
+        assert_eq!((before.width, before.height), (after.width, after.height));
+        assert!(before.data != after.data, "boxes are drawn in {name}");
+    }
+
+    // A broken picture is named, the others are still done.
+    std::fs::write(dir.join("data/val/4.png"), "no picture").unwrap();
+    let said = detect(&["--out", "partly", "data/val", "data/none.png"]);
+    assert!(!said.ok && said.err.contains("2 of 4 pictures") && said.err.contains("4.png"), "{}", said.err);
+    assert!(said.err.contains("none.png") && dir.join("partly/6.png").is_file());
+    let partly = std::fs::read_to_string(dir.join("partly/detections.json")).unwrap();
+    assert!(serde_json::from_str::<Value>(&partly).unwrap().is_array());
+    // A picture is never written over its source.
+    let source = std::fs::read(dir.join("data/val/5.png")).unwrap();
+    let said = detect(&["--out", "data/val", "data/val/5.png"]);
+    assert!(!said.ok && said.err.contains("overwritten"), "{}", said.err);
+    assert_eq!(std::fs::read(dir.join("data/val/5.png")).unwrap(), source);
+}

@@ -1,0 +1,17 @@
+//! The `docent` program's settings of the process, so that the benches measure what it runs.
+
+/// Candle on one thread, and big buffers kept instead of handed back to the system after each operation (glibc only).
+/// Called before there is a second thread.
+pub fn prepare() {
+    // candle's own pool spins while it waits and takes cores from the threads that compute.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread reads the environment yet.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt changes settings of the allocator alone; no other thread allocates yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+    }
+}

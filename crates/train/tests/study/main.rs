@@ -1,0 +1,9 @@
+//! Studies from end to end on a recipe small enough for a test: 8 images, three runs of six steps.
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod detector;
+mod folder;
+mod resume;
+mod teacher;
+mod training;

@@ -1,0 +1,94 @@
+//! Determinism: the same bits from the same recipe, with other threads, and after any interruption.
+
+use docent_train::TrainState;
+use docent_train::events::Event;
+use docent_train::run::RunFolder;
+
+use crate::bench::{Bench, Recorder, STEPS, timeless, weights};
+
+#[test]
+fn the_same_recipe_gives_the_same_bits_with_any_number_of_threads() {
+    let bench = Bench::new();
+    let first = bench.study(&bench.recipe(&[]), "first", false).0.unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let recipe = bench.recipe(&["data.loader_threads=3", "data.prefetch=1"]);
+    let second = pool.install(|| bench.study(&recipe, "second", false).0.unwrap());
+    assert_eq!(first.gain, second.gain);
+    for run in ["teacher", "baseline", "distilled"] {
+        let [a, b] = ["first", "second"].map(|study| bench.path(study).join(run));
+        assert!(weights(&a, "last") == weights(&b, "last"), "{run}");
+        assert!(weights(&a, "best") == weights(&b, "best"), "{run}");
+        assert_eq!(timeless(&a), timeless(&b), "{run}");
+    }
+    let [alone, taught] = ["baseline", "distilled"].map(|run| weights(&bench.path("first").join(run), "last"));
+    assert!(alone != taught, "the teacher changes something");
+    let other = bench.alone(&["seed=4"]);
+    bench.study(&other, "other", false).0.unwrap();
+    assert!(alone != weights(&bench.path("other/baseline"), "last"), "and so does the seed");
+}
+
+#[test]
+fn a_study_that_is_stopped_again_and_again_ends_with_the_same_bits() {
+    let bench = Bench::new();
+    let recipe = bench.recipe(&[]);
+    bench.study(&recipe, "whole", false).0.unwrap();
+
+    // The log has the event already when the sink fails, as when a program is killed behind it.
+    type Stop = (&'static str, fn(&Event) -> bool);
+    let stops: [Stop; 8] = [
+        ("in the teacher", |e| matches!(e, Event::Step(s) if s.step == 3)),
+        ("before the first state", |e| matches!(e, Event::Step(s) if s.step == 1 && s.steps == STEPS)),
+        ("in an epoch", |e| matches!(e, Event::Step(s) if s.step == 3 && s.steps == STEPS)),
+        ("after an epoch's evaluation", |e| matches!(e, Event::Evaluated(s) if s.step == 3 && s.epoch == 1)),
+        ("at an epoch's end", |e| matches!(e, Event::Checkpoint { step: 3, .. })),
+        ("in the last epoch", |e| matches!(e, Event::Step(s) if s.step == 5 && s.distill.is_none())),
+        ("after the last step", |e| matches!(e, Event::Checkpoint { step: STEPS, .. })),
+        ("after the last evaluation", |e| matches!(e, Event::Evaluated(s) if s.step == STEPS)),
+    ];
+    for (i, (place, stop)) in stops.into_iter().enumerate() {
+        let message =
+            bench.study_into(&recipe, "parts", i > 0, &mut Recorder { events: Vec::new(), stop }).unwrap_err();
+        assert!(message.to_string().contains("stopped"), "{place}: {message}");
+    }
+    // The same places in the run with a teacher and adapters.
+    for (place, stop) in stops.into_iter().skip(1).filter(|(place, _)| *place != "in the last epoch") {
+        let result = bench.study_into(&recipe, "parts", true, &mut Recorder { events: Vec::new(), stop });
+        assert!(result.unwrap_err().to_string().contains("stopped"), "{place}");
+    }
+    let summary = bench.study(&recipe, "parts", true).0.unwrap();
+    assert!(summary.baseline.seconds > 0.0);
+    for run in ["teacher", "baseline", "distilled"] {
+        let [whole, parts] = ["whole", "parts"].map(|study| bench.path(study).join(run));
+        assert!(weights(&whole, "last") == weights(&parts, "last"), "{run}");
+        assert!(weights(&whole, "best") == weights(&parts, "best"), "{run}");
+        assert_eq!(timeless(&whole), timeless(&parts), "{run}");
+    }
+}
+
+#[test]
+fn a_state_is_enough_to_go_on_and_a_damaged_one_is_named() {
+    let bench = Bench::new();
+    let recipe = bench.alone(&[]);
+    let stop = |e: &Event| matches!(e, Event::Checkpoint { step: 4, .. });
+    bench.study_into(&recipe, "study", false, &mut Recorder { events: Vec::new(), stop }).unwrap_err();
+    let folder = RunFolder::new(&bench.path("study"), "baseline");
+    let state = TrainState::load(&folder.state()).unwrap();
+    assert_eq!((state.step, state.epoch), (4, 1));
+
+    let whole = std::fs::read(folder.state()).unwrap();
+    std::fs::write(folder.state(), &whole[..whole.len() / 2]).unwrap();
+    let message = bench.study(&recipe, "study", true).0.unwrap_err().to_string();
+    assert!(message.contains("last.state.safetensors") && message.contains("cut"), "{message}");
+
+    // Without the log the run goes on: it says so, and its seconds come from the state.
+    std::fs::write(folder.state(), whole).unwrap();
+    std::fs::remove_file(folder.metrics()).unwrap();
+    let (result, events) = bench.study(&recipe, "study", true);
+    let summary = result.unwrap();
+    assert!(events.contains(&Event::RunStarted { run: "baseline".into(), steps: STEPS, done: 4 }));
+    assert!(events.iter().any(|e| matches!(e, Event::Note { text } if text.contains("metrics.jsonl was gone"))));
+    assert!(summary.baseline.seconds > state.seconds && state.seconds > 0.0);
+    let (logged, _) = timeless(folder.path());
+    assert_eq!(logged.iter().map(|s| s.step).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!((summary.teacher, summary.distilled, summary.gain), (None, None, None));
+}

@@ -1,0 +1,72 @@
+//! Teachers: given or trained, under the floor, of other categories, and with nothing to say.
+
+use docent_train::recipe::Recipe;
+use docent_train::run::RunFolder;
+
+use crate::bench::{Bench, steps, weights};
+
+#[test]
+fn a_teacher_under_the_floor_is_refused_before_a_student_is_trained() {
+    let bench = Bench::new();
+    let message = bench.study(&bench.recipe(&["teacher.floor=0.99"]), "study", false).0.unwrap_err().to_string();
+    assert!(
+        message.contains("teacher/checkpoints/last.safetensors") && message.contains("floor of 0.990"),
+        "{message}"
+    );
+    assert!(RunFolder::new(&bench.path("study"), "teacher").result().is_file());
+    assert!(!bench.path("study/baseline").exists());
+}
+
+/// The recipe with the teacher of study `name`.
+fn taught_by(bench: &Bench, name: &str, assignments: &[&str]) -> Recipe {
+    let mut recipe = bench.recipe(assignments);
+    recipe.teacher.as_mut().unwrap().checkpoint = Some(RunFolder::new(&bench.path(name), "teacher").last());
+    recipe
+}
+
+#[test]
+fn a_given_teacher_teaches_as_the_trained_one_does() {
+    let bench = Bench::new();
+    let trained = bench.study(&bench.recipe(&[]), "trained", false).0.unwrap();
+    let recipe = taught_by(&bench, "trained", &[]);
+    let given = bench.study(&recipe, "given", false).0.unwrap();
+    let [a, b] = ["trained", "given"].map(|study| bench.path(study).join("distilled"));
+    assert!(weights(&a, "last") == weights(&b, "last"));
+    let (trained, given) = (trained.teacher.unwrap(), given.teacher.unwrap());
+    assert_eq!((trained.ap, &trained.per_class, trained.params), (given.ap, &given.per_class, given.params));
+    assert_eq!((given.steps, given.seconds), (0, 0.0));
+    // A path that joins with the study's folder to the file that was given.
+    assert_eq!(bench.path("given").join(&given.checkpoint), RunFolder::new(&bench.path("trained"), "teacher").last());
+    assert!(!bench.path("given/teacher").exists());
+
+    // The file under the same name is another one now: what it taught is not to be mixed with what it would teach.
+    let student = RunFolder::new(&bench.path("trained"), "baseline").last();
+    std::fs::copy(student, RunFolder::new(&bench.path("trained"), "teacher").last()).unwrap();
+    let message = bench.study(&recipe, "given", true).0.unwrap_err().to_string();
+    assert!(message.contains("another teacher"), "{message}");
+
+    for split in ["train", "val"] {
+        let path = bench.path(&format!("data/annotations/instances_{split}.json"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"disc\"", "\"disk\"")).unwrap();
+    }
+    let message = bench.study(&recipe, "renamed", false).0.unwrap_err().to_string();
+    assert!(message.contains("1 disc") && message.contains("1 disk"), "{message}");
+}
+
+#[test]
+fn distillation_at_weight_0_is_plain_training() {
+    let bench = Bench::new();
+    let recipe = bench.recipe(&["distill.w_feat=0.0", "distill.w_cls=0.0", "distill.w_reg=0.0"]);
+    let summary = bench.study(&recipe, "study", false).0.unwrap();
+    assert_eq!(summary.gain, Some(0.0));
+    let [alone, taught] = ["baseline", "distilled"].map(|run| bench.path("study").join(run));
+    assert!(weights(&alone, "last") == weights(&taught, "last"));
+    for s in steps(&taught) {
+        let distill = s.distill.unwrap();
+        // The teacher's opinion is still measured.
+        assert!(distill.terms[0].raw > 0.0);
+        assert!(distill.terms.iter().all(|t| t.weighted == 0.0) && distill.ratio == 0.0);
+        assert_eq!(s.adapter_grad_norm, Some(0.0));
+    }
+}

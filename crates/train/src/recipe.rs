@@ -10,6 +10,7 @@ use docent_detect::FasterRcnnConfig;
 use docent_distill::TaskAdaptiveConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::optim::ParamGroup;
 use crate::schedule::ScheduleConfig;
 use crate::{Error, Result};
 
@@ -137,6 +138,9 @@ pub struct TrainingRecipe {
     /// Warm-up, then steps or a cosine.
     #[serde(default)]
     pub rate: ScheduleConfig,
+    /// Parameters with a learning rate or weight decay of their own, by name; the first pattern that fits decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<ParamGroup>,
 }
 
 /// A detector and its first weights.

@@ -195,7 +195,7 @@ impl<'a> Trainer<'a> {
         let steps_per_epoch = plan.data.train.len().div_ceil(s.batch);
         let lr = scale_lr(s.lr, s.reference_batch, s.batch)?;
         let schedule = Schedule::new(&s.rate, lr, plan.epochs, steps_per_epoch)?;
-        let config = SgdConfig { momentum: s.momentum, weight_decay: s.weight_decay, ..SgdConfig::default() };
+        let config = SgdConfig { momentum: s.momentum, weight_decay: s.weight_decay, groups: s.groups.clone() };
         let student = learner.store.trainable();
         let adapters = teaching.map_or(Vec::new(), |t| t.store.trainable());
         Ok(Self {
@@ -217,8 +217,14 @@ impl<'a> Trainer<'a> {
 
     fn rate_note(&self) -> Result<String> {
         let s = &self.plan.recipe.schedule;
+        let (mut unused, unused_by_adapters) = (self.student_sgd.unused_groups(), self.adapter_sgd.unused_groups());
+        unused.retain(|pattern| unused_by_adapters.contains(pattern));
+        let warning = match unused.as_slice() {
+            [] => String::new(),
+            patterns => format!("; no parameter's name fits schedule.groups {}", patterns.join(", ")),
+        };
         Ok(format!(
-            "learning rate {} = {} for batch {} scaled to batch {}; {} trainable tensors, {} frozen",
+            "learning rate {} = {} for batch {} scaled to batch {}; {} trainable tensors, {} frozen{warning}",
             scale_lr(s.lr, s.reference_batch, s.batch)?,
             s.lr,
             s.reference_batch,

@@ -336,6 +336,12 @@ impl Recipe {
         if let Some(teacher) = &self.teacher {
             check_model("teacher", &teacher.model, &teacher.init)?;
         }
+        if self.teacher.is_some() && self.distill.is_none() {
+            return fail(
+                "[teacher] needs a [distill] (an empty one means the defaults); without both, the student trains alone"
+                    .into(),
+            );
+        }
         if let Some(distill) = &self.distill {
             let Some(teacher) = &self.teacher else { return fail("[distill] needs a [teacher]".into()) };
             let mut checked = distill.validate();

@@ -18,6 +18,9 @@ PIXELS = 1e-2
 SCORES = 1e-4
 LOSS = 1e-5
 GRADIENT = 1e-4
+STEPS = 1e-3
+# Of a value's largest magnitude: how far a second computation in float64 may be from the stored float32 value.
+RECOMPUTED = 1e-6
 
 
 def fnv1a(name: str) -> int:
@@ -136,28 +139,49 @@ class Golden:
         save_file(self.values, path, metadata={"golden": json_note({**self.meta, **versions})})
         path.chmod(0o644)
 
-    def check(self, path: Path) -> list[str]:
-        """Differences between these values and the stored ones beyond float32 rounding, as lines to print."""
+    def check(self, path: Path) -> "Report":
+        """These values beside the stored ones; float64 results differ between machines by rounding only."""
+        report = Report(path.name, len(self.values))
         if not path.exists():
-            return [f"{path}: missing; run generate.py --out"]
-        faults = []
+            report.faults.append(f"{path}: missing; write it with `cargo xtask golden`")
+            return report
         with safe_open(path, framework="numpy") as stored:
             meta = json.loads(stored.metadata()["golden"])
             for name in sorted(set(stored.keys()) ^ set(self.values)):
-                faults.append(f"{path.name}: {name}: on one side only")
+                report.fault(f"{name}: on one side only")
             for key, value in self.meta.items():
                 if not key.startswith("bound ") and meta.get(key) != value:
-                    faults.append(f"{path.name}: setting {key}: stored {meta.get(key)}, now {value}")
+                    report.fault(f"setting {key}: stored {meta.get(key)}, now {value}")
             for name in sorted(set(stored.keys()) & set(self.values)):
                 a, b = stored.get_tensor(name), self.values[name]
                 if a.shape != b.shape or a.dtype != b.dtype:
-                    faults.append(f"{path.name}: {name}: stored {a.dtype}{a.shape}, now {b.dtype}{b.shape}")
+                    report.fault(f"{name}: stored {a.dtype}{a.shape}, now {b.dtype}{b.shape}")
                     continue
-                limit = 0.0 if meta[f"bound {name}"].startswith("exact") else 1e-6 * max(1e-30, float(np.abs(a).max(initial=0)))
-                worst = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
-                if worst > limit:
-                    faults.append(f"{path.name}: {name}: differs by {worst:.3e}, allowed {limit:.3e}")
-        return faults
+                kind, stated = meta[f"bound {name}"].split(" ")[:2]
+                if self.meta[f"bound {name}"].split(" ")[:2] != [kind, stated]:
+                    report.fault(f"{name}: stated bound {kind} {stated}, now {self.meta[f'bound {name}']}")
+                a, b = a.astype(np.float64), b.astype(np.float64)
+                worst = float(np.abs(a - b).max(initial=0.0))
+                report.see(name, worst, 0.0 if kind == "exact" else RECOMPUTED * max(1e-30, float(np.abs(a).max(initial=0.0))))
+        return report
+
+
+class Report:
+    """What a check of one file found."""
+
+    def __init__(self, file: str, values: int):
+        self.file, self.values = file, values
+        self.faults = []
+        self.share = 0.0  # the largest difference as a share of what was allowed
+
+    def fault(self, line: str):
+        self.faults.append(f"{self.file}: {line}")
+
+    def see(self, name: str, worst: float, limit: float):
+        if not worst <= limit:
+            self.fault(f"{name}: differs by {worst:.3e}, allowed {limit:.3e}")
+        elif limit:
+            self.share = max(self.share, worst / limit)
 
 
 def both(function):

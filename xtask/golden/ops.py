@@ -7,24 +7,43 @@ from torchvision.models.detection._utils import BoxCoder
 
 from common import LOSS, OPS, Golden, both, fill, pick
 
+FAST = 1e-4  # the stated bound of the big 3x3 convolutions
 # name: input, weight, then what differs from stride 1, padding 0, dilation 1, groups 1, no affine, no addend, no ReLU.
 CONVS = {
     "1x1": dict(x=[2, 5, 7, 9], w=[4, 5, 1, 1], addend="bias"),
     "1x1_stride2": dict(x=[2, 4, 9, 10], w=[6, 4, 1, 1], stride=2, affine=True),
+    "1x1_wide": dict(x=[2, 40, 9, 13], w=[33, 40, 1, 1], affine=True, relu=True),
+    "1x1_groups": dict(x=[2, 6, 5, 7], w=[4, 3, 1, 1], groups=2, addend="bias"),
     "3x3": dict(x=[2, 4, 9, 11], w=[5, 4, 3, 3], padding=1, relu=True, addend="bias"),
     "3x3_wide": dict(x=[2, 32, 13, 15], w=[24, 32, 3, 3], padding=1, affine=True, relu=True),
     "3x3_plain": dict(x=[1, 3, 8, 8], w=[4, 3, 3, 3], padding=1),
     "3x3_valid": dict(x=[2, 3, 7, 8], w=[4, 3, 3, 3]),
+    "3x3_padding2": dict(x=[1, 3, 5, 6], w=[4, 3, 3, 3], padding=2),
+    "3x3_one_pixel": dict(x=[2, 3, 1, 1], w=[4, 3, 3, 3], padding=1),
+    # Big enough for a faster algorithm with less exact sums, which may take a bound of its own.
+    "3x3_deep": dict(x=[1, 64, 23, 29], w=[48, 64, 3, 3], padding=1, affine=True, relu=True, samples=400, stated=FAST),
+    "3x3_deep_bias": dict(x=[2, 64, 14, 14], w=[64, 64, 3, 3], padding=1, addend="bias", samples=400, stated=FAST),
+    # torchvision's FrozenBatchNorm2d with small variances.
+    "frozen_eps0": dict(x=[2, 4, 6, 5], w=[5, 4, 1, 1], frozen=0.0),
+    "frozen_eps5": dict(x=[2, 4, 6, 5], w=[5, 4, 1, 1], frozen=1e-5),
+    "frozen_eps3": dict(x=[2, 4, 6, 5], w=[5, 4, 3, 3], padding=1, frozen=1e-3, relu=True),
     "3x3_stride2": dict(x=[2, 4, 10, 9], w=[5, 4, 3, 3], stride=2, padding=1, affine=True, relu=True),
     "3x3_residual": dict(x=[2, 4, 7, 5], w=[4, 4, 3, 3], padding=1, affine=True, addend="residual", relu=True),
     "3x3_dilated": dict(x=[2, 3, 11, 9], w=[4, 3, 3, 3], padding=2, dilation=2),
     "3x3_dilated_stride2": dict(x=[2, 3, 11, 12], w=[4, 3, 3, 3], stride=2, padding=2, dilation=2),
+    "3x3_stride3": dict(x=[2, 3, 11, 13], w=[4, 3, 3, 3], stride=3, padding=1, addend="bias"),
     "3x3_groups": dict(x=[2, 6, 7, 9], w=[4, 3, 3, 3], padding=1, groups=2, affine=True),
     "3x3_depthwise": dict(x=[2, 6, 9, 7], w=[6, 1, 3, 3], padding=1, groups=6, affine=True, relu=True),
     "3x3_depthwise_stride2": dict(x=[2, 6, 10, 7], w=[6, 1, 3, 3], stride=2, padding=1, groups=6),
+    "3x3_groups_dilated": dict(x=[2, 6, 9, 8], w=[4, 3, 3, 3], padding=2, dilation=2, groups=2),
+    "3x3_depthwise_dilated": dict(x=[2, 5, 9, 8], w=[5, 1, 3, 3], padding=2, dilation=2, groups=5),
+    "5x5_depthwise": dict(x=[1, 6, 9, 7], w=[6, 1, 5, 5], padding=2, groups=6, affine=True),
+    "7x7": dict(x=[1, 2, 9, 10], w=[3, 2, 7, 7], padding=3),
     "5x5": dict(x=[1, 3, 9, 8], w=[2, 3, 5, 5], padding=2),
     "7x7_stem": dict(x=[2, 3, 19, 22], w=[6, 3, 7, 7], stride=2, padding=3, affine=True, relu=True),
 }
+# Scale and offset of a frozen norm's tensors.
+FROZEN = dict(weight=(0.5, 1.0), bias=(0.3, 0.0), running_mean=(0.3, 0.0), running_var=(0.02, 0.021))
 LINEARS = {"bias": dict(bias=True, relu=False), "bias_relu": dict(bias=True, relu=True), "plain": dict(bias=False, relu=False)}
 POOLS = {"3s2p1": dict(x=[2, 3, 11, 8], kernel=3, stride=2, padding=1), "2s2": dict(x=[2, 3, 7, 9], kernel=2, stride=2, padding=0)}
 UPSAMPLES = {"odd": dict(x=[2, 3, 3, 4], size=[5, 7]), "double": dict(x=[1, 2, 4, 3], size=[8, 6]), "triple": dict(x=[1, 2, 2, 3], size=[7, 8])}
@@ -36,8 +55,9 @@ ROIS = {
 }
 
 
-def record(golden: Golden, case: str, compute, stated=OPS, gradient=OPS):
-    """compute(dtype) gives (output, {name: leaf}); the cotangent is filled by the case's name."""
+def record(golden: Golden, case: str, compute, stated=OPS, samples=None):
+    """compute(dtype) gives (output, {name: leaf}); the cotangent is filled by the case's name. With `samples`, only so
+    many values are kept of the output and of each gradient."""
 
     def run(dtype):
         out, leaves = compute(dtype)
@@ -45,9 +65,10 @@ def record(golden: Golden, case: str, compute, stated=OPS, gradient=OPS):
         return out, {name: leaf.grad for name, leaf in leaves.items()}
 
     (out, grads), (out32, grads32) = both(run)
-    golden.add(f"{case}.out", out, out32, stated)
+    keep = (lambda *value: golden.summary(*value, samples)) if samples else golden.add
+    keep(f"{case}.out", out, out32, stated)
     for name, grad in grads.items():
-        golden.add(f"{case}.grad.{name}", grad, grads32[name], gradient)
+        keep(f"{case}.grad.{name}", grad, grads32[name], stated)
 
 
 def leaf(name, shape, dtype, scale=1.0, offset=0.0):
@@ -64,6 +85,10 @@ def convolution(case, p):
         channels = (1, p["w"][0], 1, 1)
         if p.get("affine"):
             y = y * fill(f"{case}.scale", channels, 0.5, 1.0).to(dtype) + fill(f"{case}.shift", channels, 0.3).to(dtype)
+        if "frozen" in p:
+            norm = tv.FrozenBatchNorm2d(p["w"][0], p["frozen"]).to(dtype)
+            norm.load_state_dict({key: fill(f"{case}.{key}", [p["w"][0]], *FROZEN[key]) for key in FROZEN})
+            y = norm(y)
         if p.get("addend") == "bias":
             leaves["bias"] = leaf(f"{case}.bias", [p["w"][0]], dtype, 0.3)
             y = y + leaves["bias"].reshape(channels)
@@ -78,7 +103,7 @@ def convolution(case, p):
 def layers(golden: Golden):
     for name, p in CONVS.items():
         golden.note(f"case conv.{name}", p)
-        record(golden, f"conv.{name}", convolution(f"conv.{name}", p))
+        record(golden, f"conv.{name}", convolution(f"conv.{name}", p), p.get("stated", OPS), p.get("samples"))
 
     for name, p in LINEARS.items():
         golden.note(f"case linear.{name}", p)
@@ -132,6 +157,15 @@ def layers(golden: Golden):
     for name, p in POOLS.items():
         golden.note(f"case max_pool.{name}", p)
         unary(f"max_pool.{name}", p["x"], lambda x: F.max_pool2d(x, p["kernel"], p["stride"], p["padding"]))
+    # Quarters from -1 to 1: nearly every window has its maximum twice, and the first one gets the gradient.
+    ties = (fill("max_pool_ties.x", [2, 3, 9, 10]) * 4).round() / 4
+    golden.exact("max_pool_ties.x", ties)
+
+    def compute(dtype):
+        x = ties.clone().to(dtype).requires_grad_()
+        return F.max_pool2d(x, 3, 2, 1), {"x": x}
+
+    record(golden, "max_pool_ties", compute)
     for name, p in UPSAMPLES.items():
         golden.note(f"case upsample.{name}", p)
         unary(f"upsample.{name}", p["x"], lambda x: F.interpolate(x, size=p["size"], mode="nearest"))
@@ -268,10 +302,25 @@ def geometry(golden: Golden):
             golden.exact(f"{name}.{threshold}", keep)
 
 
+def many_boxes(golden: Golden):
+    """More boxes than torchvision shifts by class and suppresses at once: it then goes class by class, as we always do."""
+    boxes, scores = make_boxes("nms_many.boxes", 1200, 300, 400, 90), fill("nms_many.scores", [1200], 0.5, 0.5)
+    classes = torch.from_numpy(pick("nms_many.classes", 5, 4).repeat(300))
+    assert boxes.numel() > 4000 and len(scores.unique()) == len(scores)
+    same = torch.triu(classes[:, None] == classes[None, :], diagonal=1)
+    assert (tv.box_iou(boxes, boxes)[same] - 0.5).abs().min() > 1e-5
+    keep = tv.batched_nms(boxes, scores, classes, 0.5)
+    assert torch.equal(keep, tv.batched_nms(boxes.float(), scores.float(), classes, 0.5))
+    golden.exact("nms_many.boxes", boxes)
+    golden.exact("nms_many.classes", classes)
+    golden.exact("nms_many.keep", keep)
+
+
 def goldens() -> Golden:
     golden = Golden()
     layers(golden)
     losses(golden)
     roi_align(golden)
     geometry(golden)
+    many_boxes(golden)
     return golden

@@ -28,15 +28,22 @@ fn flag(case: &Value, key: &str) -> bool {
 
 /// Compares an output, and the gradient of `sum(output * cotangent)` for each leaf.
 fn compare(golden: &Golden, case: &str, out: Result<Tensor>, leaves: &[(&str, &Var)]) {
+    compare_some(golden, case, out, leaves, None);
+}
+
+/// [`compare`], but of each tensor only what the generator kept of a big one.
+fn compare_some(golden: &Golden, case: &str, out: Result<Tensor>, leaves: &[(&str, &Var)], samples: Option<usize>) {
     let out = out.unwrap_or_else(|e| panic!("{case}: {e}"));
-    golden.tensor(&format!("{case}.out"), &out);
+    let check = |name: &str, found: &Tensor| match samples {
+        Some(samples) => golden.summary(name, found, samples),
+        None => golden.tensor(name, found),
+    };
+    check(&format!("{case}.out"), &out);
     let cotangent = filled(&format!("{case}.cotangent"), out.dims(), 1.0, 0.0);
     let grads = (out * cotangent).unwrap().sum_all().unwrap().backward().unwrap();
     for (name, var) in leaves {
-        golden.tensor(
-            &format!("{case}.grad.{name}"),
-            grads.get(var).unwrap_or_else(|| panic!("{case}: no gradient for {name}")),
-        );
+        let grad = grads.get(var).unwrap_or_else(|| panic!("{case}: no gradient for {name}"));
+        check(&format!("{case}.grad.{name}"), grad);
     }
 }
 
@@ -58,13 +65,18 @@ fn convolutions() {
         let x = leaf(&format!("{case}.x"), &x_shape, 1.0, 0.0);
         let w = leaf(&format!("{case}.w"), &w_shape, (3.0 / fan_in as f64).sqrt(), 0.0);
         let out = w_shape[0];
-        let affine = flag(p, "affine").then(|| Affine {
-            scale: fill(&format!("{case}.scale"), out, 0.5, 1.0).into(),
-            shift: fill(&format!("{case}.shift"), out, 0.3, 0.0).into(),
-        });
+        let vector = |name: &str, scale: f64, offset: f64| fill(&format!("{case}.{name}"), out, scale, offset);
+        let affine = if let Some(eps) = p.get("frozen").and_then(Value::as_f64) {
+            let (gamma, beta) = (vector("weight", 0.5, 1.0), vector("bias", 0.3, 0.0));
+            let (mean, var) = (vector("running_mean", 0.3, 0.0), vector("running_var", 0.02, 0.021));
+            Some(Affine::from_batch_norm(&gamma, &beta, &mean, &var, eps))
+        } else {
+            flag(p, "affine")
+                .then(|| Affine { scale: vector("scale", 0.5, 1.0).into(), shift: vector("shift", 0.3, 0.0).into() })
+        };
         let bias = leaf(&format!("{case}.bias"), &[out], 0.3, 0.0);
-        let out_shape = golden.shape(&format!("{case}.out"));
-        let residual = leaf(&format!("{case}.residual"), out_shape, 1.0, 0.0);
+        // A residual has the input's shape in these cases.
+        let residual = leaf(&format!("{case}.residual"), &x_shape, 1.0, 0.0);
         let mut leaves = vec![("x", &x), ("w", &w)];
         let addend = match p.get("addend").and_then(Value::as_str) {
             Some("bias") => {
@@ -83,7 +95,9 @@ fn convolutions() {
             dilation: number(p, "dilation", 1),
             groups: number(p, "groups", 1),
         };
-        compare(&golden, &case, docent_ops::conv2d(&x, &w, addend, affine.as_ref(), flag(p, "relu"), &params), &leaves);
+        let y = docent_ops::conv2d(&x, &w, addend, affine.as_ref(), flag(p, "relu"), &params);
+        let samples = p.get("samples").map(|_| number(p, "samples", 0));
+        compare_some(&golden, &case, y, &leaves, samples);
     }
     golden.finish(&["conv."]);
 }
@@ -148,6 +162,8 @@ fn maps() {
             docent_ops::max_pool2d(x, side("kernel"), side("stride"), side("padding"))
         });
     }
+    let x = Var::from_vec(golden.input("max_pool_ties.x"), (2, 3, 9, 10), &candle_core::Device::Cpu).unwrap();
+    compare(&golden, "max_pool_ties", docent_ops::max_pool2d(&x, 3, 2, 1), &[("x", &x)]);
     for (name, p) in golden.notes("case upsample.") {
         let (shape, size) = (list(&p["x"]), list(&p["size"]));
         unary(&format!("upsample.{name}"), &shape, &|x| docent_ops::upsample_nearest(x, (size[0], size[1])));
@@ -163,7 +179,7 @@ fn maps() {
     }
     let (a, b) = (leaf("add_relu.a", &[2, 3, 5, 7], 1.0, 0.0), leaf("add_relu.b", &[2, 3, 5, 7], 1.0, 0.0));
     compare(&golden, "add_relu", docent_ops::add_relu(&a, &b), &[("a", &a), ("b", &b)]);
-    golden.finish(&["relu.", "softmax.", "subsample.", "index_rows.", "max_pool.", "upsample", "add_relu."]);
+    golden.finish(&["relu.", "softmax.", "subsample.", "index_rows.", "max_pool", "upsample", "add_relu."]);
 }
 
 #[test]
@@ -249,7 +265,11 @@ fn suppression() {
             &docent_ops::batched_nms(&candidates, &scores, &classes, value),
         );
     }
-    golden.finish(&["nms.", "batched_nms."]);
+    let many = boxes(&golden.input("nms_many.boxes"));
+    let scores = fill("nms_many.scores", many.len(), 0.5, 0.5);
+    let keep = docent_ops::batched_nms(&many, &scores, &golden.counts("nms_many.classes"), 0.5);
+    golden.compare_counts("nms_many.keep", &keep);
+    golden.finish(&["nms", "batched_nms."]);
 }
 
 #[test]

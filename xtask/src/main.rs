@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod golden;
 mod process;
 mod smoke;
 mod test;
@@ -35,6 +36,10 @@ enum Command {
     ///
     /// Example: cargo xtask bench conv2d
     Bench(bench::Args),
+    /// Compute the tests' reference values with PyTorch in float64 and write them, or check those that stand here.
+    ///
+    /// Tests and CI need no Python; this does. Example: cargo xtask golden --check
+    Golden(golden::Args),
     /// What continuous integration runs: `test`, then `smoke`.
     Ci,
 }
@@ -45,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test => test::run(),
         Command::Smoke => smoke::run(),
         Command::Bench(args) => bench::run(&args),
+        Command::Golden(args) => golden::run(&args),
         Command::Ci => ci::run(),
     }
 }

@@ -56,29 +56,31 @@ def gain(name: str) -> float:
 
 
 class NarrowResNet(resnet.ResNet):
-    """torchvision's ResNet with every channel count times WIDTH."""
+    """torchvision's ResNet with every channel count times `width`."""
 
-    def __init__(self, block, layers, norm_layer):
+    def __init__(self, block, layers, norm_layer, width):
+        self.width = width
         super().__init__(block, layers, norm_layer=norm_layer)
-        stem = int(64 * WIDTH)
+        stem = int(64 * width)
         self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
         self.bn1 = norm_layer(stem)
 
     def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
         if planes == 64:
-            self.inplanes = int(64 * WIDTH)
-        return super()._make_layer(block, int(planes * WIDTH), blocks, stride, dilate)
+            self.inplanes = int(64 * self.width)
+        return super()._make_layer(block, int(planes * self.width), blocks, stride, dilate)
 
 
-def build(seed: str, depth: int, norm_layer, stride_in_1x1=False) -> FasterRCNN:
+def build(seed: str, depth: int, norm_layer, stride_in_1x1=False, width=WIDTH, fpn=FPN, hidden=HIDDEN) -> FasterRCNN:
+    """A model filled by the formula, in float64. Its class bias is still the formula's: see `level_classes`."""
     block, layers = {18: (resnet.BasicBlock, [2, 2, 2, 2]), 34: (resnet.BasicBlock, [3, 4, 6, 3]), 50: (resnet.Bottleneck, [3, 4, 6, 3])}[depth]
-    body = NarrowResNet(block, layers, norm_layer)
+    body = NarrowResNet(block, layers, norm_layer, width)
     if stride_in_1x1:
         for module in body.modules():
             if isinstance(module, resnet.Bottleneck) and module.conv2.stride == (2, 2):
                 module.conv1.stride, module.conv2.stride = (2, 2), (1, 1)
-    channels = [int(64 * WIDTH) * block.expansion * 2**i for i in range(4)]
-    backbone = BackboneWithFPN(body, {f"layer{i + 1}": str(i) for i in range(4)}, channels, FPN)
+    channels = [int(64 * width) * block.expansion * 2**i for i in range(4)]
+    backbone = BackboneWithFPN(body, {f"layer{i + 1}": str(i) for i in range(4)}, channels, fpn)
     model = FasterRCNN(
         backbone,
         rpn_anchor_generator=AnchorGenerator(tuple((s,) for s in ANCHORS), (RATIOS,) * 5),
@@ -88,8 +90,8 @@ def build(seed: str, depth: int, norm_layer, stride_in_1x1=False) -> FasterRCNN:
         rpn_post_nms_top_n_test=POST_NMS["testing"],
         rpn_batch_size_per_image=48,
         box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2, canonical_scale=56),
-        box_head=TwoMLPHead(FPN * 49, HIDDEN),
-        box_predictor=FastRCNNPredictor(HIDDEN, CLASSES),
+        box_head=TwoMLPHead(fpn * 49, hidden),
+        box_predictor=FastRCNNPredictor(hidden, CLASSES),
         box_batch_size_per_image=32,
         box_detections_per_img=DETECTIONS,
         image_mean=MEAN,
@@ -103,16 +105,15 @@ def build(seed: str, depth: int, norm_layer, stride_in_1x1=False) -> FasterRCNN:
             state[name] = parameter(seed, name, value.shape, gain(name))
     model = model.double()
     model.load_state_dict(state)
-    level_classes(model, seed)
     model.rpn.assign_targets_to_anchors = wide_labels(model.rpn.assign_targets_to_anchors)
     return model
 
 
-def level_classes(model: FasterRCNN, seed: str):
-    """Sets the class bias so that no class wins everywhere: minus the mean logit over an image's RoIs. It is stored."""
+def level_classes(model: FasterRCNN, logits: torch.Tensor) -> torch.Tensor:
+    """Sets the class bias so that no class wins everywhere: minus the mean of `logits`, one row a RoI. It is stored."""
     bias = model.roi_heads.box_predictor.cls_score.bias
-    mean = inference(model, seed, torch.float64)["head"][0].mean(0)
-    bias.data = (bias.data - mean).float().double()
+    bias.data = (bias.data - logits.mean(0)).float().double()
+    return bias.detach().clone()
 
 
 def wide_labels(assign):
@@ -203,8 +204,9 @@ def proposals_with_scores(model, logits, deltas, anchors, images):
     return model.rpn.filter_proposals(decoded, flat_logits, images.image_sizes, counts)
 
 
-def training(model: FasterRCNN, seed: str, dtype, truth: list) -> dict:
-    """Four losses, each parameter's gradient of their sum, the RoIs taken, and the buffers after the step."""
+def training(model: FasterRCNN, seed: str, dtype, truth: list, given=None) -> dict:
+    """Four losses, each parameter's gradient of their sum, the RoIs taken, and the buffers after the step. `given`
+    stands in the place of the RPN's proposals."""
     model = model.to(dtype).train()
     model.zero_grad(set_to_none=True)
     seen = {}
@@ -223,6 +225,7 @@ def training(model: FasterRCNN, seed: str, dtype, truth: list) -> dict:
     images = batch(model, seed, dtype)
     features = model.backbone(images.tensors)
     proposals, losses = model.rpn(images, features, truth)
+    proposals = proposals if given is None else [p.to(dtype) for p in given]
     _, more = model.roi_heads(features, proposals, SIZES, truth)
     del model.roi_heads.select_training_samples, model.roi_heads.box_predictor.forward
     losses = {**losses, **more}
@@ -265,7 +268,8 @@ def add_inference(golden: Golden, case: str, a: dict, b: dict):
     assert len(labels) >= 50 and len(labels.unique()) == CLASSES - 1, f"{case}: {labels.bincount().tolist()} detections by class"
 
 
-def add_training(golden: Golden, case: str, a: dict, b: dict):
+def add_training(golden: Golden, case: str, a: dict, b: dict, entries=16):
+    """`entries` of each gradient; None for all."""
     for i, truth in enumerate(a["targets"]):
         golden.exact(f"{case}.truth{i}.boxes", truth["boxes"])
         golden.exact(f"{case}.truth{i}.labels", truth["labels"])
@@ -281,7 +285,10 @@ def add_training(golden: Golden, case: str, a: dict, b: dict):
     golden.summary(f"{case}.class_logits", a["head"][0], b["head"][0], SCORES, 64)
     golden.summary(f"{case}.box_deltas", a["head"][1], b["head"][1], SCORES, 64)
     for name, gradient in a["gradients"].items():
-        golden.summary(f"{case}.grad.{name}", gradient, b["gradients"][name], GRADIENT, 16)
+        if entries is None:
+            golden.add(f"{case}.grad.{name}", gradient, b["gradients"][name], GRADIENT)
+        else:
+            golden.summary(f"{case}.grad.{name}", gradient, b["gradients"][name], GRADIENT, entries)
     for name, buffer in a["buffers"].items():
         if name.endswith("tracked"):
             golden.exact(f"{case}.buffer.{name}", buffer)
@@ -292,7 +299,7 @@ def add_training(golden: Golden, case: str, a: dict, b: dict):
 def run(case: dict, dtype) -> dict:
     """The parts of one case, in their order; the margins of each."""
     model = build(case["seed"], case["depth"], case["norm"], case.get("stride_in_1x1", False))
-    bias = model.roi_heads.box_predictor.cls_score.bias.detach().clone()
+    bias = level_classes(model, inference(model, case["seed"], torch.float64)["head"][0])
     out = {"cls_bias": bias, "faults": []}
     more = more_truth(model, case["seed"]) if "training" in case["parts"] else None
     for part in case["parts"]:

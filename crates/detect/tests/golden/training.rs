@@ -1,0 +1,76 @@
+//! One training step: losses, regions, every parameter's gradient, running statistics.
+
+use docent_detect::{FasterRcnn, NormKind, TrainOutput};
+
+use crate::common::{Golden, values};
+use crate::formula::{Formula, SIZES, batch, builder, config, given, targets, train_with};
+
+/// Compares a step. Of each gradient there are so many `entries`, or all.
+pub fn compare_step(golden: &Golden, prefix: &str, out: &TrainOutput, formula: &Formula, entries: Option<usize>) {
+    for (name, loss) in [
+        ("loss_objectness", &out.losses.rpn_objectness),
+        ("loss_rpn_box_reg", &out.losses.rpn_box),
+        ("loss_classifier", &out.losses.head_class),
+        ("loss_box_reg", &out.losses.head_box),
+    ] {
+        golden.tensor(&format!("{prefix}.{name}"), loss);
+    }
+    for i in 0..SIZES.len() {
+        let mine: Vec<usize> = (0..out.rois.rois.len()).filter(|&r| out.rois.rois[r].0 == i).collect();
+        let flat: Vec<f32> = mine.iter().flat_map(|&r| out.rois.rois[r].1).collect();
+        golden.compare_f32(&format!("{prefix}.rois{i}"), &flat);
+        let labels: Vec<usize> = mine.iter().map(|&r| out.rois.labels[r] as usize).collect();
+        golden.compare_counts(&format!("{prefix}.roi_labels{i}"), &labels);
+    }
+    golden.summary(&format!("{prefix}.class_logits"), &out.head.class_logits, 64);
+    golden.summary(&format!("{prefix}.box_deltas"), &out.head.box_deltas, 64);
+
+    let grads = out.losses.total().unwrap().backward().unwrap();
+    let made = formula.made.lock().unwrap();
+    for (name, var) in &made.vars {
+        let key = format!("{prefix}.grad.{name}");
+        let stored = golden.has(&key) || golden.has(&format!("{key}|norm"));
+        match (grads.get(var), stored, entries) {
+            (Some(grad), true, Some(entries)) => golden.summary(&key, grad, entries),
+            (Some(grad), true, None) => golden.tensor(&key, grad),
+            (None, false, _) => (), // the weight and bias of a frozen norm
+            (found, ..) => {
+                golden.fault(format!("{key}: gradient here: {}, in torch: {}", found.is_some(), found.is_none()))
+            }
+        }
+    }
+    for (name, buffer) in &made.buffers {
+        let key = format!("{prefix}.buffer.{name}");
+        if name.ends_with("tracked") {
+            golden.compare_f32(&key, &values(buffer));
+        } else if golden.has(&format!("{key}|norm")) {
+            golden.summary(&key, buffer, 8);
+        }
+    }
+}
+
+/// A step with given proposals.
+fn step(name: &str, (depth, width, fpn, hidden): (usize, f64, usize, usize), norm: NormKind, entries: Option<usize>) {
+    let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "training.safetensors");
+    let formula = Formula::new(&golden, name);
+    let mut config = config(depth, width, fpn, hidden);
+    // The eps of torchvision's COCO checkpoints, where the norm is frozen.
+    let eps = if norm == NormKind::FrozenBatchNorm { 0.0 } else { 1e-5 };
+    (config.backbone.norm, config.backbone.norm_eps) = (norm, eps);
+    let model = FasterRcnn::new(&config, builder(&formula)).unwrap();
+    let prefix = format!("{name}.train");
+    let proposals = given(&golden, &prefix);
+    let out = train_with(&model, &batch(&formula.seed), &targets(&golden, &prefix), &proposals);
+    compare_step(&golden, &prefix, &out, &formula, entries);
+    golden.finish(&[&format!("{name}.")]);
+}
+
+#[test]
+fn every_gradient_of_a_narrow_model() {
+    step("eighth", (18, 0.125, 16, 32), NormKind::BatchNorm, None);
+}
+
+#[test]
+fn resnet50_of_full_width() {
+    step("full50", (50, 1.0, 256, 1024), NormKind::FrozenBatchNorm, Some(64));
+}

@@ -23,6 +23,7 @@ FILES = {
     "crates/ops/tests/golden/ops.safetensors": "ops",
     "crates/detect/tests/golden/stages.safetensors": "stages",
     "crates/detect/tests/golden/model.safetensors": "model",
+    "crates/detect/tests/golden/mobilenet.safetensors": "mobilenet",
     "crates/detect/tests/golden/training.safetensors": "training",
     "crates/distill/tests/golden/terms.safetensors": "distill",
     "crates/train/tests/golden/pipeline.safetensors": "pipeline",

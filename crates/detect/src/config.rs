@@ -1,6 +1,9 @@
 //! The detector's configuration: every figure of the architecture, with torchvision's values as defaults.
 
+mod backbone;
 mod validate;
+
+pub use backbone::{BackboneConfig, FREEZABLE, MobileNetV2Config, make_divisible};
 
 use crate::normalize::Normalize;
 use crate::{Error, Result};
@@ -22,7 +25,7 @@ pub struct FasterRcnnConfig {
     /// K: classes with the background, which is class 0. Default 91, COCO's.
     pub classes: usize,
     /// The backbone. Default ResNet-50.
-    pub backbone: ResNetConfig,
+    pub backbone: BackboneConfig,
     /// Channels of every pyramid level. Default 256.
     pub fpn_channels: usize,
     /// The anchors.
@@ -39,7 +42,7 @@ impl Default for FasterRcnnConfig {
     fn default() -> Self {
         Self {
             classes: 91,
-            backbone: ResNetConfig::default(),
+            backbone: BackboneConfig::default(),
             fpn_channels: 256,
             anchors: AnchorConfig::default(),
             rpn: RpnConfig::default(),
@@ -281,7 +284,7 @@ impl FasterRcnnConfig {
         if crate::norm::is_running_statistic(name) {
             return true;
         }
-        self.backbone.norm == NormKind::FrozenBatchNorm && crate::norm::belongs_to_norm(name)
+        self.backbone.norm() == NormKind::FrozenBatchNorm && self.backbone.belongs_to_norm(name)
     }
 }
 
@@ -326,9 +329,17 @@ mod tests {
         assert!(!c.is_buffer("backbone.body.layer1.0.downsample.0.weight"));
         assert!(!c.is_buffer("backbone.body.conv1.weight"));
         assert!(!c.is_buffer("backbone.fpn.inner_blocks.0.0.bias"));
-        c.backbone.norm = NormKind::BatchNorm;
+        c.backbone = ResNetConfig { norm: NormKind::BatchNorm, ..Default::default() }.into();
         assert!(!c.is_buffer("backbone.body.bn1.weight"));
         assert!(c.is_buffer("backbone.body.bn1.running_mean"));
         assert!(c.is_buffer("backbone.body.layer4.1.bn2.num_batches_tracked"));
+        c.backbone = MobileNetV2Config::default().into();
+        for norm in ["0.1", "1.conv.0.1", "1.conv.2", "2.conv.0.1", "2.conv.1.1", "17.conv.3"] {
+            assert!(c.is_buffer(&format!("backbone.body.{norm}.weight")), "{norm}");
+        }
+        for conv in ["0.0", "1.conv.0.0", "1.conv.1", "2.conv.0.0", "2.conv.1.0", "17.conv.2"] {
+            assert!(!c.is_buffer(&format!("backbone.body.{conv}.weight")), "{conv}");
+        }
+        assert!(!c.is_buffer("backbone.fpn.inner_blocks.0.1.weight") && !c.is_buffer("rpn.head.conv.0.1.weight"));
     }
 }

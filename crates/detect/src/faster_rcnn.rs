@@ -1,9 +1,9 @@
 //! The whole detector: its stages one by one, and the two ways through them.
 
 use crate::anchors::pyramid_anchors;
+use crate::backbone::Backbone;
 use crate::flops::{self, Flops};
 use crate::fpn::Fpn;
-use crate::resnet::ResNet;
 use crate::roi_heads::{self, RoiHeads};
 use crate::rpn::{self, RpnHead};
 use crate::stages::check_targets;
@@ -14,14 +14,14 @@ use crate::{
 use candle_nn::VarBuilder;
 use docent_ops::{BoxCoder, BoxXyxy};
 
-/// A Faster R-CNN with a ResNet and a feature pyramid, as torchvision's `FasterRCNN`.
+/// A Faster R-CNN with a feature pyramid, as torchvision's `FasterRCNN`.
 ///
 /// Whether a parameter trains is the builder's choice: a variable has a gradient, a plain tensor is frozen, and a layer
 /// whose BatchNorm's scale is frozen keeps to its running statistics.
 #[derive(Debug, Clone)]
 pub struct FasterRcnn {
     cfg: FasterRcnnConfig,
-    body: ResNet,
+    body: Backbone,
     fpn: Fpn,
     rpn: RpnHead,
     heads: RoiHeads,
@@ -50,7 +50,7 @@ impl FasterRcnn {
         cfg.validate()?;
         let backbone = vb.pp("backbone");
         Ok(Self {
-            body: ResNet::new(&cfg.backbone, backbone.pp("body"))?,
+            body: Backbone::new(&cfg.backbone, backbone.pp("body"))?,
             fpn: Fpn::new(&cfg.backbone.channels(), cfg.fpn_channels, backbone.pp("fpn"))?,
             rpn: RpnHead::new(cfg.fpn_channels, cfg.anchors_per_cell(), vb.pp("rpn").pp("head"))?,
             heads: RoiHeads::new(&cfg.roi, cfg.fpn_channels, cfg.classes, vb.pp("roi_heads"))?,

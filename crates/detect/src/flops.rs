@@ -5,13 +5,14 @@
 //! RoIAlign, box arithmetic and NMS are not counted. Some libraries publish
 //! multiply-adds under the same name: half of this.
 
-use crate::config::{FasterRcnnConfig, POOLED_LEVELS, ResNetConfig};
+use crate::config::{BackboneConfig, FasterRcnnConfig, MobileNetV2Config, POOLED_LEVELS, ResNetConfig};
+use crate::mobilenet::{self, TAPS};
 use crate::{Result, StridePlace};
 
 /// Floating point operations of each part for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flops {
-    /// The ResNet.
+    /// The backbone.
     pub backbone: u64,
     /// The pyramid.
     pub fpn: u64,
@@ -43,7 +44,33 @@ fn conv(c_in: usize, c_out: usize, kernel: usize, out: Size) -> u64 {
 ///
 /// # Errors
 /// A depth that there is not.
-pub fn backbone(cfg: &ResNetConfig, size: Size) -> Result<(u64, [Size; 4])> {
+pub fn backbone(cfg: &BackboneConfig, size: Size) -> Result<(u64, [Size; 4])> {
+    match cfg {
+        BackboneConfig::ResNet(cfg) => resnet(cfg, size),
+        BackboneConfig::MobileNetV2(cfg) => Ok(mobilenet_v2(cfg, size)),
+    }
+}
+
+fn mobilenet_v2(cfg: &MobileNetV2Config, size: Size) -> (u64, [Size; 4]) {
+    let (stem, blocks) = mobilenet::plan(cfg);
+    let mut at = strided(size, 2);
+    let mut total = conv(3, stem, 3, at);
+    let mut sizes = [at; 4];
+    for (i, block) in blocks.iter().enumerate() {
+        if block.expands() {
+            total += conv(block.c_in, block.hidden, 1, at);
+        }
+        at = strided(at, block.stride);
+        // A depthwise convolution applies one channel's filter to each output.
+        total += conv(1, block.hidden, 3, at) + conv(block.hidden, block.c_out, 1, at);
+        if let Some(level) = TAPS.iter().position(|&tap| tap == i + 1) {
+            sizes[level] = at;
+        }
+    }
+    (total, sizes)
+}
+
+fn resnet(cfg: &ResNetConfig, size: Size) -> Result<(u64, [Size; 4])> {
     let base = cfg.base();
     let mut at = strided(size, 2);
     let mut total = conv(3, base, 7, at);
@@ -98,7 +125,7 @@ mod tests {
 
     fn resnet(depth: usize) -> u64 {
         let cfg = ResNetConfig { depth, ..ResNetConfig::default() };
-        backbone(&cfg, (224, 224)).unwrap().0
+        backbone(&cfg.into(), (224, 224)).unwrap().0
     }
 
     // torchvision's published multiply-adds at 224x224 with the classifier: 1.814, 3.664, 4.089 and 7.801 G.
@@ -111,10 +138,22 @@ mod tests {
         }
     }
 
+    // Counted in torchvision's own model (`xtask/golden/mobilenet.py`), up to feature 17, at 224x224.
+    #[test]
+    fn mobilenets_agree_with_torchvision() {
+        for (width, multiply_adds) in [(1.0, 279_423_872), (0.5, 85_816_640), (1.4, 541_065_840)] {
+            let cfg = MobileNetV2Config { width, ..MobileNetV2Config::default() };
+            let (flops, sizes) = backbone(&cfg.into(), (224, 224)).unwrap();
+            assert_eq!(flops, 2 * multiply_adds, "width {width}");
+            assert_eq!(sizes, [(56, 56), (28, 28), (14, 14), (7, 7)]);
+        }
+    }
+
     #[test]
     fn the_stride_place_matters() {
-        let at =
-            |stride_place| backbone(&ResNetConfig { stride_place, ..ResNetConfig::default() }, (224, 224)).unwrap().0;
+        let at = |stride_place| {
+            super::resnet(&ResNetConfig { stride_place, ..ResNetConfig::default() }, (224, 224)).unwrap().0
+        };
         assert!(at(StridePlace::In1x1) < at(StridePlace::In3x3));
     }
 

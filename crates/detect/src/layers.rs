@@ -38,6 +38,19 @@ impl Conv {
         })
     }
 
+    /// One filter a channel, without a bias: `weight` is `[C, 1, k, k]`.
+    pub(crate) fn depthwise(
+        (channels, kernel, stride): (usize, usize, usize),
+        init: Init,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: vb.get_with_hints((channels, 1, kernel, kernel), "weight", init)?,
+            bias: None,
+            params: Conv2dParams { stride, padding: kernel / 2, groups: channels, ..Conv2dParams::default() },
+        })
+    }
+
     /// `act(conv(x) + bias)`.
     pub(crate) fn forward(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
         let addend = self.bias.as_ref().map_or(Addend::None, Addend::Bias);

@@ -3,7 +3,7 @@
 //! A detector is made of stages, plain functions with plain structs between them: an [`ImageBatch`] gives
 //! [`BackboneFeatures`] (C2 to C5), these [`Features`] (P2 to P6), these an [`RpnOutput`] and [`Proposals`]; a training
 //! step draws [`SampledRois`] from them, and the heads give a [`BoxHeadOutput`] for any regions. Each stage can be called
-//! alone, on [`FasterRcnn`] or on its own type ([`resnet::ResNet`], [`fpn::Fpn`], [`rpn::RpnHead`],
+//! alone, on [`FasterRcnn`] or on its own type ([`backbone::Backbone`], [`fpn::Fpn`], [`rpn::RpnHead`],
 //! [`roi_heads::RoiHeads`]), and whoever wants to look between two stages, as distillation does, reads the struct.
 //!
 //! Shorthand, here and in every comment: B images, C channels, H W rows and columns, L levels, A anchors a cell,
@@ -22,7 +22,7 @@
 //! let mut cfg = FasterRcnnConfig {
 //!     classes: 4,
 //!     fpn_channels: 16,
-//!     backbone: ResNetConfig { depth: 18, width: 0.125, ..Default::default() },
+//!     backbone: ResNetConfig { depth: 18, width: 0.125, ..Default::default() }.into(),
 //!     ..Default::default()
 //! };
 //! cfg.roi.hidden = 32;
@@ -48,10 +48,12 @@
 //! ```
 
 pub mod anchors;
+pub mod backbone;
 pub mod config;
 pub mod flops;
 pub mod fpn;
 pub mod matcher;
+pub mod mobilenet;
 pub mod resnet;
 pub mod roi_heads;
 pub mod rpn;
@@ -60,6 +62,7 @@ pub mod sampler;
 pub mod testing;
 
 mod batch;
+mod conv_norm;
 mod error;
 mod faster_rcnn;
 mod layers;
@@ -68,7 +71,10 @@ mod normalize;
 mod stages;
 
 pub use batch::ImageBatch;
-pub use config::{AnchorConfig, FasterRcnnConfig, NormKind, ResNetConfig, RoiConfig, RpnConfig, StridePlace};
+pub use config::{
+    AnchorConfig, BackboneConfig, FasterRcnnConfig, MobileNetV2Config, NormKind, ResNetConfig, RoiConfig, RpnConfig,
+    StridePlace,
+};
 pub use error::{Error, Result};
 pub use faster_rcnn::{FasterRcnn, TrainOutput};
 pub use normalize::Normalize;

@@ -1,38 +1,20 @@
 //! The ResNet backbone: 18, 34 (basic blocks), 50 and 101 (bottlenecks), without the classifier.
 
+use crate::conv_norm::ConvNorm;
 use crate::layers::{Conv, KAIMING_FAN_OUT};
-use crate::norm::Norm;
 use crate::{BackboneFeatures, Mode, ResNetConfig, Result, StridePlace};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-/// A convolution without bias and its norm.
-#[derive(Debug, Clone)]
-struct ConvNorm {
-    conv: Conv,
-    norm: Norm,
-}
-
-impl ConvNorm {
-    fn new(
-        shape: (usize, usize, usize, usize),
-        cfg: &ResNetConfig,
-        (conv, norm): (&str, &str),
-        vb: &VarBuilder,
-    ) -> Result<Self> {
-        Ok(Self {
-            conv: Conv::new(shape, false, KAIMING_FAN_OUT, &vb.pp(conv))?,
-            norm: Norm::new(cfg.norm, cfg.norm_eps, shape.1, &vb.pp(norm))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool, mode: Mode) -> Result<Tensor> {
-        self.norm.after(&self.conv, x, residual, relu, mode)
-    }
-
-    fn detached(&self) -> Self {
-        Self { conv: self.conv.detached(), norm: self.norm.detached() }
-    }
+/// `(inputs, outputs, kernel, stride)` and the names of a convolution and its norm.
+fn layer(
+    shape: (usize, usize, usize, usize),
+    cfg: &ResNetConfig,
+    (conv, norm): (&str, &str),
+    vb: &VarBuilder,
+) -> Result<ConvNorm> {
+    let conv = Conv::new(shape, false, KAIMING_FAN_OUT, &vb.pp(conv))?;
+    ConvNorm::new(conv, cfg.norm, cfg.norm_eps, shape.1, &vb.pp(norm))
 }
 
 /// `relu(layers(x) + shortcut(x))`: two 3x3 layers, or 1x1, 3x3, 1x1.
@@ -45,22 +27,22 @@ struct Block {
 impl Block {
     fn new(cfg: &ResNetConfig, c_in: usize, width: usize, stride: usize, vb: &VarBuilder) -> Result<Self> {
         let c_out = width * cfg.expansion();
-        let layer = |i: usize, shape| ConvNorm::new(shape, cfg, (&format!("conv{i}"), &format!("bn{i}")), vb);
+        let numbered = |i: usize, shape| layer(shape, cfg, (&format!("conv{i}"), &format!("bn{i}")), vb);
         let layers = if cfg.bottleneck() {
             let (first, second) = match cfg.stride_place {
                 StridePlace::In3x3 => (1, stride),
                 StridePlace::In1x1 => (stride, 1),
             };
             vec![
-                layer(1, (c_in, width, 1, first))?,
-                layer(2, (width, width, 3, second))?,
-                layer(3, (width, c_out, 1, 1))?,
+                numbered(1, (c_in, width, 1, first))?,
+                numbered(2, (width, width, 3, second))?,
+                numbered(3, (width, c_out, 1, 1))?,
             ]
         } else {
-            vec![layer(1, (c_in, width, 3, stride))?, layer(2, (width, c_out, 3, 1))?]
+            vec![numbered(1, (c_in, width, 3, stride))?, numbered(2, (width, c_out, 3, 1))?]
         };
         let downsample = if stride != 1 || c_in != c_out {
-            Some(ConvNorm::new((c_in, c_out, 1, stride), cfg, ("0", "1"), &vb.pp("downsample"))?)
+            Some(layer((c_in, c_out, 1, stride), cfg, ("0", "1"), &vb.pp("downsample"))?)
         } else {
             None
         };
@@ -106,7 +88,7 @@ impl ResNet {
     pub fn new(cfg: &ResNetConfig, vb: VarBuilder) -> Result<Self> {
         cfg.validate()?;
         let base = cfg.base();
-        let stem = ConvNorm::new((3, base, 7, 2), cfg, ("conv1", "bn1"), &vb)?;
+        let stem = layer((3, base, 7, 2), cfg, ("conv1", "bn1"), &vb)?;
         let mut c_in = base;
         let mut stages = Vec::with_capacity(4);
         for (i, blocks) in cfg.blocks()?.into_iter().enumerate() {

@@ -12,7 +12,7 @@ mod stages;
 mod training;
 
 use common::{Golden, pick};
-use docent_detect::{Detection, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, NormKind, StridePlace};
+use docent_detect::{Detection, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, NormKind, ResNetConfig, StridePlace};
 use formula::{Even, Formula, batch, builder, config, targets};
 use training::compare_step;
 
@@ -35,7 +35,7 @@ impl Case {
         let golden = open();
         let formula = Formula::new(&golden, name);
         let mut config = config(depth, 0.25, 32, 64);
-        (config.backbone.norm, config.backbone.norm_eps, config.backbone.stride_place) = (norm, norm_eps, stride_place);
+        config.backbone = ResNetConfig { depth, width: 0.25, norm, norm_eps, stride_place }.into();
         let model = FasterRcnn::new(&config, builder(&formula)).unwrap();
         let batch = batch(&formula.seed);
         Self { golden, name, formula, config, model, batch }

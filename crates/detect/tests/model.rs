@@ -14,7 +14,7 @@ fn tiny(depth: usize, norm: NormKind) -> FasterRcnnConfig {
     let mut cfg = FasterRcnnConfig {
         classes: 3,
         fpn_channels: 16,
-        backbone: ResNetConfig { depth, width: 0.125, norm, ..Default::default() },
+        backbone: ResNetConfig { depth, width: 0.125, norm, ..Default::default() }.into(),
         ..Default::default()
     };
     cfg.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
@@ -77,7 +77,7 @@ fn two_images() -> (ImageBatch, Vec<Targets>) {
 fn every_stage_has_its_shape_on_odd_sizes() {
     for (depth, place) in [(18, StridePlace::In3x3), (50, StridePlace::In3x3), (50, StridePlace::In1x1)] {
         let mut cfg = tiny(depth, NormKind::FrozenBatchNorm);
-        cfg.backbone.stride_place = place;
+        cfg.backbone.set_stride_place(place);
         let model = FasterRcnn::new(&cfg, store(&cfg, &[]).builder()).unwrap();
         let batch = batch(&[(75, 41, &BOXES), (67, 53, &[])], 1);
         assert_eq!(batch.pixels.dims(), [2, 3, 75, 53]);
@@ -112,7 +112,7 @@ fn every_stage_has_its_shape_on_odd_sizes() {
 fn the_stride_place_changes_the_features() {
     let features = |stride_place| {
         let mut cfg = tiny(50, NormKind::FrozenBatchNorm);
-        cfg.backbone.stride_place = stride_place;
+        cfg.backbone.set_stride_place(stride_place);
         let model = FasterRcnn::new(&cfg, store(&cfg, &[]).builder()).unwrap();
         values(&model.backbone(&batch(&[(64, 64, &BOXES)], 32), Mode::Eval).unwrap().levels[1])
     };
@@ -358,7 +358,7 @@ fn inputs_that_do_not_fit_are_named() {
     targets[1] = Targets { boxes: vec![[4., 4., 4., 9.]], labels: vec![1] };
     assert!(message(&targets).contains("no area"));
     let mut bad = cfg.clone();
-    bad.backbone.depth = 52;
+    bad.backbone = ResNetConfig { depth: 52, ..Default::default() }.into();
     let error = FasterRcnn::new(&bad, store(&cfg, &[]).builder()).unwrap_err().to_string();
     assert!(error.contains("nearest is 50"), "{error}");
 }

@@ -86,7 +86,7 @@ fn frozen_prefixes(at: usize) -> Vec<String> {
 }
 
 fn refuse_frozen_random(init: &InitRecipe, config: &FasterRcnnConfig) -> Result<()> {
-    let frozen_norm = config.backbone.norm == NormKind::FrozenBatchNorm;
+    let frozen_norm = config.backbone.norm() == NormKind::FrozenBatchNorm;
     if init.required || init.freeze_at > 0 || frozen_norm {
         return Err(Error::Recipe(
             "this model starts from pre-trained weights, and a frozen layer over random ones would never learn: name \
@@ -102,10 +102,10 @@ fn adopt_metadata(config: &mut FasterRcnnConfig, info: &crate::weights::Backbone
         config.normalize = Normalize { mean, std };
     }
     if let Some(eps) = info.eps {
-        config.backbone.norm_eps = eps;
+        config.backbone.set_norm_eps(eps);
     }
     if let Some(first) = info.stride_in_1x1 {
-        config.backbone.stride_place = if first { StridePlace::In1x1 } else { StridePlace::In3x3 };
+        config.backbone.set_stride_place(if first { StridePlace::In1x1 } else { StridePlace::In3x3 });
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     fn nothing_random_is_frozen() {
         let mut recipe = ModelRecipe { model: FasterRcnnConfig::default(), init: InitRecipe::default() };
         recipe.model.classes = 0;
-        recipe.model.backbone.norm = NormKind::FrozenBatchNorm;
+        assert_eq!(recipe.model.backbone.norm(), NormKind::FrozenBatchNorm);
         let Err(error) = build(&recipe, 3, 0) else { panic!("frozen random statistics were accepted") };
         assert!(error.to_string().contains("--weights"), "{error}");
     }

@@ -181,9 +181,10 @@ mod tests {
 
     #[test]
     fn messages_name_the_field_and_the_nearest_values() {
-        let m = message(|c| c.backbone.depth = 90);
+        let m = message(|c| c.backbone = ResNetConfig { depth: 90, ..Default::default() }.into());
         assert!(m.contains("backbone.depth") && m.contains("nearest is 101"), "{m}");
-        let m = message(|c| c.backbone.norm = NormKind::GroupNorm { groups: 20 });
+        let norm = NormKind::GroupNorm { groups: 20 };
+        let m = message(|c| c.backbone = ResNetConfig { norm, ..Default::default() }.into());
         assert!(m.contains("16 and 32"), "{m}");
         let m = message(|c| c.roi.nms = 1.5);
         assert!(m.contains("roi.nms") && m.contains("value is 1"), "{m}");
@@ -193,8 +194,10 @@ mod tests {
         assert!(m.contains("anchors.sizes") && m.contains('5'), "{m}");
         let m = message(|c| c.classes = 1);
         assert!(m.contains("classes") && m.contains("value is 2"), "{m}");
-        assert!(message(|c| c.backbone.width = f64::NAN).contains("backbone.width"));
-        assert!(message(|c| c.backbone.width = 0.001).contains("backbone.width"));
+        for width in [f64::NAN, 0.001] {
+            let m = message(|c| c.backbone = ResNetConfig { width, ..Default::default() }.into());
+            assert!(m.contains("backbone.width"), "{m}");
+        }
         assert!(message(|c| c.normalize.std[1] = 0.0).contains("normalize.std"));
     }
 }

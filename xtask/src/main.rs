@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own commands. It builds and starts the programs and never links them.
 
 mod bench;
+mod bench_peers;
 mod ci;
 mod golden;
 mod process;
@@ -32,9 +33,9 @@ enum Command {
     Test,
     /// Overfit 8 images through the whole real path and check the run's folder (under 3 minutes).
     Smoke,
-    /// Run the criterion benches: every op and one whole training step.
+    /// Run the criterion benches (every op and one whole training step), or time docent against PyTorch.
     ///
-    /// Example: cargo xtask bench conv2d
+    /// Examples: cargo xtask bench conv2d; cargo xtask bench peers --python PATH
     Bench(bench::Args),
     /// Compute the tests' reference values with PyTorch in float64 and write them, or check those that stand here.
     ///

@@ -4,7 +4,7 @@
 //! replacements that fit into any candle model: plain functions from tensors to tensors, each one node of the graph with
 //! its own backward pass, plus the box arithmetic of a detector (IoU, box coder, NMS, RoIAlign, losses).
 //!
-//! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`Addend`]) and ReLU.
+//! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`Addend`]) and ReLU; [`set_winograd`].
 //! - [`linear`], [`batch_norm_train`], [`group_norm`], [`relu`], [`relu6`], [`add_relu`], [`softmax`], [`index_rows`].
 //! - [`max_pool2d`], [`subsample`], [`upsample_nearest`], [`upsample_nearest_add`].
 //! - [`boxes`], [`BoxCoder`], [`nms`], [`batched_nms`], [`top_k`], [`roi_align`], [`loss`].
@@ -64,6 +64,7 @@ mod pool;
 mod relu6;
 mod resize;
 mod roi_align;
+mod simd;
 mod softmax;
 mod storage;
 #[doc(hidden)]
@@ -72,7 +73,7 @@ mod topk;
 
 pub use boxes::BoxXyxy;
 pub use coder::BoxCoder;
-pub use conv::{Addend, Affine, Conv2dParams, conv2d};
+pub use conv::{Addend, Affine, Conv2dParams, conv2d, set_winograd};
 pub use elementwise::{add_relu, relu};
 pub use gather::index_rows;
 pub use linear::linear;

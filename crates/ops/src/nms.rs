@@ -1,6 +1,7 @@
 //! Greedy non-maximum suppression, over all boxes or class by class.
 
 use crate::boxes::{BoxXyxy, area, greater, lesser, ratio};
+use crate::simd::wide;
 use crate::topk::descending;
 
 /// The boxes that survive greedy suppression: a box falls if its IoU with a better, surviving one is above
@@ -52,30 +53,30 @@ pub fn batched_nms(boxes: &[BoxXyxy], scores: &[f32], classes: &[usize], iou_thr
 fn survivors(boxes: &[BoxXyxy], order: &[usize], iou_threshold: f32) -> Vec<bool> {
     // One array a coordinate, in order of score: the inner loop then runs over plain, neighbouring floats.
     let column = |f: &dyn Fn(&BoxXyxy) -> f32| order.iter().map(|&i| f(&boxes[i])).collect::<Vec<f32>>();
-    let (x1, y1) = (column(&|b| b[0]), column(&|b| b[1]));
-    let (x2, y2) = (column(&|b| b[2]), column(&|b| b[3]));
-    let areas = column(&area);
-    let n = order.len();
-    let mut dead = vec![0u8; n];
-    for i in 0..n {
-        if dead[i] != 0 {
-            continue;
-        }
-        let (ax1, ay1, ax2, ay2, area_i) = (x1[i], y1[i], x2[i], y2[i], areas[i]);
-        let rest = i + 1..n;
-        let dead = &mut dead[rest.clone()];
-        let m = dead.len();
-        // Equal lengths that the compiler can see free the loop from bounds checks.
-        let (bx1, by1) = (&x1[rest.clone()][..m], &y1[rest.clone()][..m]);
-        let (bx2, by2) = (&x2[rest.clone()][..m], &y2[rest.clone()][..m]);
-        let area_j = &areas[rest][..m];
-        for j in 0..m {
-            let w = greater(lesser(ax2, bx2[j]) - greater(ax1, bx1[j]), 0.0);
-            let h = greater(lesser(ay2, by2[j]) - greater(ay1, by1[j]), 0.0);
-            dead[j] |= u8::from(ratio(w * h, area_i, area_j[j]) > iou_threshold);
+    let columns = [column(&|b| b[0]), column(&|b| b[1]), column(&|b| b[2]), column(&|b| b[3]), column(&area)];
+    let mut dead = vec![0u8; order.len()];
+    for i in 0..order.len() {
+        if dead[i] == 0 {
+            let rest = [0, 1, 2, 3, 4].map(|k| &columns[k][i + 1..]);
+            suppress(columns.each_ref().map(|c| c[i]), rest, &mut dead[i + 1..], iou_threshold);
         }
     }
     dead.into_iter().map(|d| d == 0).collect()
+}
+
+wide! {
+    /// Marks those of `rest` (x1, y1, x2, y2, area) whose IoU with `best` is above the threshold.
+    fn suppress(best: [f32; 5], rest: [&[f32]; 5], dead: &mut [u8], threshold: f32) {
+        let m = dead.len();
+        // Equal lengths that the compiler can see free the loop from bounds checks.
+        let [x1, y1, x2, y2, areas] = rest.map(|c| &c[..m]);
+        let dead = &mut dead[..m];
+        for j in 0..m {
+            let w = greater(lesser(best[2], x2[j]) - greater(best[0], x1[j]), 0.0);
+            let h = greater(lesser(best[3], y2[j]) - greater(best[1], y1[j]), 0.0);
+            dead[j] |= u8::from(ratio(w * h, best[4], areas[j]) > threshold);
+        }
+    }
 }
 
 #[cfg(test)]

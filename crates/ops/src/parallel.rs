@@ -7,6 +7,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use crate::simd::wide;
+
 /// Elements of one piece of an element-wise operation.
 const CHUNK: usize = 1 << 14;
 
@@ -56,24 +58,41 @@ pub(crate) unsafe fn fill(
 /// `f` of each element.
 pub(crate) fn map1(a: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> Vec<f32> {
     // SAFETY: the pieces of `a` are as long as those of the output.
-    unsafe {
-        fill(a.len(), CHUNK, |at, out| {
-            for (o, &a) in out.iter_mut().zip(&a[at..]) {
-                o.write(f(a));
-            }
-        })
-    }
+    unsafe { fill(a.len(), CHUNK, |at, out| each1(out, &a[at..], &f)) }
 }
 
 /// `f` of each pair of elements. The shorter operand decides the length.
 pub(crate) fn map2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
     // SAFETY: both operands reach to the shorter one's end.
-    unsafe {
-        fill(a.len().min(b.len()), CHUNK, |at, out| {
-            for ((o, &a), &b) in out.iter_mut().zip(&a[at..]).zip(&b[at..]) {
-                o.write(f(a, b));
-            }
-        })
+    unsafe { fill(a.len().min(b.len()), CHUNK, |at, out| each2(out, &a[at..], &b[at..], &f)) }
+}
+
+wide! {
+    /// Writes `f` of each element; the operand is as long as the output, or longer.
+    pub(crate) fn each1(out: &mut [MaybeUninit<f32>], a: &[f32], f: &impl Fn(f32) -> f32) {
+        for (o, &a) in out.iter_mut().zip(a) {
+            o.write(f(a));
+        }
+    }
+
+    /// Writes `f` of each pair of elements; likewise.
+    pub(crate) fn each2(out: &mut [MaybeUninit<f32>], a: &[f32], b: &[f32], f: &impl Fn(f32, f32) -> f32) {
+        for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            o.write(f(a, b));
+        }
+    }
+
+    /// Writes `f` of each triple of elements; likewise.
+    pub(crate) fn each3(
+        out: &mut [MaybeUninit<f32>],
+        a: &[f32],
+        b: &[f32],
+        c: &[f32],
+        f: &impl Fn(f32, f32, f32) -> f32,
+    ) {
+        for (((o, &a), &b), &c) in out.iter_mut().zip(a).zip(b).zip(c) {
+            o.write(f(a, b, c));
+        }
     }
 }
 
@@ -102,6 +121,16 @@ impl<'a> Shared<'a> {
         self.at.wrapping_add(i)
     }
 
+    /// Elements `i..i + n`, to be written.
+    ///
+    /// # Safety
+    /// The range is inside the buffer, and nobody else holds or writes any of it meanwhile.
+    pub unsafe fn room(self, i: usize, n: usize) -> &'a mut [MaybeUninit<f32>] {
+        debug_assert!(i + n <= self.len);
+        // SAFETY: the caller's promise; these may be uninitialised.
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(i).cast(), n) }
+    }
+
     /// Elements `i..i + n`.
     ///
     /// # Safety
@@ -126,17 +155,17 @@ pub(crate) unsafe fn build(n: usize, f: impl FnOnce(Shared<'_>)) -> Vec<f32> {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends `f` a buffer of this thread, with any contents.
+/// Lends `f` a buffer of this thread, with any contents. Calls may be nested.
 pub(crate) fn scratch<T>(n: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
-    // Taken out while in use: a nested call gets a buffer of its own instead of a double borrow.
-    let mut buffer = SCRATCH.take();
+    // Taken out while in use: a nested call gets the next one.
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < n {
         buffer.resize(n, 0.0);
     }
     let result = f(&mut buffer[..n]);
-    SCRATCH.set(buffer);
+    SCRATCH.with_borrow_mut(|buffers| buffers.push(buffer));
     result
 }

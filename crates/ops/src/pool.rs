@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use crate::parallel::{self, Shared};
+use crate::simd::wide;
 use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
 
@@ -75,28 +76,65 @@ impl MaxPool {
         from.saturating_sub(self.padding)..size.min(from + self.kernel - self.padding)
     }
 
+    /// The windows whose column `tap` lies inside a row of `width`.
+    fn reach(&self, tap: usize, width: usize, windows: usize) -> std::ops::Range<usize> {
+        let first = self.padding.saturating_sub(tap).div_ceil(self.stride);
+        let end = (width + self.padding).saturating_sub(tap).div_ceil(self.stride).min(windows);
+        first..end.max(first)
+    }
+
     /// Writes the maxima of one plane and where they stand.
     fn plane(&self, x: &[f32], maxima: &mut [f32], winners: &mut [u32]) {
         let ((h, w), wo) = (self.input, self.output.1);
         for (oy, (maxima, winners)) in maxima.chunks_mut(wo).zip(winners.chunks_mut(wo)).enumerate() {
             let rows = self.window(oy, h);
-            for (ox, (maximum, winner)) in maxima.iter_mut().zip(winners).enumerate() {
-                let cols = self.window(ox, w);
-                // Where nothing is above minus infinity, the window's first pixel is the winner.
-                let (mut best, mut at) = (f32::NEG_INFINITY, (rows.start * w + cols.start) as u32);
-                for y in rows.clone() {
-                    let first = y * w + cols.start;
-                    for (here, &v) in (first as u32..).zip(&x[first..y * w + cols.end]) {
-                        // Selected, not jumped over: which tap wins cannot be foreseen.
-                        let wins = (v > best) | v.is_nan();
-                        best = std::hint::select_unpredictable(wins, v, best);
-                        at = std::hint::select_unpredictable(wins, here, at);
-                    }
+            // Where nothing is above minus infinity, the window's first pixel is the winner.
+            maxima.fill(f32::NEG_INFINITY);
+            for (ox, winner) in winners.iter_mut().enumerate() {
+                *winner = (rows.start * w + self.window(ox, w).start) as u32;
+            }
+            // Tap by tap over the whole row of windows, and each window's taps in row-major order.
+            for (y, tap) in rows.flat_map(|y| (0..self.kernel).map(move |tap| (y, tap))) {
+                let run = self.reach(tap, w, wo);
+                if run.is_empty() {
+                    continue;
                 }
-                *maximum = best;
-                *winner = at;
+                let from = y * w + run.start * self.stride + tap - self.padding;
+                take_winners(&mut maxima[run.clone()], &mut winners[run], &x[from..(y + 1) * w], from, self.stride);
             }
         }
+    }
+}
+
+wide! {
+    /// Lets `row[0], row[stride], ..`, whose first stands at index `from`, compete with the maxima of their windows.
+    fn take_winners(maxima: &mut [f32], winners: &mut [u32], row: &[f32], from: usize, stride: usize) {
+        if stride != 2 {
+            return compete(maxima, winners, row.iter().step_by(stride), from, stride);
+        }
+        // Whole pairs become vector loads; a last value may stand alone.
+        let whole = maxima.len().min(row.len() / 2);
+        let ((maxima, last), (winners, last_winner)) = (maxima.split_at_mut(whole), winners.split_at_mut(whole));
+        compete(maxima, winners, row.chunks_exact(2).map(|pair| &pair[0]), from, 2);
+        compete(last, last_winner, row[2 * whole..].iter(), from + 2 * whole, 2);
+    }
+}
+
+#[inline(always)]
+fn compete<'a>(
+    maxima: &mut [f32],
+    winners: &mut [u32],
+    values: impl Iterator<Item = &'a f32>,
+    from: usize,
+    stride: usize,
+) {
+    let mut here = from as u32;
+    for ((maximum, winner), &v) in maxima.iter_mut().zip(winners).zip(values) {
+        // Selected, not jumped over: which tap wins cannot be foreseen.
+        let wins = (v > *maximum) | v.is_nan();
+        *maximum = if wins { v } else { *maximum };
+        *winner = if wins { here } else { *winner };
+        here += stride as u32;
     }
 }
 

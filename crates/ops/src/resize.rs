@@ -1,9 +1,12 @@
 //! Nearest-neighbour upsampling, alone and fused with the sum of a pyramid's merge. Its gradient is the sum over each
 //! pixel's copies, for any pair of sizes.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use crate::parallel::{self, Shared};
+use crate::simd::wide;
 use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
 
@@ -72,10 +75,14 @@ impl Maps {
                 let source = &x[at / self.plane_out() * self.plane_in()..][..self.plane_in()];
                 for (i, (out, &row)) in out.chunks_mut(wide).zip(&self.rows).enumerate() {
                     let source = &source[row * width..(row + 1) * width];
+                    let lateral = lateral.map(|l| &l[at + i * wide..][..wide]);
+                    if wide == 2 * width {
+                        double(out, source, lateral);
+                        continue;
+                    }
                     match lateral {
                         None => out.iter_mut().zip(&self.cols).for_each(|(o, &c)| _ = o.write(source[c])),
                         Some(l) => {
-                            let l = &l[at + i * wide..];
                             out.iter_mut().zip(&self.cols).zip(l).for_each(|((o, &c), l)| _ = o.write(l + source[c]));
                         }
                     }
@@ -95,7 +102,11 @@ impl Maps {
             let target = unsafe { shared.slice(p * self.plane_in(), self.plane_in()) };
             for (g, &row) in g[p * self.plane_out()..].chunks(wide).zip(&self.rows) {
                 let target = &mut target[row * width..(row + 1) * width];
-                g.iter().zip(&self.cols).for_each(|(v, &c)| target[c] += v);
+                if wide == 2 * width {
+                    halve(target, g);
+                } else {
+                    g.iter().zip(&self.cols).for_each(|(v, &c)| target[c] += v);
+                }
             }
         });
         dx
@@ -103,6 +114,29 @@ impl Maps {
 
     fn shape(&self, dims: &[usize]) -> Shape {
         Shape::from((dims[0], dims[1], self.rows.len(), self.cols.len()))
+    }
+}
+
+wide! {
+    /// Each of a row twice, plus the lateral's row: the usual size, without an index a value.
+    fn double(out: &mut [MaybeUninit<f32>], row: &[f32], lateral: Option<&[f32]>) {
+        match lateral {
+            None => out.chunks_exact_mut(2).zip(row).for_each(|(o, &v)| {
+                o[0].write(v);
+                o[1].write(v);
+            }),
+            Some(l) => out.chunks_exact_mut(2).zip(row).zip(l.chunks_exact(2)).for_each(|((o, &v), l)| {
+                o[0].write(l[0] + v);
+                o[1].write(l[1] + v);
+            }),
+        }
+    }
+
+    /// Adds each two of a row to one of the target.
+    fn halve(target: &mut [f32], row: &[f32]) {
+        for (t, g) in target.iter_mut().zip(row.chunks_exact(2)) {
+            *t = *t + g[0] + g[1];
+        }
     }
 }
 

@@ -1,33 +1,15 @@
 //! Criterion benches of one whole training step: forward, backward, clipping, update.
 //!
 //! The models are those of the recipe `bccd` at its size, batch 4 of 320x240 pixels: a ResNet-18 with a 64-channel
-//! pyramid alone (`step/student`), and taught by a frozen ResNet-50 (`step/distilled`). Weights are random, images and
-//! boxes come from a formula, so no file is read. An element of the throughput is an image.
-//!
-//! The learning rate is 0: the update does its whole arithmetic, and each step is the same step. With random weights
-//! the proposals lie elsewhere than a trained model's, but they are as many.
+//! pyramid alone (`step/student`), and taught by a frozen ResNet-50 (`step/distilled`). An element of the throughput is
+//! an image.
 
-#![allow(clippy::expect_used, reason = "a bench stops with a panic, as a test does")]
+mod common;
 
 use std::time::Duration;
 
-use candle_core::{Device, Var};
+use common::{Class, batch, prepare, recipe};
 use criterion::{Criterion, Throughput};
-use docent_coco::{Planes, TrainItem};
-use docent_detect::FasterRcnn;
-use docent_distill::{Progress, TaskAdaptive};
-use docent_train::build::{Built, build};
-use docent_train::data::Batch;
-use docent_train::recipe::{Recipe, text_of};
-use docent_train::step::{Lesson, forward};
-use docent_train::{ParamStore, Sgd, SgdConfig, clip_grad_norm};
-
-/// Height and width of an image.
-const SIZE: (usize, usize) = (240, 320);
-/// Red and white cells, platelets, background.
-const CLASSES: usize = 4;
-/// Boxes an image, as many as the recipe's photographs have on the average.
-const BOXES: usize = 12;
 
 fn main() {
     prepare();
@@ -36,8 +18,8 @@ fn main() {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
-    let recipe = Recipe::parse(&text_of("bccd").expect("a shipped recipe"), &[]).expect("a shipped recipe");
-    let batch = batch(recipe.schedule.batch);
+    let recipe = recipe(&[]);
+    let batch = batch(recipe.schedule.batch, (240, 320));
     let mut group = criterion.benchmark_group("step");
     group.throughput(Throughput::Elements(batch.ids.len() as u64));
     for (name, taught) in [("student", false), ("distilled", true)] {
@@ -50,129 +32,4 @@ fn main() {
     }
     group.finish();
     criterion.final_summary();
-}
-
-/// A student, its optimizer and perhaps somebody who teaches it.
-struct Class {
-    student: Built,
-    params: Vec<(String, Var)>,
-    sgd: Sgd,
-    clip: f64,
-    teaching: Option<Teaching>,
-}
-
-/// A frozen teacher, the distillation and its adapters.
-struct Teaching {
-    teacher: FasterRcnn,
-    distiller: TaskAdaptive,
-    adapters: Vec<(String, Var)>,
-    sgd: Sgd,
-}
-
-impl Class {
-    fn new(recipe: &Recipe, taught: bool) -> Self {
-        let student = build(&recipe.student, CLASSES, recipe.seed).expect("the recipe's student");
-        let params = student.store.trainable();
-        let sgd = Sgd::new(&SgdConfig::default(), params.clone()).expect("the default settings");
-        let teaching = taught.then(|| Teaching::new(recipe));
-        Self { student, params, sgd, clip: recipe.schedule.clip, teaching }
-    }
-
-    /// One step as the training loop does it; returns the loss.
-    fn step(&mut self, batch: &Batch) -> f32 {
-        let progress = Progress { epoch: 1, epochs: 1, iteration: 1, iterations: 1, milestones: &[] };
-        let lesson = self.teaching.as_ref().map(|t| Lesson { teacher: &t.teacher, distiller: &t.distiller });
-        let out = forward(&self.student.model, lesson.as_ref(), batch, &progress, 0).expect("the shapes fit");
-        let loss = out.total.to_scalar::<f32>().expect("a scalar");
-        assert!(loss.is_finite(), "the loss is {loss}: this would time the arithmetic of NaN");
-        let grads = out.total.backward().expect("every operation has a gradient");
-        let update = |params: &[(String, Var)], sgd: &mut Sgd| {
-            let clip = clip_grad_norm(params, &grads, Some(self.clip)).expect("f32 gradients");
-            assert!(clip.is_finite(), "the gradient's norm is {}", clip.norm);
-            sgd.step(&grads, 0.0, clip.factor).expect("gradients of the parameters' shapes")
-        };
-        update(&self.params, &mut self.sgd);
-        if let Some(t) = &mut self.teaching {
-            update(&t.adapters, &mut t.sgd);
-        }
-        loss
-    }
-}
-
-impl Teaching {
-    fn new(recipe: &Recipe) -> Self {
-        let mut config = recipe.teacher.as_ref().expect("the recipe has a teacher").model.clone();
-        config.classes = CLASSES;
-        let frozen = ParamStore::new(1, &Device::Cpu).with_frozen(|_| true);
-        let teacher = FasterRcnn::new(&config, frozen.var_builder()).expect("the recipe's teacher");
-
-        let own = ParamStore::new(2, &Device::Cpu);
-        let settings = recipe.distill.as_ref().expect("the recipe distils");
-        let channels = recipe.student.model.fpn_channels;
-        let levels = docent_detect::config::LEVELS;
-        let distiller = TaskAdaptive::new(settings, channels, config.fpn_channels, levels, own.var_builder())
-            .expect("the recipe's distillation");
-        let adapters = own.trainable();
-        let sgd = Sgd::new(&SgdConfig::default(), adapters.clone()).expect("the default settings");
-        Self { teacher, distiller, adapters, sgd }
-    }
-}
-
-/// Images with a soft pattern, and a disc of its class's colour in each box.
-fn batch(images: usize) -> Batch {
-    let (height, width) = SIZE;
-    let items: Vec<TrainItem> = (0..images)
-        .map(|n| {
-            let (boxes, labels): (Vec<_>, Vec<_>) = (0..BOXES).map(|i| object(n, i)).unzip();
-            let pixel = |(channel, y, x): (usize, usize, usize)| {
-                let (px, py) = (x as f32 + 0.5, y as f32 + 0.5);
-                let inside = |b: &[f32; 4]| {
-                    let (u, v) = ((2.0 * px - b[0] - b[2]) / (b[2] - b[0]), (2.0 * py - b[1] - b[3]) / (b[3] - b[1]));
-                    u * u + v * v < 1.0
-                };
-                match boxes.iter().position(inside) {
-                    Some(i) if labels[i] as usize == channel + 1 => 0.9,
-                    Some(_) => 0.25,
-                    None => 0.6 + 0.1 * (px * 0.07 + n as f32).sin() * (py * 0.05 + channel as f32).cos(),
-                }
-            };
-            let at = |i: usize| pixel((i / (height * width), i / width % height, i % width));
-            let data = (0..3 * height * width).map(at).collect();
-            TrainItem {
-                image_id: n as u64 + 1,
-                index: n,
-                planes: Planes { height, width, data },
-                boxes,
-                labels,
-                original: SIZE,
-                flipped: false,
-            }
-        })
-        .collect();
-    Batch::new(&items, &Device::Cpu).expect("images of one size")
-}
-
-/// Box and label number `i` of image `n`: one in each field of a 4x3 grid of 80x80 pixels, 24 to 72 pixels wide and high.
-fn object(n: usize, i: usize) -> ([f32; 4], u32) {
-    let side = |k: usize| 24.0 + 6.0 * ((7 * i + 5 * n + k) % 9) as f32;
-    let (w, h) = (side(0), side(4));
-    let center = ((i % 4) as f32 * 80.0 + 40.0, (i / 4) as f32 * 80.0 + 40.0);
-    let (x, y) = (center.0 - w / 2.0, center.1 - h / 2.0);
-    ([x, y, x + w, y + h], ((i + n) % 3) as u32 + 1)
-}
-
-/// The `docent` program's settings of candle and of the allocator (big buffers are kept), so that the bench measures
-/// what it runs. Called before there is a second thread.
-fn prepare() {
-    // candle's own pool spins while it waits and takes cores from the threads that compute.
-    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        // SAFETY: no other thread reads the environment yet.
-        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
-    }
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt changes settings of the allocator alone; no other thread allocates yet.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
-    }
 }

@@ -56,7 +56,16 @@ pub fn clip_grad_norm(params: &[(String, Var)], grads: &GradStore, max_norm: Opt
 }
 
 fn square_sum(values: &[f32]) -> f64 {
-    let square = |chunk: &[f32]| chunk.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+    // Eight sums side by side: one alone would wait for each addition.
+    let square = |chunk: &[f32]| {
+        let mut lanes = [0f64; 8];
+        let whole = chunk.chunks_exact(8);
+        let rest = whole.remainder().iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+        for values in whole {
+            lanes.iter_mut().zip(values).for_each(|(lane, &v)| *lane += f64::from(v) * f64::from(v));
+        }
+        lanes.iter().sum::<f64>() + rest
+    };
     if values.len() <= CHUNK {
         return square(values);
     }

@@ -41,6 +41,7 @@ pub mod state;
 pub mod step;
 pub mod study;
 pub mod summary;
+pub mod teacher_cache;
 pub mod weights;
 
 mod files;
@@ -54,4 +55,5 @@ pub use optim::{ParamGroup, Sgd, SgdConfig};
 pub use params::{Kind, ParamStore};
 pub use schedule::{Schedule, ScheduleConfig, scale_lr};
 pub use state::{Best, TrainState};
+pub use teacher_cache::{CacheSize, TeacherCache};
 pub use weights::{BackboneInfo, StrictReport, WeightFile, read_safetensors};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::optim::ParamGroup;
 use crate::schedule::ScheduleConfig;
-use crate::{Error, Result};
+use crate::{CacheSize, Error, Result};
 
 /// One experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,6 +187,10 @@ pub struct TeacherRecipe {
     /// Refuse to distil from a teacher whose AP on the held-out split is below this.
     #[serde(default)]
     pub floor: f64,
+    /// Memory for the teacher's pyramids of images that it has seen: training gets them from there instead of computing
+    /// them again, with the same bits. Default `"1GiB"`; `"off"` keeps none.
+    #[serde(default)]
+    pub cache: CacheSize,
 }
 
 /// Writing of state.

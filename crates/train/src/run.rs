@@ -23,7 +23,7 @@ use crate::state::{Best, TrainState};
 use crate::step::{Lesson, forward};
 use crate::summary::RunSummary;
 use crate::weights::sha256_hex;
-use crate::{Error, ParamStore, Result, Sgd, SgdConfig, clip_grad_norm, files};
+use crate::{CacheSize, Error, ParamStore, Result, Sgd, SgdConfig, TeacherCache, clip_grad_norm, files};
 
 /// What a run trains, and from what.
 pub struct RunPlan<'a> {
@@ -177,6 +177,7 @@ struct Trainer<'a> {
     student_sgd: Sgd,
     adapters: Vec<(String, Var)>,
     adapter_sgd: Sgd,
+    cache: TeacherCache,
     /// Seconds of training so far, earlier starts included.
     seconds: f64,
     /// Highest AP so far.
@@ -201,6 +202,7 @@ impl<'a> Trainer<'a> {
         Ok(Self {
             student_sgd: Sgd::new(&config, student.clone())?,
             adapter_sgd: Sgd::new(&config, adapters.clone())?,
+            cache: TeacherCache::new(plan.recipe.teacher.as_ref().map_or(CacheSize::OFF, |t| t.cache)),
             plan,
             learner,
             teaching,
@@ -280,7 +282,8 @@ impl<'a> Trainer<'a> {
             iterations: self.schedule.total_steps(),
             milestones: self.schedule.milestone_steps(),
         };
-        let lesson = self.teaching.map(|t| Lesson { teacher: t.teacher, distiller: t.distiller });
+        let cache = Some(&self.cache);
+        let lesson = self.teaching.map(|t| Lesson { teacher: t.teacher, distiller: t.distiller, cache });
         let out = forward(self.learner.model, lesson.as_ref(), batch, &progress, seed)?;
         let total = f64::from(out.total.to_scalar::<f32>()?);
         let stop = |what: String| Error::Diverged {

@@ -8,9 +8,9 @@ use docent_detect::{DetectionLosses, FasterRcnn, Mode, RandomSampler};
 use docent_distill::{Distiller, Progress, StepContext};
 use rand_chacha::ChaCha8Rng;
 
-use crate::Result;
 use crate::data::Batch;
 use crate::events::{DistillRecord, TermRecord};
+use crate::{Result, TeacherCache};
 
 /// A teacher and the way it teaches.
 pub struct Lesson<'a> {
@@ -18,6 +18,8 @@ pub struct Lesson<'a> {
     pub teacher: &'a FasterRcnn,
     /// The distillation.
     pub distiller: &'a dyn Distiller,
+    /// Where the teacher's pyramids are kept.
+    pub cache: Option<&'a TeacherCache>,
 }
 
 /// What a step's forward pass gives.
@@ -68,8 +70,11 @@ pub fn forward(
 
     let distill = match lesson {
         None => None,
-        Some(Lesson { teacher, distiller }) => {
-            let teacher_features = teacher.features(images, Mode::Eval)?;
+        Some(Lesson { teacher, distiller, cache }) => {
+            let teacher_features = match cache {
+                Some(cache) => cache.features(teacher, images)?,
+                None => teacher.features(images, Mode::Eval)?,
+            };
             let teacher_head = teacher.box_head(&teacher_features, &rois.rois)?;
             let output = distiller.loss(&StepContext {
                 student_features: &features,

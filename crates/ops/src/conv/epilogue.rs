@@ -1,6 +1,8 @@
 //! What follows the sums of a convolution: scale, shift, bias or residual, ReLU; and the way back through it.
 
-use crate::parallel;
+use crate::norm::{sum1, sum2};
+use crate::parallel::{self, each1, each2};
+use crate::simd::wide;
 
 use super::geometry::Geometry;
 
@@ -27,17 +29,18 @@ impl Epilogue<'_> {
     pub fn finish(&self, c: usize, at: usize, sums: &mut [f32]) {
         let (scale, shift) = self.affine.map_or((1.0, 0.0), |(scale, shift)| (scale[c], shift[c]));
         let shift = self.bias.map_or(shift, |b| shift + b[c]);
-        match (self.residual, self.relu) {
+        let residual = self.residual.map(|r| &r[at..at + sums.len()]);
+        finish(sums, scale, shift, residual, self.relu);
+    }
+}
+
+wide! {
+    fn finish(sums: &mut [f32], scale: f32, shift: f32, residual: Option<&[f32]>, clip: bool) {
+        match (residual, clip) {
             (None, false) => sums.iter_mut().for_each(|v| *v = scale * *v + shift),
             (None, true) => sums.iter_mut().for_each(|v| *v = relu(scale * *v + shift)),
-            (Some(r), false) => {
-                let r = &r[at..at + sums.len()];
-                sums.iter_mut().zip(r).for_each(|(v, r)| *v = scale * *v + shift + r);
-            }
-            (Some(r), true) => {
-                let r = &r[at..at + sums.len()];
-                sums.iter_mut().zip(r).for_each(|(v, r)| *v = relu(scale * *v + shift + r));
-            }
+            (Some(r), false) => sums.iter_mut().zip(r).for_each(|(v, r)| *v = scale * *v + shift + r),
+            (Some(r), true) => sums.iter_mut().zip(r).for_each(|(v, r)| *v = relu(scale * *v + shift + r)),
         }
     }
 }
@@ -82,21 +85,20 @@ pub(crate) fn backward(
     wanted: Wanted,
 ) -> Gradients {
     let (pixels, channels) = (geometry.pixels_out(), geometry.c_out);
-    let mask = |i: usize, n: usize| output[i..i + n].iter().zip(&g[i..i + n]).map(|(&o, &g)| relu_gradient(o, g));
     // SAFETY (all three): each piece is one plane, and every branch writes all of it.
     let plane = pixels.max(1);
     let residual = (wanted.residual && relu).then(|| unsafe {
         parallel::fill(g.len(), plane, |at, out| {
-            out.iter_mut().zip(mask(at, plane)).for_each(|(o, v)| _ = o.write(v));
+            each2(out, &output[at..], &g[at..], &relu_gradient);
         })
     });
     let sums = (wanted.sums && (relu || scale.is_some())).then(|| unsafe {
         parallel::fill(g.len(), plane, |at, out| {
             let scale = scale.map_or(1.0, |s| s[at / plane % channels]);
             match (&residual, relu) {
-                (Some(masked), _) => out.iter_mut().zip(&masked[at..]).for_each(|(o, &v)| _ = o.write(scale * v)),
-                (None, true) => out.iter_mut().zip(mask(at, plane)).for_each(|(o, v)| _ = o.write(scale * v)),
-                (None, false) => out.iter_mut().zip(&g[at..]).for_each(|(o, &v)| _ = o.write(scale * v)),
+                (Some(masked), _) => each1(out, &masked[at..], &|g| scale * g),
+                (None, true) => each2(out, &output[at..], &g[at..], &|y, g| scale * relu_gradient(y, g)),
+                (None, false) => each1(out, &g[at..], &|g| scale * g),
             }
         })
     });
@@ -104,11 +106,8 @@ pub(crate) fn backward(
         parallel::map(channels, g.len(), |c| {
             let plane_sum = |b: usize| -> f64 {
                 let at = (b * channels + c) * pixels;
-                if relu {
-                    mask(at, pixels).map(f64::from).sum()
-                } else {
-                    g[at..at + pixels].iter().copied().map(f64::from).sum()
-                }
+                let (y, g) = (&output[at..at + pixels], &g[at..at + pixels]);
+                if relu { sum2(y, g, relu_gradient) } else { sum1(g, |g| g) }
             };
             (0..geometry.batch).map(plane_sum).sum::<f64>() as f32
         })

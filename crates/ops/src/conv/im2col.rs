@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::simd::wide;
+
 use super::geometry::{Geometry, inside};
 
 /// A stretch of output pixels on one output row.
@@ -78,12 +80,23 @@ pub(crate) fn im2col(
                 if g.stride == 1 {
                     out[left..left + len].copy_from_slice(&image[from..from + len]);
                 } else {
-                    let read = &image[from..from + (len - 1) * g.stride + 1];
-                    for (o, v) in out[left..left + len].iter_mut().zip(read.iter().step_by(g.stride)) {
-                        *o = *v;
-                    }
+                    pick(&mut out[left..left + len], &image[from..from + (len - 1) * g.stride + 1], g.stride);
                 }
             }
+        }
+    }
+}
+
+wide! {
+    /// Copies every `stride`-th value.
+    fn pick(to: &mut [f32], from: &[f32], stride: usize) {
+        if stride != 2 {
+            return to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(o, v)| *o = *v);
+        }
+        // Whole pairs become vector loads; a last value may stand alone.
+        to.iter_mut().zip(from.chunks_exact(2)).for_each(|(o, pair)| *o = pair[0]);
+        if let (Some(o), Some(v), 1) = (to.last_mut(), from.last(), from.len() % 2) {
+            *o = *v;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Convolution with what follows it (scale and shift, bias or residual, ReLU) as one op with one backward pass.
 //!
-//! The kernels are plain functions over slices: `gemm` for the general case, `depthwise` for one input channel a group.
+//! The kernels are plain functions over slices: `gemm` for the general case, `winograd` for 3x3 with stride 1, `depthwise`
+//! for one input channel a group.
 //! Which one runs is decided here and nowhere else.
 
 mod depthwise;
@@ -10,6 +11,7 @@ mod geometry;
 mod im2col;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use crate::{Error, Result};
 use epilogue::{Epilogue, Wanted};
 pub(crate) use epilogue::{relu, relu_gradient};
 use geometry::Geometry;
+pub use winograd::set_winograd;
 
 /// Stride, padding, dilation (the same for rows and columns) and groups of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +140,25 @@ enum Third {
     Residual,
 }
 
+/// The kernels that compute a convolution.
+enum Path {
+    Depthwise,
+    Winograd,
+    Gemm,
+}
+
+impl Path {
+    fn of(g: &Geometry) -> Self {
+        if g.depthwise() {
+            Self::Depthwise
+        } else if winograd::applies(g) {
+            Self::Winograd
+        } else {
+            Self::Gemm
+        }
+    }
+}
+
 struct Conv {
     geometry: Geometry,
     affine: Option<Affine>,
@@ -161,7 +183,11 @@ impl Conv {
             relu: self.relu,
         };
         let g = &self.geometry;
-        let y = if g.depthwise() { depthwise::forward(g, x, w, &epilogue) } else { gemm::forward(g, x, w, &epilogue) };
+        let y = match Path::of(g) {
+            Path::Depthwise => depthwise::forward(g, x, w, &epilogue),
+            Path::Winograd => winograd::forward(g, x, w, &epilogue),
+            Path::Gemm => gemm::forward(g, x, w, &epilogue),
+        };
         (CpuStorage::F32(y), Shape::from(&self.shape()[..]))
     }
 
@@ -182,19 +208,15 @@ impl Conv {
         let through = epilogue::backward(g, self.relu, scale, y_view.values()?, dy_values, wanted);
         let sums = through.sums.as_deref().unwrap_or(dy_values);
 
-        let dx = || {
-            if g.depthwise() {
-                depthwise::input_gradient(g, sums, w_values)
-            } else {
-                gemm::input_gradient(g, sums, w_values)
-            }
+        let dx = || match Path::of(g) {
+            Path::Depthwise => depthwise::input_gradient(g, sums, w_values),
+            Path::Winograd => winograd::input_gradient(g, sums, w_values),
+            Path::Gemm => gemm::input_gradient(g, sums, w_values),
         };
-        let dw = || {
-            if g.depthwise() {
-                depthwise::weight_gradient(g, x_values, sums)
-            } else {
-                gemm::weight_gradient(g, x_values, sums)
-            }
+        let dw = || match Path::of(g) {
+            Path::Depthwise => depthwise::weight_gradient(g, x_values, sums),
+            Path::Winograd if winograd::applies_to_weights(g) => winograd::weight_gradient(g, x_values, sums),
+            Path::Winograd | Path::Gemm => gemm::weight_gradient(g, x_values, sums),
         };
         let dx = x.track_op().then(|| tensor(dx(), x.shape())).transpose()?;
         let dw = w.track_op().then(|| tensor(dw(), w.shape())).transpose()?;

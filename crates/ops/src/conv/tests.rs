@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::{check_gradient, random, values};
 
 /// The definition, in f64.
-fn naive(x: &[f32], w: &[f32], g: &Geometry) -> Vec<f64> {
+pub(super) fn naive(x: &[f32], w: &[f32], g: &Geometry) -> Vec<f64> {
     let (c_in, c_out) = (g.c_in_group(), g.c_out_group());
     let mut out = Vec::new();
     for (b, o) in (0..g.batch).flat_map(|b| (0..g.c_out).map(move |o| (b, o))) {
@@ -94,7 +94,9 @@ fn forward_is_the_definition() {
         let (x, w) = (random(1, &x[..]).unwrap(), random(2, &w[..]).unwrap());
         let y = conv2d(&x, &w, Addend::None, None, false, &p).unwrap();
         assert_eq!(y.dims(), [g.batch, g.c_out, g.h_out, g.w_out]);
-        close(&format!("{g:?}"), &flat(&y), naive(&flat(&x), &flat(&w), &g), 3e-5);
+        // Sums of 1,000 terms have values of 10 and more: what Winograd's transforms round shows in those near 0.
+        let tolerance = if winograd::applies(&g) { 1e-4 } else { 3e-5 };
+        close(&format!("{g:?}"), &flat(&y), naive(&flat(&x), &flat(&w), &g), tolerance);
     }
 }
 

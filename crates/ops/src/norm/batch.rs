@@ -3,11 +3,11 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 
 use crate::conv::{relu, relu_gradient};
-use crate::parallel::{self, Shared};
+use crate::parallel::{self, Shared, each1, each2, each3};
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
-use super::sums::{sum1, sum2};
+use super::sums::{sum1, sum2, sum3};
 
 const OP: &str = "batch_norm_train";
 
@@ -123,11 +123,10 @@ impl CustomOp3 for BatchNorm {
                 let c = at / plane % channels;
                 // The mean is taken off first: folded into the offset it would cancel.
                 let (mean, scale, shift) = (self.mean[c], gamma[c] * self.inverse[c], beta[c]);
-                let pairs = out.iter_mut().zip(&x[at..]);
                 if self.relu {
-                    pairs.for_each(|(o, v)| _ = o.write(relu(scale * (v - mean) + shift)));
+                    each1(out, &x[at..], &|v| relu(scale * (v - mean) + shift));
                 } else {
-                    pairs.for_each(|(o, v)| _ = o.write(scale * (v - mean) + shift));
+                    each1(out, &x[at..], &|v| scale * (v - mean) + shift);
                 }
             })
         };
@@ -156,8 +155,7 @@ impl CustomOp3 for BatchNorm {
                     let (x, y, dy) = (&xs[at..at + plane], &ys[at..at + plane], &dys[at..at + plane]);
                     if self.relu {
                         d_beta += sum2(y, dy, relu_gradient);
-                        // Two slices at a time: the masked gradient is formed in a stretch that stays in cache.
-                        d_gamma += masked_sum(x, y, dy, mean);
+                        d_gamma += sum3(x, y, dy, |x, y, g| (x - mean) * relu_gradient(y, g));
                     } else {
                         d_beta += sum1(dy, |g| g);
                         d_gamma += sum2(x, dy, |x, g| (x - mean) * g);
@@ -169,10 +167,13 @@ impl CustomOp3 for BatchNorm {
                     let (off, slope) = ((d_beta / n) as f32, (d_gamma / n * f64::from(inverse)) as f32);
                     for at in self.planes.of(c) {
                         let (x, y, dy) = (&xs[at..at + plane], &ys[at..at + plane], &dys[at..at + plane]);
-                        for i in 0..plane {
-                            let g = if self.relu { relu_gradient(y[i], dy[i]) } else { dy[i] };
-                            // SAFETY: this task alone writes this channel's planes.
-                            unsafe { dx.ptr(at + i).write(scale * (g - off - (x[i] - mean) * slope)) };
+                        let value = |x: f32, g: f32| scale * (g - off - (x - mean) * slope);
+                        // SAFETY: this task alone writes this channel's planes.
+                        let dx = unsafe { dx.room(at, plane) };
+                        if self.relu {
+                            each3(dx, x, y, dy, &|x, y, g| value(x, relu_gradient(y, g)));
+                        } else {
+                            each2(dx, x, dy, &value);
                         }
                     }
                 }
@@ -193,18 +194,4 @@ impl CustomOp3 for BatchNorm {
         };
         Ok((dx, of(gamma, |s| s.0)?, of(beta, |s| s.1)?))
     }
-}
-
-/// `sum of (x - mean) * masked gradient`.
-fn masked_sum(x: &[f32], y: &[f32], dy: &[f32], mean: f32) -> f64 {
-    const STRETCH: usize = 512;
-    let mut masked = [0.0; STRETCH];
-    let mut total = 0.0;
-    for ((x, y), dy) in x.chunks(STRETCH).zip(y.chunks(STRETCH)).zip(dy.chunks(STRETCH)) {
-        for ((m, &y), &g) in masked.iter_mut().zip(y).zip(dy) {
-            *m = relu_gradient(y, g);
-        }
-        total += sum2(x, &masked[..x.len()], |x, g| (x - mean) * g);
-    }
-    total
 }

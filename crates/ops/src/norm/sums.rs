@@ -1,31 +1,53 @@
 //! Sums that stay accurate over long planes: 16 lanes of f32 over short stretches, stretches in f64.
 
+use crate::simd::wide;
+
 /// Elements summed in f32 before they go to f64: few enough that no more than a rounding is lost.
 const STRETCH: usize = 512;
 const LANES: usize = 16;
 
-/// `sum of term(a_i, b_i)`.
-#[inline(always)]
-pub(super) fn sum2(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
-    let mut total = 0.0;
-    for (a, b) in a.chunks(STRETCH).zip(b.chunks(STRETCH)) {
-        let mut lanes = [0.0f32; LANES];
-        let (whole_a, whole_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-        let rest = whole_a.remainder().iter().zip(whole_b.remainder());
-        let rest: f32 = rest.map(|(&a, &b)| term(a, b)).sum();
-        for (a, b) in whole_a.zip(whole_b) {
-            for i in 0..LANES {
-                lanes[i] += term(a[i], b[i]);
+wide! {
+
+    /// `sum of term(a_i, b_i)`.
+    pub(crate) fn sum2(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
+        let mut total = 0.0;
+        for (a, b) in a.chunks(STRETCH).zip(b.chunks(STRETCH)) {
+            let mut lanes = [0.0f32; LANES];
+            let (whole_a, whole_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+            let rest = whole_a.remainder().iter().zip(whole_b.remainder());
+            let rest: f32 = rest.map(|(&a, &b)| term(a, b)).sum();
+            for (a, b) in whole_a.zip(whole_b) {
+                for i in 0..LANES {
+                    lanes[i] += term(a[i], b[i]);
+                }
             }
+            total += lanes.iter().map(|&v| f64::from(v)).sum::<f64>() + f64::from(rest);
         }
-        total += lanes.iter().map(|&v| f64::from(v)).sum::<f64>() + f64::from(rest);
+        total
     }
-    total
+
+    /// `sum of term(a_i, b_i, c_i)`.
+    pub(crate) fn sum3(a: &[f32], b: &[f32], c: &[f32], term: impl Fn(f32, f32, f32) -> f32) -> f64 {
+        let mut total = 0.0;
+        for ((a, b), c) in a.chunks(STRETCH).zip(b.chunks(STRETCH)).zip(c.chunks(STRETCH)) {
+            let mut lanes = [0.0f32; LANES];
+            let (whole_a, whole_b, whole_c) = (a.chunks_exact(LANES), b.chunks_exact(LANES), c.chunks_exact(LANES));
+            let rest = whole_a.remainder().iter().zip(whole_b.remainder()).zip(whole_c.remainder());
+            let rest: f32 = rest.map(|((&a, &b), &c)| term(a, b, c)).sum();
+            for ((a, b), c) in whole_a.zip(whole_b).zip(whole_c) {
+                for i in 0..LANES {
+                    lanes[i] += term(a[i], b[i], c[i]);
+                }
+            }
+            total += lanes.iter().map(|&v| f64::from(v)).sum::<f64>() + f64::from(rest);
+        }
+        total
+    }
 }
 
 /// `sum of term(a_i)`.
-#[inline(always)]
-pub(super) fn sum1(a: &[f32], term: impl Fn(f32) -> f32) -> f64 {
+#[inline]
+pub(crate) fn sum1(a: &[f32], term: impl Fn(f32) -> f32) -> f64 {
     sum2(a, a, |a, _| term(a))
 }
 

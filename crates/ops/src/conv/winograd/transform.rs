@@ -1,0 +1,223 @@
+//! The transforms of Winograd's algorithm F(4x4, 3x3): one dimension of them in scalars, two over panels of tiles.
+//!
+//! A panel is [`PANEL`] tiles side by side, one a lane: value `v` of a tile is a row of `PANEL` floats, so that every
+//! line below is a loop over neighbouring floats. Only cutting rows of pixels into tiles and putting them together again
+//! moves single values.
+
+use crate::matmul::PANEL;
+use crate::simd::wide;
+
+/// Side of a tile of outputs.
+pub(super) const OUT: usize = 4;
+/// Side of the inputs that a tile reads: neighbours share two rows or columns.
+pub(super) const IN: usize = OUT + 2;
+/// Products of a tile.
+pub(super) const POINTS: usize = IN * IN;
+/// Pixels of a row that a panel's tiles read, if they all lie on one row of tiles.
+pub(super) const LINE: usize = OUT * PANEL + 16;
+
+// The interpolation points are 0, A, -A, B, -B and infinity. The usual 1 and 2 make the rows of the transforms grow to 8;
+// these keep them between, and lose less: see the test `error_is_bounded`.
+const A: f32 = 0.625;
+const B: f32 = 1.5;
+const AA: f32 = A * A;
+const BB: f32 = B * B;
+const SUM: f32 = AA + BB;
+const PRODUCT: f32 = AA * BB;
+const AT_ZERO: f32 = 1.0 / PRODUCT;
+const AT_A: f32 = 1.0 / (2.0 * AA * (AA - BB));
+const AT_B: f32 = 1.0 / (2.0 * BB * (BB - AA));
+
+/// `B^T d`: inputs to points.
+#[inline(always)]
+fn b_t(d: [f32; IN]) -> [f32; IN] {
+    let (even, odd) = (d[4] - BB * d[2], A * (d[3] - BB * d[1]));
+    let (even_b, odd_b) = (d[4] - AA * d[2], B * (d[3] - AA * d[1]));
+    [
+        (PRODUCT * d[0] - SUM * d[2]) + d[4],
+        even + odd,
+        even - odd,
+        even_b + odd_b,
+        even_b - odd_b,
+        (PRODUCT * d[1] - SUM * d[3]) + d[5],
+    ]
+}
+
+/// `A^T m`: points to outputs.
+#[inline(always)]
+fn a_t(m: [f32; IN]) -> [f32; OUT] {
+    let (sum, difference) = (m[1] + m[2], m[1] - m[2]);
+    let (sum_b, difference_b) = (m[3] + m[4], m[3] - m[4]);
+    [
+        m[0] + (sum + sum_b),
+        A * difference + B * difference_b,
+        AA * sum + BB * sum_b,
+        (AA * A * difference + BB * B * difference_b) + m[5],
+    ]
+}
+
+/// `A g`: the outputs' gradients to points.
+#[inline(always)]
+fn a(d: [f32; OUT]) -> [f32; IN] {
+    let (even, odd) = (d[0] + AA * d[2], A * (d[1] + AA * d[3]));
+    let (even_b, odd_b) = (d[0] + BB * d[2], B * (d[1] + BB * d[3]));
+    [d[0], even + odd, even - odd, even_b + odd_b, even_b - odd_b, d[3]]
+}
+
+/// `G w`: a kernel's row or column to points.
+#[inline(always)]
+fn g(w: [f32; 3]) -> [f32; IN] {
+    let (even, odd) = (w[0] + AA * w[2], A * w[1]);
+    let (even_b, odd_b) = (w[0] + BB * w[2], B * w[1]);
+    [AT_ZERO * w[0], AT_A * (even + odd), AT_A * (even - odd), AT_B * (even_b + odd_b), AT_B * (even_b - odd_b), w[2]]
+}
+
+/// `G^T u`: the points' gradients to the kernel's.
+#[inline(always)]
+fn g_t(u: [f32; IN]) -> [f32; 3] {
+    let (sum, difference) = (AT_A * (u[1] + u[2]), AT_A * (u[1] - u[2]));
+    let (sum_b, difference_b) = (AT_B * (u[3] + u[4]), AT_B * (u[3] - u[4]));
+    [AT_ZERO * u[0] + (sum + sum_b), A * difference + B * difference_b, (AA * sum + BB * sum_b) + u[5]]
+}
+
+/// One channel of a panel: 36 rows of one float a tile.
+pub(super) type Panel = [f32; POINTS * PANEL];
+
+/// Kernels that are transformed side by side.
+pub(super) const KERNELS: usize = 32;
+
+wide! {
+    /// Transforms `n` columns of six lines of inputs.
+    pub(super) fn input_down(lines: &[f32; IN * LINE], n: usize, to: &mut [f32; IN * LINE]) {
+        for x in 0..n.min(LINE) {
+            let out = b_t(std::array::from_fn(|i| lines[i * LINE + x]));
+            for i in 0..IN {
+                to[i * LINE + x] = out[i];
+            }
+        }
+    }
+
+    /// Transforms `n` columns of four lines of gradients to six.
+    pub(super) fn gradient_down(lines: &[f32; OUT * LINE], n: usize, to: &mut [f32; IN * LINE]) {
+        for x in 0..n.min(LINE) {
+            let out = a(std::array::from_fn(|i| lines[i * LINE + x]));
+            for i in 0..IN {
+                to[i * LINE + x] = out[i];
+            }
+        }
+    }
+
+    /// Cuts six lines into `n` tiles, which become the tiles `at..` of a panel: column `p` of line `i` of a tile goes to
+    /// row `6 i + p`.
+    pub(super) fn cut(lines: &[f32; IN * LINE], n: usize, at: usize, to: &mut Panel) {
+        let at = at.min(PANEL);
+        let n = n.min(PANEL - at);
+        for i in 0..IN {
+            for t in 0..n {
+                for p in 0..OUT {
+                    to[(i * IN + p) * PANEL + at + t] = lines[i * LINE + OUT * t + p];
+                }
+            }
+            for t in 0..n {
+                for p in OUT..IN {
+                    to[(i * IN + p) * PANEL + at + t] = lines[i * LINE + OUT * t + p];
+                }
+            }
+        }
+    }
+
+    /// Transforms the rows of all tiles of a cut panel.
+    pub(super) fn input_across(tiles: &Panel, to: &mut Panel) {
+        for i in 0..IN {
+            for t in 0..PANEL {
+                let out = b_t(std::array::from_fn(|p| tiles[(i * IN + p) * PANEL + t]));
+                for p in 0..IN {
+                    to[(i * IN + p) * PANEL + t] = out[p];
+                }
+            }
+        }
+    }
+
+    /// As [`input_across`], for gradients, which have four columns a tile.
+    pub(super) fn gradient_across(tiles: &Panel, to: &mut Panel) {
+        for i in 0..IN {
+            for t in 0..PANEL {
+                let out = a(std::array::from_fn(|p| tiles[(i * IN + p) * PANEL + t]));
+                for p in 0..IN {
+                    to[(i * IN + p) * PANEL + t] = out[p];
+                }
+            }
+        }
+    }
+
+    /// Transforms the products of a panel, point `k` at `from[k * stride..]`, to four lines of outputs: tile `t` has the
+    /// columns `4 t ..` of each line.
+    pub(super) fn output(from: &[f32], stride: usize, to: &mut [f32; OUT * LINE]) {
+        let mut half = [0.0; OUT * IN * PANEL];
+        for p in 0..IN {
+            let rows: [&[f32; PANEL]; IN] = std::array::from_fn(|i| row(from, (i * IN + p) * stride));
+            for t in 0..PANEL {
+                let out = a_t(std::array::from_fn(|i| rows[i][t]));
+                for q in 0..OUT {
+                    half[(q * IN + p) * PANEL + t] = out[q];
+                }
+            }
+        }
+        for q in 0..OUT {
+            for t in 0..PANEL {
+                let out = a_t(std::array::from_fn(|p| half[(q * IN + p) * PANEL + t]));
+                for p in 0..OUT {
+                    to[q * LINE + OUT * t + p] = out[p];
+                }
+            }
+        }
+    }
+
+    /// Transforms kernels of 3 x 3, tap `k` of kernel `j` at `from[k * KERNELS + j]`, to their points.
+    pub(super) fn kernels(from: &[f32; 9 * KERNELS], to: &mut [f32; POINTS * KERNELS]) {
+        let mut half = [0.0; IN * 3 * KERNELS];
+        for x in 0..3 {
+            for j in 0..KERNELS {
+                let out = g(std::array::from_fn(|y| from[(y * 3 + x) * KERNELS + j]));
+                for i in 0..IN {
+                    half[(i * 3 + x) * KERNELS + j] = out[i];
+                }
+            }
+        }
+        for i in 0..IN {
+            for j in 0..KERNELS {
+                let out = g(std::array::from_fn(|x| half[(i * 3 + x) * KERNELS + j]));
+                for p in 0..IN {
+                    to[(i * IN + p) * KERNELS + j] = out[p];
+                }
+            }
+        }
+    }
+
+    /// The way back of [`kernels`].
+    pub(super) fn kernel_gradients(from: &[f32; POINTS * KERNELS], to: &mut [f32; 9 * KERNELS]) {
+        let mut half = [0.0; IN * 3 * KERNELS];
+        for i in 0..IN {
+            for j in 0..KERNELS {
+                let out = g_t(std::array::from_fn(|p| from[(i * IN + p) * KERNELS + j]));
+                for x in 0..3 {
+                    half[(i * 3 + x) * KERNELS + j] = out[x];
+                }
+            }
+        }
+        for x in 0..3 {
+            for j in 0..KERNELS {
+                let out = g_t(std::array::from_fn(|i| half[(i * 3 + x) * KERNELS + j]));
+                for y in 0..3 {
+                    to[(y * 3 + x) * KERNELS + j] = out[y];
+                }
+            }
+        }
+    }
+}
+
+/// A row of a panel of products.
+#[inline(always)]
+fn row(from: &[f32], at: usize) -> &[f32; PANEL] {
+    from[at..].first_chunk().unwrap_or(&[0.0; PANEL])
+}

@@ -1,0 +1,178 @@
+//! The gradient of the kernels: at each point a matrix product over all tiles.
+
+use std::ops::Range;
+
+use crate::matmul::{Mat, PANEL, gemm_panel, transpose};
+use crate::parallel::{self, Shared, scratch};
+
+use super::kernels::{self, TAPS};
+use super::tiling::{Tiling, read};
+use super::transform::{IN, LINE, OUT, POINTS, cut, gradient_across, gradient_down};
+use super::{BLOCK, Geometry, each_block, inputs};
+
+/// Panels whose products are added up in one go, if the tiles are many: the depth of a matrix product.
+const TOGETHER: usize = 4;
+
+/// Values of transformed inputs and gradients that are kept at once before tiles count as many.
+const FEW: usize = 1 << 22;
+
+/// Output channels of a block of products.
+const ROWS: usize = 32;
+
+/// The gradient of the weights by the gradient `dy` of the sums.
+pub(in super::super) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let [x_len, y_len, w_len] = g.elements();
+    assert!(x.len() == x_len && dy.len() == y_len, "conv2d: operands of other sizes than their geometry");
+    let tiling = Tiling::new(g.batch, [g.h_out, g.w_out]);
+    let panels = tiling.panels();
+    let few = POINTS * panels * PANEL * (g.c_in + g.c_out) <= FEW;
+    let together = if few { panels } else { TOGETHER };
+    let pass = Pass { g, x, dy, tiling, depth: together * PANEL };
+    let mut dw = vec![0.0; w_len];
+    let dw_blocks = Shared::new(&mut dw);
+    // SAFETY of its calls: one task for a block of output channels.
+    let kernels_of = |rows: Range<usize>, sums: &[f32], stride: usize, first: usize| {
+        let of_row = g.c_in * TAPS;
+        // SAFETY: no other task writes these rows' kernels.
+        let dw = unsafe { dw_blocks.slice(rows.start * of_row, rows.len() * of_row) };
+        for (i, dw) in dw.chunks_exact_mut(of_row).enumerate() {
+            kernels::row_gradient(|point| &sums[point * stride + (first + i) * g.c_in..][..g.c_in], dw);
+        }
+    };
+    scratch(POINTS * (pass.of_inputs() + pass.of_gradients()), |buffer| {
+        let (inputs, gradients) = buffer.split_at_mut(POINTS * pass.of_inputs());
+        if few {
+            let depth = pass.transform(0, panels, inputs, gradients);
+            parallel::for_each(g.c_out.div_ceil(ROWS), g.work(), |block| {
+                let rows = block * ROWS..g.c_out.min((block + 1) * ROWS);
+                scratch(POINTS * rows.len() * g.c_in, |sums| {
+                    let of_point = rows.len() * g.c_in;
+                    for point in 0..POINTS {
+                        // SAFETY: the sums are this task's.
+                        let to = sums[point * of_point..][..of_point].as_mut_ptr();
+                        unsafe { pass.multiply(point, rows.clone(), depth, inputs, gradients, to, false) };
+                    }
+                    kernels_of(rows, sums, of_point, 0);
+                });
+            });
+            return;
+        }
+        let of_point = g.c_out * g.c_in;
+        let mut sums = vec![0.0; POINTS * of_point];
+        for first in (0..panels).step_by(TOGETHER) {
+            let depth = pass.transform(first, TOGETHER.min(panels - first), inputs, gradients);
+            let (inputs, gradients, to) = (&*inputs, &*gradients, Shared::new(&mut sums));
+            let blocks = g.c_out.div_ceil(ROWS);
+            parallel::for_each(POINTS * blocks, g.work(), |task| {
+                let (point, row) = (task / blocks, task % blocks * ROWS);
+                let to = to.ptr(point * of_point + row * g.c_in);
+                // SAFETY: this task alone writes these rows of this point, which start as zeros.
+                unsafe { pass.multiply(point, row..g.c_out.min(row + ROWS), depth, inputs, gradients, to, true) };
+            });
+        }
+        parallel::for_each(g.c_out, sums.len(), |row| kernels_of(row..row + 1, &sums, of_point, row));
+    });
+    dw
+}
+
+struct Pass<'a> {
+    g: &'a Geometry,
+    x: &'a [f32],
+    dy: &'a [f32],
+    tiling: Tiling,
+    /// Room for tiles in a buffer of inputs or gradients.
+    depth: usize,
+}
+
+impl Pass<'_> {
+    /// Inputs of a point: [C_in / PANEL, depth, PANEL], and a line that keeps the points out of one set of the cache.
+    fn of_inputs(&self) -> usize {
+        self.g.c_in.div_ceil(PANEL) * PANEL * self.depth + 16
+    }
+
+    /// Gradients of a point: [C_out, depth], and a line.
+    fn of_gradients(&self) -> usize {
+        self.g.c_out * self.depth + 16
+    }
+
+    /// Transforms all inputs and gradients of some panels and gives the number of their tiles.
+    fn transform(&self, first: usize, panels: usize, inputs: &mut [f32], gradients: &mut [f32]) -> usize {
+        let (g, inputs, gradients) = (self.g, Shared::new(inputs), Shared::new(gradients));
+        each_block(panels, g.c_in, g.work(), |panel, channels| {
+            self.inputs(first + panel, channels, inputs, panel * PANEL);
+        });
+        each_block(panels, g.c_out, g.work(), |panel, channels| {
+            self.gradients(first + panel, channels, gradients, panel * PANEL);
+        });
+        // Only the last panel of all may be short.
+        (first..first + panels).map(|panel| self.tiling.len(panel)).sum()
+    }
+
+    /// Some rows of a point's product of gradients and inputs over `depth` tiles, to `to` or added there.
+    ///
+    /// # Safety
+    /// As many values as rows x C_in may be written at `to`, and with `add` are initialised.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn multiply(
+        &self,
+        point: usize,
+        rows: Range<usize>,
+        depth: usize,
+        inputs: &[f32],
+        gradients: &[f32],
+        to: *mut f32,
+        add: bool,
+    ) {
+        let c_in = self.g.c_in;
+        let inputs = &inputs[point * self.of_inputs()..];
+        let gradients = Mat::row_major(&gradients[point * self.of_gradients() + rows.start * self.depth..], self.depth);
+        for column in (0..c_in).step_by(PANEL) {
+            let size = [rows.len(), PANEL.min(c_in - column), depth];
+            // SAFETY: columns of the caller's rows.
+            unsafe { gemm_panel(size, to.add(column), c_in, add, gradients, &inputs[column * self.depth..]) };
+        }
+    }
+
+    /// Transforms `channels` of the inputs of a panel and turns them, tile by tile from `at` on.
+    fn inputs(&self, panel: usize, channels: Range<usize>, to: Shared<'_>, at: usize) {
+        let (first, n) = (channels.start, channels.len());
+        let tiles = self.tiling.len(panel);
+        scratch(POINTS * BLOCK * PANEL, |block| {
+            inputs(self.g, self.x, &self.tiling, panel, channels, |c, points| {
+                for (point, row) in points.chunks_exact(PANEL).enumerate() {
+                    block[(point * BLOCK + c - first) * PANEL..][..PANEL].copy_from_slice(row);
+                }
+            });
+            for (point, block) in block.chunks_exact(BLOCK * PANEL).enumerate() {
+                // Blocks begin at multiples of BLOCK, which divides PANEL: a block lies in one panel of channels.
+                let column = first / PANEL * PANEL * self.depth + at * PANEL + first % PANEL;
+                let to = to.ptr(point * self.of_inputs() + column);
+                // SAFETY: this task alone writes these channels of these tiles.
+                unsafe { transpose(n, tiles, block.as_ptr(), PANEL, to, PANEL) };
+            }
+        });
+    }
+
+    /// Transforms `channels` of the gradients of a panel, tile by tile from `at` on.
+    fn gradients(&self, panel: usize, channels: Range<usize>, to: Shared<'_>, at: usize) {
+        let g = self.g;
+        let (mut lines, mut down) = ([0.0; OUT * LINE], [0.0; IN * LINE]);
+        let (mut tiles, mut points) = ([0.0; POINTS * PANEL], [0.0; POINTS * PANEL]);
+        for c in channels {
+            for run in self.tiling.runs(panel) {
+                let plane = &self.dy[(run.image * g.c_out + c) * g.pixels_out()..][..g.pixels_out()];
+                let width = run.tiles * OUT;
+                let (y, x) = (run.y as isize, run.x as isize);
+                read(plane, [g.h_out, g.w_out], [y, x], [OUT, width], &mut lines);
+                gradient_down(&lines, width, &mut down);
+                cut(&down, run.tiles, run.at, &mut tiles);
+            }
+            gradient_across(&tiles, &mut points);
+            for (point, row) in points.chunks_exact(PANEL).enumerate() {
+                let to = to.ptr(point * self.of_gradients() + c * self.depth + at);
+                // SAFETY: this task alone writes this channel of these tiles.
+                unsafe { to.copy_from_nonoverlapping(row.as_ptr(), PANEL) };
+            }
+        }
+    }
+}

@@ -186,16 +186,16 @@ pub fn run(args: &Args) -> Result<()> {
 /// Builds docent's side and gives its path.
 fn build(dev: bool) -> Result<PathBuf> {
     let profile = if dev { "dev" } else { "bench" };
-    let mut command = process::cargo(&["build", "--package", "docent-train", "--bench", "peers", "--profile", profile])?;
+    let mut command =
+        process::cargo(&["build", "--package", "docent-train", "--bench", "peers", "--profile", profile])?;
     let output = command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         bail!("the bench `peers` does not build");
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = messages
-        .filter(|m| m["target"]["name"] == "peers")
-        .find_map(|m| m["executable"].as_str().map(PathBuf::from));
+    let program =
+        messages.filter(|m| m["target"]["name"] == "peers").find_map(|m| m["executable"].as_str().map(PathBuf::from));
     program.context("cargo names no program for the bench `peers`")
 }
 

@@ -67,7 +67,8 @@ impl Class {
     pub fn step(&mut self, batch: &Batch) -> Shares {
         let start = Instant::now();
         let progress = Progress { epoch: 1, epochs: 1, iteration: 1, iterations: 1, milestones: &[] };
-        let lesson = self.teaching.as_ref().map(|t| Lesson { teacher: &t.teacher, distiller: &t.distiller, cache: None });
+        let lesson =
+            self.teaching.as_ref().map(|t| Lesson { teacher: &t.teacher, distiller: &t.distiller, cache: None });
         let out = forward(&self.student.model, lesson.as_ref(), batch, &progress, 0).expect("the shapes fit");
         let loss = out.total.to_scalar::<f32>().expect("a scalar");
         assert!(loss.is_finite(), "the loss is {loss}: this would time the arithmetic of NaN");

@@ -8,6 +8,8 @@
 //!
 //! `benches/peers/peer.py` answers the same lines for PyTorch. What a case is stands in `cases.rs` and there.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a bench stops with a panic, as a test does")]
+
 mod cases;
 #[path = "../common/mod.rs"]
 mod common;

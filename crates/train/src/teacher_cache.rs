@@ -53,7 +53,10 @@ impl TryFrom<String> for CacheSize {
             }),
         };
         parsed.map(Self).ok_or_else(|| {
-            Error::config("teacher.cache", format!("`{text}` is no size: write \"off\", or as in \"512MiB\" or \"1GiB\""))
+            Error::config(
+                "teacher.cache",
+                format!("`{text}` is no size: write \"off\", or as in \"512MiB\" or \"1GiB\""),
+            )
         })
     }
 }
@@ -100,7 +103,8 @@ impl TeacherCache {
         let keys = keys(images)?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let missing: Vec<usize> = (0..keys.len()).filter(|&i| !kept.pyramids.contains_key(&keys[i])).collect();
-        let fresh = if missing.is_empty() { None } else { Some(teacher.features(&subset(images, &missing)?, Mode::Eval)?) };
+        let fresh =
+            if missing.is_empty() { None } else { Some(teacher.features(&subset(images, &missing)?, Mode::Eval)?) };
         let mut pyramids: Vec<Option<Features>> = keys.iter().map(|key| kept.pyramids.get(key).cloned()).collect();
         if let Some(fresh) = &fresh {
             for (row, &i) in missing.iter().enumerate() {
@@ -195,11 +199,8 @@ mod tests {
     /// Images `ids` of 70 x 90 pixels (60 x 90 the odd ones), padded to 96 x 96.
     fn batch(ids: &[usize]) -> ImageBatch {
         let sizes: Vec<(usize, usize)> = ids.iter().map(|i| (70 - 10 * (i % 2), 90)).collect();
-        let data: Vec<Vec<f32>> = ids
-            .iter()
-            .zip(&sizes)
-            .map(|(i, (h, w))| docent_ops::testing::values(*i as u64, 3 * h * w))
-            .collect();
+        let data: Vec<Vec<f32>> =
+            ids.iter().zip(&sizes).map(|(i, (h, w))| docent_ops::testing::values(*i as u64, 3 * h * w)).collect();
         let mut planes: Vec<_> = sizes.iter().zip(&data).map(|((h, w), d)| (*h, *w, d.as_slice())).collect();
         // One of full size decides the padding.
         let full = vec![0.25; 3 * 96 * 96];
@@ -208,7 +209,8 @@ mod tests {
     }
 
     fn bits(f: &Features) -> Vec<Vec<u32>> {
-        let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect();
+        let bits =
+            |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect();
         f.levels.iter().map(bits).collect()
     }
 

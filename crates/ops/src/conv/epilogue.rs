@@ -1,5 +1,7 @@
 //! What follows the sums of a convolution: scale, shift, bias or residual, ReLU; and the way back through it.
 
+use std::mem::MaybeUninit;
+
 use crate::norm::{sum1, sum2};
 use crate::parallel::{self, each1, each2};
 use crate::simd::wide;
@@ -27,10 +29,29 @@ impl Epilogue<'_> {
 
     /// Finishes a stretch of sums of channel `c` that starts at element `at` of the output.
     pub fn finish(&self, c: usize, at: usize, sums: &mut [f32]) {
-        let (scale, shift) = self.affine.map_or((1.0, 0.0), |(scale, shift)| (scale[c], shift[c]));
-        let shift = self.bias.map_or(shift, |b| shift + b[c]);
+        let (scale, shift) = self.factors(c);
         let residual = self.residual.map(|r| &r[at..at + sums.len()]);
         finish(sums, scale, shift, residual, self.relu);
+    }
+
+    /// [`Epilogue::finish`] from `sums` to the output, in one pass.
+    pub fn write(&self, c: usize, at: usize, sums: &[f32], to: &mut [MaybeUninit<f32>]) {
+        debug_assert_eq!(sums.len(), to.len());
+        let (scale, shift) = self.factors(c);
+        let residual = self.residual.map(|r| &r[at..at + sums.len()]);
+        match (residual, self.relu) {
+            _ if self.is_identity() => each1(to, sums, &|v| v),
+            (None, false) => each1(to, sums, &|v| scale * v + shift),
+            (None, true) => each1(to, sums, &|v| relu(scale * v + shift)),
+            (Some(r), false) => each2(to, sums, r, &|v, r| scale * v + shift + r),
+            (Some(r), true) => each2(to, sums, r, &|v, r| relu(scale * v + shift + r)),
+        }
+    }
+
+    /// What channel `c` is multiplied by and what is added to it.
+    fn factors(&self, c: usize) -> (f32, f32) {
+        let (scale, shift) = self.affine.map_or((1.0, 0.0), |(scale, shift)| (scale[c], shift[c]));
+        (scale, self.bias.map_or(shift, |b| shift + b[c]))
     }
 }
 

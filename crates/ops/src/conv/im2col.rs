@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::matmul::PANEL;
 use crate::simd::wide;
 
 use super::geometry::{Geometry, inside};
@@ -78,12 +79,22 @@ pub(crate) fn im2col(
                 out[left + len..].fill(0.0);
                 let from = c * plane + source;
                 if g.stride == 1 {
-                    out[left..left + len].copy_from_slice(&image[from..from + len]);
+                    copy(&mut out[left..left + len], &image[from..from + len]);
                 } else {
                     pick(&mut out[left..left + len], &image[from..from + (len - 1) * g.stride + 1], g.stride);
                 }
             }
         }
+    }
+}
+
+/// Copies a run. A whole row of a panel, the usual length, is done on the spot: a call would cost as much again.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32]) {
+    if let (Ok(to), Ok(from)) = (<&mut [f32; PANEL]>::try_from(&mut *to), <&[f32; PANEL]>::try_from(from)) {
+        *to = *from;
+    } else {
+        to.copy_from_slice(from);
     }
 }
 

@@ -34,7 +34,7 @@ use crate::parallel::{self, Shared, scratch};
 use super::epilogue::Epilogue;
 use super::geometry::Geometry;
 use kernels::Kernels;
-use tiling::{Tiling, read};
+use tiling::{Tiling, Window};
 use transform::{IN, LINE, OUT, POINTS, Panel, cut, input_across, input_down, output};
 
 pub(super) use weights::weight_gradient;
@@ -133,16 +133,17 @@ fn inputs(
     channels: Range<usize>,
     mut f: impl FnMut(usize, &Panel),
 ) {
-    let (mut lines, mut down) = ([0.0; IN * LINE], [0.0; IN * LINE]);
+    let mut lines = [0.0; IN * LINE];
     let (mut tiles, mut points) = ([0.0; POINTS * PANEL], [0.0; POINTS * PANEL]);
     for c in channels {
         for run in tiling.runs(panel) {
             let plane = &x[(run.image * g.c_in + c) * g.pixels_in()..][..g.pixels_in()];
             let (y, x) = (run.y as isize - g.pad_h, run.x as isize - g.pad_w);
             let width = run.tiles * OUT + IN - OUT;
-            read(plane, [g.h, g.w], [y, x], [IN, width], &mut lines);
-            input_down(&lines, width, &mut down);
-            cut(&down, run.tiles, run.at, &mut tiles);
+            let window = Window::new(plane, [g.h, g.w], [y, x], width);
+            window.clear_outside(width, &mut lines);
+            input_down(window.rows, &mut lines, window.left);
+            cut(&lines, run.tiles, run.at, &mut tiles);
         }
         input_across(&tiles, &mut points);
         f(c, &points);
@@ -234,13 +235,9 @@ impl Pass<'_> {
                 let plane = (run.image * self.g.c_out + c) * self.g.pixels_out();
                 for (r, line) in lines.chunks_exact(LINE).take(rows).enumerate() {
                     let at = plane + (run.y + r) * self.g.w_out + run.x;
-                    // SAFETY: this task alone holds these pixels, and reads them after it has written them.
-                    unsafe {
-                        y.ptr(at).copy_from_nonoverlapping(line[run.at * OUT..].as_ptr(), width);
-                        if !self.epilogue.is_identity() {
-                            self.epilogue.finish(c, at, y.slice(at, width));
-                        }
-                    }
+                    // SAFETY: this task alone holds these pixels.
+                    let to = unsafe { y.room(at, width) };
+                    self.epilogue.write(c, at, &line[run.at * OUT..][..width], to);
                 }
             }
         }

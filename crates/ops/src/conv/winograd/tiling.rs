@@ -2,7 +2,7 @@
 
 use crate::matmul::PANEL;
 
-use super::transform::{LINE, OUT};
+use super::transform::{LINE, Lines, OUT};
 
 /// The tiles of 4 x 4 that cover planes of one size.
 #[derive(Clone, Copy)]
@@ -67,20 +67,37 @@ impl Tiling {
     }
 }
 
-/// Copies `[rows, width]` pixels of a plane of `[h, w]` from `[y, x]` on to lines, with zeros for what lies outside.
-pub(super) fn read(plane: &[f32], [h, w]: [usize; 2], [y, x]: [isize; 2], [rows, width]: [usize; 2], to: &mut [f32]) {
-    let left = ((-x).max(0) as usize).min(width);
-    let right = (w as isize - x).clamp(left as isize, width as isize) as usize;
-    for (r, line) in to.chunks_exact_mut(LINE).take(rows).enumerate() {
-        let (line, y) = (&mut line[..width], y + r as isize);
-        if y < 0 || y >= h as isize || left == right {
-            line.fill(0.0);
-            continue;
+/// `R` rows of `width` pixels of a plane of `[h, w]`, from `[y, x]` on.
+pub(super) struct Window<'a, const R: usize> {
+    /// What of the rows lies inside; zeros, as long, for rows outside.
+    pub rows: [&'a [f32]; R],
+    /// Columns before it and its end.
+    pub left: usize,
+    pub right: usize,
+}
+
+impl<'a, const R: usize> Window<'a, R> {
+    pub fn new(plane: &'a [f32], [h, w]: [usize; 2], [y, x]: [isize; 2], width: usize) -> Self {
+        const ZEROS: &[f32] = &[0.0; LINE];
+        let left = ((-x).max(0) as usize).min(width);
+        let right = (w as isize - x).clamp(left as isize, width as isize) as usize;
+        let row = |r: usize| {
+            let y = y + r as isize;
+            if y < 0 || y >= h as isize || left == right {
+                return &ZEROS[..right - left];
+            }
+            let from = y as usize * w + (x + left as isize) as usize;
+            &plane[from..from + right - left]
+        };
+        Self { rows: std::array::from_fn(row), left, right }
+    }
+
+    /// Sets the columns outside to 0: what is linear in them is 0 there.
+    pub fn clear_outside(&self, width: usize, to: &mut Lines) {
+        for line in to.chunks_exact_mut(LINE) {
+            line[..self.left].fill(0.0);
+            line[self.right..width].fill(0.0);
         }
-        line[..left].fill(0.0);
-        line[right..].fill(0.0);
-        let from = y as usize * w + (x + left as isize) as usize;
-        line[left..right].copy_from_slice(&plane[from..from + right - left]);
     }
 }
 
@@ -112,13 +129,14 @@ mod tests {
     #[test]
     fn outside_the_plane_are_zeros() {
         let plane: Vec<f32> = (1..=6).map(|v| v as f32).collect();
-        let mut lines = [9.0; 4 * LINE];
-        read(&plane, [2, 3], [-1, -1], [4, 6], &mut lines);
-        let want = [[0.0; 6], [0.0, 1.0, 2.0, 3.0, 0.0, 0.0], [0.0, 4.0, 5.0, 6.0, 0.0, 0.0], [0.0; 6]];
-        assert!(lines.chunks_exact(LINE).zip(want).all(|(line, want)| line[..6] == want));
-        read(&plane, [2, 3], [0, 2], [1, 3], &mut lines);
-        assert_eq!(lines[..3], [3.0, 0.0, 0.0]);
-        read(&plane, [2, 3], [0, 5], [1, 3], &mut lines);
-        assert_eq!(lines[..3], [0.0; 3]);
+        let window = Window::<4>::new(&plane, [2, 3], [-1, -1], 6);
+        assert_eq!((window.left, window.right), (1, 4));
+        assert_eq!(window.rows, [&[0.0; 3][..], &plane[..3], &plane[3..], &[0.0; 3]]);
+        let mut lines = [9.0; 6 * LINE];
+        window.clear_outside(6, &mut lines);
+        assert!(lines.chunks_exact(LINE).all(|line| line[..7] == [0.0, 9.0, 9.0, 9.0, 0.0, 0.0, 9.0]));
+        let at = |x| Window::<1>::new(&plane, [2, 3], [0, x], 3);
+        assert_eq!((at(2).rows, at(2).right), ([&plane[2..3]], 1));
+        assert_eq!((at(5).rows[0].len(), at(-9).rows[0].len()), (0, 0));
     }
 }

@@ -80,6 +80,8 @@ fn g_t(u: [f32; IN]) -> [f32; 3] {
     [AT_ZERO * u[0] + (sum + sum_b), A * difference + B * difference_b, (AA * sum + BB * sum_b) + u[5]]
 }
 
+/// Six lines of pixels, transformed down their columns.
+pub(super) type Lines = [f32; IN * LINE];
 /// One channel of a panel: 36 rows of one float a tile.
 pub(super) type Panel = [f32; POINTS * PANEL];
 
@@ -87,29 +89,35 @@ pub(super) type Panel = [f32; POINTS * PANEL];
 pub(super) const KERNELS: usize = 32;
 
 wide! {
-    /// Transforms `n` columns of six lines of inputs.
-    pub(super) fn input_down(lines: &[f32; IN * LINE], n: usize, to: &mut [f32; IN * LINE]) {
-        for x in 0..n.min(LINE) {
-            let out = b_t(std::array::from_fn(|i| lines[i * LINE + x]));
+    /// Transforms the columns of six rows of inputs, to six lines from column `at` on.
+    pub(super) fn input_down(rows: [&[f32]; IN], to: &mut Lines, at: usize) {
+        let at = at.min(LINE);
+        let n = rows[0].len().min(LINE - at);
+        let rows = rows.map(|r| &r[..n]);
+        for x in 0..n {
+            let out = b_t(std::array::from_fn(|i| rows[i][x]));
             for i in 0..IN {
-                to[i * LINE + x] = out[i];
+                to[i * LINE + at + x] = out[i];
             }
         }
     }
 
-    /// Transforms `n` columns of four lines of gradients to six.
-    pub(super) fn gradient_down(lines: &[f32; OUT * LINE], n: usize, to: &mut [f32; IN * LINE]) {
-        for x in 0..n.min(LINE) {
-            let out = a(std::array::from_fn(|i| lines[i * LINE + x]));
+    /// As [`input_down`], for gradients, which have four rows.
+    pub(super) fn gradient_down(rows: [&[f32]; OUT], to: &mut Lines, at: usize) {
+        let at = at.min(LINE);
+        let n = rows[0].len().min(LINE - at);
+        let rows = rows.map(|r| &r[..n]);
+        for x in 0..n {
+            let out = a(std::array::from_fn(|i| rows[i][x]));
             for i in 0..IN {
-                to[i * LINE + x] = out[i];
+                to[i * LINE + at + x] = out[i];
             }
         }
     }
 
     /// Cuts six lines into `n` tiles, which become the tiles `at..` of a panel: column `p` of line `i` of a tile goes to
     /// row `6 i + p`.
-    pub(super) fn cut(lines: &[f32; IN * LINE], n: usize, at: usize, to: &mut Panel) {
+    pub(super) fn cut(lines: &Lines, n: usize, at: usize, to: &mut Panel) {
         let at = at.min(PANEL);
         let n = n.min(PANEL - at);
         for i in 0..IN {

@@ -6,7 +6,7 @@ use crate::matmul::{Mat, PANEL, gemm_panel, transpose};
 use crate::parallel::{self, Shared, scratch};
 
 use super::kernels::{self, TAPS};
-use super::tiling::{Tiling, read};
+use super::tiling::{Tiling, Window};
 use super::transform::{IN, LINE, OUT, POINTS, cut, gradient_across, gradient_down};
 use super::{BLOCK, Geometry, each_block, inputs};
 
@@ -156,16 +156,16 @@ impl Pass<'_> {
     /// Transforms `channels` of the gradients of a panel, tile by tile from `at` on.
     fn gradients(&self, panel: usize, channels: Range<usize>, to: Shared<'_>, at: usize) {
         let g = self.g;
-        let (mut lines, mut down) = ([0.0; OUT * LINE], [0.0; IN * LINE]);
+        let mut lines = [0.0; IN * LINE];
         let (mut tiles, mut points) = ([0.0; POINTS * PANEL], [0.0; POINTS * PANEL]);
         for c in channels {
             for run in self.tiling.runs(panel) {
                 let plane = &self.dy[(run.image * g.c_out + c) * g.pixels_out()..][..g.pixels_out()];
                 let width = run.tiles * OUT;
-                let (y, x) = (run.y as isize, run.x as isize);
-                read(plane, [g.h_out, g.w_out], [y, x], [OUT, width], &mut lines);
-                gradient_down(&lines, width, &mut down);
-                cut(&down, run.tiles, run.at, &mut tiles);
+                let window = Window::new(plane, [g.h_out, g.w_out], [run.y as isize, run.x as isize], width);
+                window.clear_outside(width, &mut lines);
+                gradient_down(window.rows, &mut lines, window.left);
+                cut(&lines, run.tiles, run.at, &mut tiles);
             }
             gradient_across(&tiles, &mut points);
             for (point, row) in points.chunks_exact(PANEL).enumerate() {

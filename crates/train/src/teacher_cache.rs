@@ -183,15 +183,14 @@ fn join(pyramids: Vec<Features>) -> Result<Features> {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use docent_detect::FasterRcnnConfig;
+    use docent_detect::{FasterRcnnConfig, ResNetConfig};
 
     use super::*;
     use crate::ParamStore;
 
     fn teacher() -> FasterRcnn {
-        let mut config = FasterRcnnConfig { classes: 3, fpn_channels: 32, ..Default::default() };
-        config.backbone.depth = 18;
-        config.backbone.width = 0.5;
+        let backbone = ResNetConfig { depth: 18, width: 0.5, ..Default::default() }.into();
+        let mut config = FasterRcnnConfig { classes: 3, fpn_channels: 32, backbone, ..Default::default() };
         config.roi.hidden = 16;
         FasterRcnn::new(&config, ParamStore::frozen_all(3, &Device::Cpu).var_builder()).unwrap()
     }

@@ -6,42 +6,75 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::policy::CheckConfig;
 use crate::types::{Annotation, Category, Image};
 
 /// How far a box may reach over the image's border without being listed, in pixels: annotation tools round, and the truth is
 /// clipped in any case.
 pub const OUTSIDE_TOLERANCE: f64 = 1.0;
 
-/// A kind of fault.
+/// A kind of fault. What is done about it is a [`Policy`](crate::Policy) of [`CheckConfig`](crate::CheckConfig), under the key
+/// that [`Self::key`] names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// A box without area. It is left out of the training truth; evaluation keeps it, as pycocotools does.
+    /// A box without area.
     DegenerateBox,
-    /// A box that reaches more than [`OUTSIDE_TOLERANCE`] over the image's border. The training truth is clipped, and left out
-    /// where nothing remains.
+    /// A box that reaches more than [`OUTSIDE_TOLERANCE`] over the image's border.
     OutsideBox,
-    /// Two annotations with one id. Stops the load.
+    /// Two annotations with one id.
     DuplicateAnnotation,
-    /// Two images with one id. Stops the load.
+    /// Two images with one id.
     DuplicateImage,
-    /// Two categories with one id or one name. Stops the load.
+    /// Two categories with one id or one name: which is meant cannot be told.
     DuplicateCategory,
-    /// An annotation of an image that the file does not list. Stops the load.
+    /// An annotation of an image that the file does not list.
     UnlistedImage,
-    /// An annotation of a category that the file does not list. Stops the load.
+    /// An annotation of a category that the file does not list.
     UnknownCategory,
-    /// An image whose width or height is 0 in the annotations. Stops the load.
+    /// An image whose width or height is 0 in the annotations.
     EmptyImage,
-    /// An image file that is not there ([`Dataset::missing_images`](crate::Dataset::missing_images)).
+    /// An XML file that is no PASCAL VOC annotation.
+    BrokenAnnotation,
+    /// An image file that is not there.
     MissingImage,
+    /// An image file of another size than the annotations say.
+    SizeMismatch,
+    /// An image file that cannot be decoded.
+    UnreadableImage,
 }
 
 impl FindingKind {
-    /// Whether a set of annotations with such a fault is refused.
-    pub fn stops_load(self) -> bool {
-        !matches!(self, Self::DegenerateBox | Self::OutsideBox | Self::MissingImage)
+    /// Every kind.
+    pub const ALL: [Self; 12] = [
+        Self::DegenerateBox,
+        Self::OutsideBox,
+        Self::DuplicateAnnotation,
+        Self::DuplicateImage,
+        Self::DuplicateCategory,
+        Self::UnlistedImage,
+        Self::UnknownCategory,
+        Self::EmptyImage,
+        Self::BrokenAnnotation,
+        Self::MissingImage,
+        Self::SizeMismatch,
+        Self::UnreadableImage,
+    ];
+
+    /// The key of [`CheckConfig`](crate::CheckConfig) that decides about it; `None` where it always stops.
+    pub fn key(self) -> Option<&'static str> {
+        match self {
+            Self::DegenerateBox => Some("degenerate"),
+            Self::OutsideBox => Some("outside"),
+            Self::DuplicateAnnotation | Self::DuplicateImage => Some("duplicate_id"),
+            Self::UnlistedImage => Some("unlisted_image"),
+            Self::UnknownCategory => Some("unknown_category"),
+            Self::MissingImage => Some("missing_image"),
+            Self::SizeMismatch => Some("size_mismatch"),
+            Self::UnreadableImage => Some("unreadable_image"),
+            Self::DuplicateCategory | Self::EmptyImage | Self::BrokenAnnotation => None,
+        }
     }
 
     /// A few words for it.
@@ -55,7 +88,10 @@ impl FindingKind {
             Self::UnlistedImage => "annotation of an unlisted image",
             Self::UnknownCategory => "annotation of an unknown category",
             Self::EmptyImage => "image of size 0",
+            Self::BrokenAnnotation => "no PASCAL VOC annotation",
             Self::MissingImage => "missing image file",
+            Self::SizeMismatch => "image of another size than annotated",
+            Self::UnreadableImage => "unreadable image file",
         }
     }
 }
@@ -65,7 +101,7 @@ impl FindingKind {
 pub struct Finding {
     /// What kind of fault.
     pub kind: FindingKind,
-    /// The annotation file.
+    /// The annotation file that says it.
     pub file: PathBuf,
     /// The image it concerns.
     pub image_id: Option<u64>,
@@ -152,18 +188,38 @@ pub fn checks(file: &Path, images: &[Image], annotations: &[Annotation], categor
             add(FindingKind::UnlistedImage, image, id, String::new());
             continue;
         };
-        let [x, y, w, h] = annotation.bbox;
         if annotation.is_degenerate() {
             let detail = format!("[x, y, width, height] = {:?}", annotation.bbox);
             add(FindingKind::DegenerateBox, image, id, detail);
-        } else if x < -OUTSIDE_TOLERANCE
-            || y < -OUTSIDE_TOLERANCE
-            || x + w > width + OUTSIDE_TOLERANCE
-            || y + h > height + OUTSIDE_TOLERANCE
-        {
+        } else if is_outside(&annotation.bbox, width, height) {
             let detail = format!("[x, y, width, height] = {:?} in an image of {width}x{height}", annotation.bbox);
             add(FindingKind::OutsideBox, image, id, detail);
         }
     }
     findings
+}
+
+/// Whether a box `[x, y, width, height]` reaches over the border by more than [`OUTSIDE_TOLERANCE`].
+pub(crate) fn is_outside([x, y, w, h]: &[f64; 4], width: f64, height: f64) -> bool {
+    *x < -OUTSIDE_TOLERANCE
+        || *y < -OUTSIDE_TOLERANCE
+        || x + w > width + OUTSIDE_TOLERANCE
+        || y + h > height + OUTSIDE_TOLERANCE
+}
+
+/// Findings as a few lines for a log: each kind with its number, what was done, and the first `shown` of it.
+pub fn summarize(findings: &[Finding], config: &CheckConfig, shown: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for kind in FindingKind::ALL {
+        let of_kind: Vec<&Finding> = findings.iter().filter(|f| f.kind == kind).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        lines.push(format!("{} x {} ({})", of_kind.len(), kind.name(), config.policy(kind).name()));
+        lines.extend(of_kind.iter().take(shown).map(|f| format!("  {f}")));
+        if of_kind.len() > shown {
+            lines.push(format!("  and {} more", of_kind.len() - shown));
+        }
+    }
+    lines
 }

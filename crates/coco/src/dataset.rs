@@ -1,15 +1,17 @@
 //! One split of a data set: images, their annotations, categories, and the way to the pixels.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checks::{Finding, FindingKind, checks};
+use crate::atomic::write_atomic;
+use crate::checks::{Finding, FindingKind, checks, is_outside};
 use crate::decode::{Rgb8, decode_file};
 use crate::error::{Error, Result};
+use crate::policy::{CheckConfig, Policy};
 use crate::types::{Annotation, Category, Image};
 
 /// The three lists of a COCO file, and nothing else of it.
@@ -65,28 +67,65 @@ pub struct Dataset {
     starts: Vec<usize>,
     categories: Vec<Category>,
     findings: Vec<Finding>,
+    checks: CheckConfig,
+    /// One XML file an image, where the annotations are VOC's; else empty.
+    xml_files: Vec<PathBuf>,
     digest: OnceLock<String>,
 }
 
+/// What a data set is made of, before it is checked.
+pub(crate) struct Parts {
+    pub name: String,
+    pub source: PathBuf,
+    pub image_root: PathBuf,
+    pub images: Vec<Image>,
+    pub annotations: Vec<Annotation>,
+    pub categories: Vec<Category>,
+    /// As [`Dataset::xml_files`].
+    pub xml_files: Vec<PathBuf>,
+}
+
 impl Dataset {
-    /// Reads a COCO annotation file (`images`, `annotations`, `categories`) whose image files lie below `images`.
-    ///
-    /// Image files are not touched. Faults that make the file's meaning doubtful (see [`FindingKind::stops_load`]) are an
-    /// error; the others stay listed in [`Self::findings`].
+    /// Reads a COCO annotation file (`images`, `annotations`, `categories`) whose image files lie below `images`, under the
+    /// default [`CheckConfig`]. Image files are not touched.
     ///
     /// # Errors
-    /// A file that cannot be read, is not such JSON, or contradicts itself; the message names it and each fault's ids.
+    /// As [`Self::load_with`].
     pub fn load(json: &Path, images: &Path) -> Result<Self> {
+        Self::load_with(json, images, &CheckConfig::default())
+    }
+
+    /// [`Self::load`] with other policies. Those for image files wait for [`Self::with_images_checked`].
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not such JSON, or has faults whose policy is `error`; the message names it and each fault's
+    /// ids.
+    pub fn load_with(json: &Path, images: &Path, checks: &CheckConfig) -> Result<Self> {
         let bytes = std::fs::read(json).map_err(|e| Error::file("read", json, e))?;
-        let file: FileIn = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+        Self::from_json(&bytes, json, images, checks)
+    }
+
+    /// [`Self::load_with`] from bytes; `json` names them in messages.
+    ///
+    /// # Errors
+    /// As [`Self::load_with`].
+    pub fn from_json(bytes: &[u8], json: &Path, images: &Path, checks: &CheckConfig) -> Result<Self> {
+        let file: FileIn = serde_json::from_slice(bytes).map_err(|source| Error::Json {
             path: json.to_owned(),
             expected: "a COCO annotation file (an object with images, annotations and categories)",
             source,
         })?;
-        let name = json.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
-        let dataset =
-            Self::build(name, json.to_owned(), images.to_owned(), file.images, file.annotations, file.categories)?;
-        let _ = dataset.digest.set(hex_digest(&bytes));
+        let parts = Parts {
+            name: json.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned()),
+            source: json.to_owned(),
+            image_root: images.to_owned(),
+            images: file.images,
+            annotations: file.annotations,
+            categories: file.categories,
+            xml_files: Vec::new(),
+        };
+        let dataset = Self::build(parts, checks)?;
+        let _ = dataset.digest.set(hex_digest(bytes));
         Ok(dataset)
     }
 
@@ -102,24 +141,27 @@ impl Dataset {
         categories: Vec<Category>,
     ) -> Result<Self> {
         let name = name.into();
-        let source = PathBuf::from(&name);
-        Self::build(name, source, image_root.into(), images, annotations, categories)
+        let (source, image_root, xml_files) = (PathBuf::from(&name), image_root.into(), Vec::new());
+        let parts = Parts { name, source, image_root, images, annotations, categories, xml_files };
+        Self::build(parts, &CheckConfig::default())
     }
 
-    fn build(
-        name: String,
-        source: PathBuf,
-        image_root: PathBuf,
-        images: Vec<Image>,
-        mut annotations: Vec<Annotation>,
-        mut categories: Vec<Category>,
-    ) -> Result<Self> {
-        let findings = checks(&source, &images, &annotations, &categories);
-        let (fatal, findings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.kind.stops_load());
+    fn build(parts: Parts, config: &CheckConfig) -> Result<Self> {
+        let findings = checks(&parts.source, &parts.images, &parts.annotations, &parts.categories);
+        Self::build_with(parts, findings, config)
+    }
+
+    /// Applies the policies to `parts` with the faults that were found in them.
+    pub(crate) fn build_with(mut parts: Parts, findings: Vec<Finding>, config: &CheckConfig) -> Result<Self> {
+        config.validate()?;
+        let (fatal, findings): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(|f| config.policy(f.kind) == Policy::Error);
         if !fatal.is_empty() {
-            return Err(Error::Annotations { path: source, findings: fatal });
+            return Err(Error::Annotations { path: parts.source, findings: fatal });
         }
-        categories.sort_by_key(|c| c.id);
+        parts.categories.sort_by_key(|c| c.id);
+        parts.drop_contradictions(&findings);
+        let Parts { name, source, image_root, images, mut annotations, categories, xml_files } = parts;
         let index: HashMap<u64, usize> = images.iter().enumerate().map(|(i, im)| (im.id, i)).collect();
         // Every id is known by now; a stable sort keeps the file's order within an image.
         annotations.sort_by_cached_key(|a| index.get(&a.image_id).copied());
@@ -141,6 +183,8 @@ impl Dataset {
             starts,
             categories,
             findings,
+            checks: config.clone(),
+            xml_files,
             digest: OnceLock::new(),
         })
     }
@@ -225,7 +269,7 @@ impl Dataset {
         self.categories.get(position).map(|c| c.id)
     }
 
-    /// Faults that did not stop the load: boxes without area and boxes outside their image.
+    /// Faults that did not stop the load, each with its file and ids: what was left out or clipped.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
@@ -237,19 +281,9 @@ impl Dataset {
         self.annotations.len() - crowds - kept
     }
 
-    /// Looks for each image's file and lists those that are not there (one file-system call an image).
-    pub fn missing_images(&self) -> Vec<Finding> {
-        let missing = |(i, image): (usize, &Image)| {
-            let path = self.image_path(i);
-            (!path.is_file()).then(|| Finding {
-                kind: FindingKind::MissingImage,
-                file: self.source.clone(),
-                image_id: Some(image.id),
-                annotation_id: None,
-                detail: path.display().to_string(),
-            })
-        };
-        self.images.iter().enumerate().filter_map(missing).collect()
+    /// The policies that the data set was made under.
+    pub fn checks(&self) -> &CheckConfig {
+        &self.checks
     }
 
     /// The training truth of image `i`, clipped to the image.
@@ -265,6 +299,9 @@ impl Dataset {
                 continue;
             };
             if annotation.iscrowd || annotation.is_degenerate() {
+                continue;
+            }
+            if self.checks.outside == Policy::Drop && is_outside(&annotation.bbox, width, height) {
                 continue;
             }
             let [x, y, w, h] = annotation.bbox;
@@ -317,16 +354,18 @@ impl Dataset {
     pub fn subset(&self, positions: &[usize]) -> Self {
         let mut seen = vec![false; self.len()];
         let mut images = Vec::with_capacity(positions.len());
+        let mut xml_files = Vec::new();
         let mut annotations = Vec::new();
         let mut starts = vec![0];
         for &i in positions {
             if i < self.len() && !std::mem::replace(&mut seen[i], true) {
                 images.push(self.images[i].clone());
+                xml_files.extend(self.xml_files.get(i).cloned());
                 annotations.extend_from_slice(self.annotations(i));
                 starts.push(annotations.len());
             }
         }
-        let ids: std::collections::HashSet<u64> = images.iter().map(|im| im.id).collect();
+        let ids: HashSet<u64> = images.iter().map(|im| im.id).collect();
         let findings =
             self.findings.iter().filter(|f| f.image_id.is_some_and(|id| ids.contains(&id))).cloned().collect();
         Self {
@@ -338,6 +377,8 @@ impl Dataset {
             starts,
             categories: self.categories.clone(),
             findings,
+            checks: self.checks.clone(),
+            xml_files,
             digest: OnceLock::new(),
         }
     }
@@ -350,7 +391,8 @@ impl Dataset {
         serde_json::to_string(&file).unwrap_or_default()
     }
 
-    /// Writes [`Self::to_json`] to a file, making its folder where that is missing. [`Self::load`] reads it back.
+    /// Writes [`Self::to_json`] to a file, whole or not at all, making its folder where that is missing. [`Self::load`] reads it
+    /// back.
     ///
     /// # Errors
     /// A folder or file that cannot be written.
@@ -358,7 +400,16 @@ impl Dataset {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|e| Error::file("create", parent, e))?;
         }
-        std::fs::write(path, self.to_json()).map_err(|e| Error::file("write", path, e))
+        write_atomic(path, self.to_json().as_bytes())
+    }
+
+    pub(crate) fn xml_files(&self) -> &[PathBuf] {
+        &self.xml_files
+    }
+
+    pub(crate) fn with_findings(mut self, findings: Vec<Finding>) -> Self {
+        self.findings = findings;
+        self
     }
 
     pub(crate) fn with_name(mut self, name: String) -> Self {
@@ -369,6 +420,27 @@ impl Dataset {
     pub(crate) fn with_image_root(mut self, root: PathBuf) -> Self {
         self.image_root = root;
         self
+    }
+}
+
+impl Parts {
+    /// Takes out what `findings` list of duplicate ids (the first stays), unlisted images and unknown categories.
+    fn drop_contradictions(&mut self, findings: &[Finding]) {
+        let contradicts = |f: &Finding| {
+            use FindingKind::{DuplicateAnnotation, DuplicateImage, UnknownCategory, UnlistedImage};
+            matches!(f.kind, DuplicateImage | DuplicateAnnotation | UnlistedImage | UnknownCategory)
+        };
+        if !findings.iter().any(contradicts) {
+            return;
+        }
+        let mut images = HashSet::with_capacity(self.images.len());
+        self.images.retain(|image| images.insert(image.id));
+        let categories: HashSet<u64> = self.categories.iter().map(|c| c.id).collect();
+        let mut seen = HashSet::with_capacity(self.annotations.len());
+        self.annotations.retain(|a| {
+            let first = seen.insert(a.id);
+            first && images.contains(&a.image_id) && categories.contains(&a.category_id)
+        });
     }
 }
 

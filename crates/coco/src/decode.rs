@@ -1,6 +1,9 @@
 //! JPEG and PNG files to RGB8, within limits, and never half an image.
 
-use std::io::Cursor;
+use std::any::Any;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::{ImageFormat, ImageReader, Limits};
@@ -10,8 +13,11 @@ use crate::error::{Error, Result};
 /// The longest side that is decoded, in pixels. A file that claims more is an error before anything is allocated.
 pub const MAX_SIDE: u32 = 16_384;
 
-/// The most memory one decoded image may take, in bytes, in the file's own pixel format.
-pub const MAX_BYTES: u64 = 1 << 30;
+/// The most pixels one image may have (8,192 x 8,192). A file of a few hundred bytes can claim any number of them.
+pub const MAX_PIXELS: u64 = 1 << 26;
+
+/// How much of a file is read to learn its size, where that is enough. Headers with long profiles take more.
+const HEADER_BYTES: u64 = 1 << 16;
 
 /// An image of 8-bit RGB: rows from the top, pixels from the left, three bytes a pixel (HWC).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +107,7 @@ impl Rgb8 {
 /// rotated either.
 ///
 /// # Errors
-/// A file that cannot be read, is of another format, is cut or damaged, or claims more than [`MAX_SIDE`] or [`MAX_BYTES`].
+/// A file that cannot be read, is of another format, is cut or damaged, or claims more than [`MAX_SIDE`] or [`MAX_PIXELS`].
 pub fn decode_file(path: &Path) -> Result<Rgb8> {
     let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
     decode(&bytes).map_err(|reason| Error::decode(path, reason))
@@ -115,33 +121,79 @@ pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<Rgb8> {
     decode(bytes).map_err(|reason| Error::decode(Path::new(name), reason))
 }
 
-fn decode(bytes: &[u8]) -> std::result::Result<Rgb8, String> {
+/// Something decoded, or what is wrong with the bytes.
+type Decoded<T> = std::result::Result<T, String>;
+
+/// Width and height of a JPEG or PNG file, from its header alone: the rest of the file may still be damaged.
+///
+/// # Errors
+/// As [`decode_file`], as far as a header shows it.
+pub fn image_size(path: &Path) -> Result<(usize, usize)> {
+    let read = |limit: u64| -> Result<Vec<u8>> {
+        let file = File::open(path).map_err(|e| Error::file("read", path, e))?;
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::file("read", path, e))?;
+        Ok(bytes)
+    };
+    let start = read(HEADER_BYTES)?;
+    let mut size = header(&start);
+    if size.is_err() && start.len() as u64 == HEADER_BYTES {
+        size = header(&read(u64::MAX)?);
+    }
+    size.map_err(|reason| Error::decode(path, reason))
+}
+
+/// The decoders are other people's code: where one panics on a damaged file, that is an error like any other.
+fn guarded<T>(decode: impl FnOnce() -> Decoded<T>) -> Decoded<T> {
+    catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|panic| Err(format!("the decoder failed inside: {}", panic_text(&*panic))))
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
+}
+
+/// The reader of a file's bytes, its format known and allowed.
+fn reader(bytes: &[u8]) -> Decoded<(ImageReader<Cursor<&[u8]>>, ImageFormat)> {
     if bytes.is_empty() {
         return Err("the file has 0 bytes".to_owned());
     }
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let format = match reader.format() {
-        Some(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => format,
-        Some(other) => return Err(format!("{other:?} is not read; only JPEG and PNG are")),
-        None => return Err("neither JPEG nor PNG by its first bytes".to_owned()),
-    };
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
-    reader.limits(limits);
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    match reader.format() {
+        Some(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => Ok((reader, format)),
+        Some(other) => Err(format!("{other:?} is not read; only JPEG and PNG are")),
+        None => Err("neither JPEG nor PNG by its first bytes".to_owned()),
+    }
+}
+
+/// Width and height, within the limits.
+fn header(bytes: &[u8]) -> Decoded<(usize, usize)> {
+    let (width, height) = guarded(|| reader(bytes)?.0.into_dimensions().map_err(|e| e.to_string()))?;
+    if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(format!(
+            "it claims {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} in all are decoded"
+        ));
+    }
+    Ok((width as usize, height as usize))
+}
+
+fn decode(bytes: &[u8]) -> Decoded<Rgb8> {
+    let (mut reader, format) = reader(bytes)?;
     // The JPEG decoder paints what is missing of a cut file grey and calls it a success.
     if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
         return Err("the JPEG ends before its end marker (cut in the middle?)".to_owned());
     }
-    let image = reader.decode().map_err(|e| match e {
-        image::ImageError::Limits(_) => {
-            format!("it claims more than {MAX_SIDE} pixels a side or {MAX_BYTES} bytes: {e}")
-        }
-        other => other.to_string(),
-    })?;
-    let image = image.into_rgb8();
-    let (width, height) = (image.width() as usize, image.height() as usize);
+    let (width, height) = header(bytes)?;
+    // Eight bytes a pixel hold every format; what the decoder wants beyond that is no image's need.
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(8 * MAX_PIXELS);
+    reader.limits(limits);
+    let image = guarded(|| reader.decode().map_err(|e| e.to_string()))?.into_rgb8();
+    if (image.width() as usize, image.height() as usize) != (width, height) {
+        return Err("its header and its pixels disagree about the size".to_owned());
+    }
     Ok(Rgb8 { width, height, data: image.into_raw() })
 }
 

@@ -1,5 +1,6 @@
 //! The crate's error: every message names the file or the id, and says what to do about it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::checks::Finding;
@@ -22,7 +23,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A JSON file is cut, malformed or not of the expected form.
-    #[error("{} is not {expected}: {source}", path.display())]
+    #[error("{} is not {expected}: {source}{}", path.display(), if source.is_eof() { " (was it cut? fetch or write it again)" } else { "" })]
     Json {
         /// The file.
         path: PathBuf,
@@ -31,10 +32,10 @@ pub enum Error {
         /// Where and why reading stopped (line and column).
         source: serde_json::Error,
     },
-    /// The annotations contradict themselves.
-    #[error("{}: {}", path.display(), summary(findings))]
+    /// The annotations contradict themselves, or image files are not what they say.
+    #[error("{}: {}", path.display(), summary(path, findings))]
     Annotations {
-        /// The annotation file.
+        /// The annotation file (for PASCAL VOC, their folder).
         path: PathBuf,
         /// All of the faults that stop the load.
         findings: Vec<Finding>,
@@ -137,17 +138,23 @@ impl Error {
     }
 }
 
-/// The first findings, and how many more there are.
-fn summary(findings: &[Finding]) -> String {
+/// The first findings, how many more there are, and the ways out.
+fn summary(path: &Path, findings: &[Finding]) -> String {
     const SHOWN: usize = 5;
-    let mut text = format!("{} fault(s) in the annotations", findings.len());
+    let mut text = format!("{} fault(s) in the data", findings.len());
     for finding in findings.iter().take(SHOWN) {
         text.push_str("\n  ");
-        text.push_str(&finding.describe());
+        // For VOC the path is that of the folder.
+        text.push_str(&if finding.file == path { finding.describe() } else { finding.to_string() });
     }
     if findings.len() > SHOWN {
         text.push_str(&format!("\n  and {} more", findings.len() - SHOWN));
     }
     text.push_str("\ncorrect or remove these entries");
+    let keys: BTreeSet<&str> = findings.iter().filter_map(|f| f.kind.key()).collect();
+    if !keys.is_empty() {
+        let each: Vec<String> = keys.iter().map(|key| format!("checks.{key} = drop")).collect();
+        text.push_str(&format!(", or have them left out: {}", each.join(", ")));
+    }
     text
 }

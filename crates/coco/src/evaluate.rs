@@ -6,6 +6,7 @@ use std::path::Path;
 use hotcoco::params::IouType;
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::write_atomic;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
@@ -244,16 +245,24 @@ fn mean_of_known(values: impl Iterator<Item = f64>) -> f64 {
 /// # Errors
 /// A file that cannot be read or holds neither.
 pub fn read_results(path: &Path) -> Result<Vec<Detection>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
+    parse_results(&bytes, path)
+}
+
+/// [`read_results`] from bytes; `path` names them in messages.
+///
+/// # Errors
+/// As [`read_results`].
+pub fn parse_results(bytes: &[u8], path: &Path) -> Result<Vec<Detection>> {
     #[derive(Deserialize)]
     struct Wrapped {
         annotations: Vec<Detection>,
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
     let is_list = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     let read = if is_list {
-        serde_json::from_slice(&bytes)
+        serde_json::from_slice(bytes)
     } else {
-        serde_json::from_slice(&bytes).map(|w: Wrapped| w.annotations)
+        serde_json::from_slice(bytes).map(|w: Wrapped| w.annotations)
     };
     read.map_err(|source| Error::Json {
         path: path.to_owned(),
@@ -262,7 +271,7 @@ pub fn read_results(path: &Path) -> Result<Vec<Detection>> {
     })
 }
 
-/// Writes detections as a COCO results file, which [`read_results`] and pycocotools read.
+/// Writes detections as a COCO results file, whole or not at all, which [`read_results`] and pycocotools read.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -272,5 +281,5 @@ pub fn write_results(path: &Path, detections: &[Detection]) -> Result<()> {
         expected: "writable as JSON",
         source,
     })?;
-    std::fs::write(path, text).map_err(|e| Error::file("write", path, e))
+    write_atomic(path, &text)
 }

@@ -1,6 +1,6 @@
-//! COCO data sets in Rust: annotations, images, batches and COCO metrics.
+//! COCO data sets in Rust: annotations, images, batches and COCO metrics. PASCAL VOC folders are read into the same.
 //!
-//! For anybody who reads COCO's format, whatever they train with: the crate knows no tensors. A file's way through it:
+//! For anybody who reads these formats, whatever they train with: the crate knows no tensors. A file's way through it:
 //!
 //! ```text
 //! folder -> open_dir -> Splits { train, val: Dataset }
@@ -11,7 +11,8 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `dataset`, `types`, `checks` | one split, its records, and what is wrong with them |
+//! | `dataset`, `types`, `voc` | one split and its records, from COCO's JSON or from PASCAL VOC's XML |
+//! | `checks`, `files`, `policy` | what is wrong with annotations and image files, and what is done about it |
 //! | `open` | from a folder to its two splits |
 //! | `decode`, `resize` | JPEG and PNG to RGB8; RGB8 to planes of 0..1 |
 //! | `loader` | batches from threads, in order, the same for any number of threads |
@@ -26,7 +27,8 @@
 //! - Crowds are never training targets; in evaluation, detections inside them are neither right nor wrong, as in pycocotools.
 //! - Images without boxes are kept.
 //! - Boxes without area are left out of the training truth and listed in [`Dataset::findings`]; boxes over the border are clipped.
-//!   Annotations that contradict themselves (duplicate ids, unlisted images, unknown categories) are an error that lists them.
+//!   Annotations that contradict themselves (duplicate ids, unlisted images, unknown categories) are an error that lists them. A
+//!   [`CheckConfig`] decides otherwise, kind by kind.
 //!
 //! # Example
 //! ```
@@ -71,24 +73,36 @@
 //! # }
 //! ```
 
+mod atomic;
 mod checks;
 mod dataset;
 mod decode;
 mod error;
 mod evaluate;
+mod files;
+mod ids;
 mod loader;
 mod open;
+mod parallel;
+mod policy;
 mod resize;
 pub mod rng;
 pub mod shapes;
 mod types;
+mod voc;
 
-pub use checks::{Finding, FindingKind, OUTSIDE_TOLERANCE, checks};
+pub use checks::{Finding, FindingKind, OUTSIDE_TOLERANCE, checks, summarize};
 pub use dataset::{Dataset, Sample, Truth};
-pub use decode::{MAX_BYTES, MAX_SIDE, Rgb8, decode_bytes, decode_file};
+pub use decode::{MAX_PIXELS, MAX_SIDE, Rgb8, decode_bytes, decode_file, image_size};
 pub use error::{Error, Result};
-pub use evaluate::{ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, read_results, write_results};
+pub use evaluate::{
+    ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, parse_results, read_results, write_results,
+};
+pub use files::Look;
+pub use ids::ids_of_names;
 pub use loader::{Epoch, Loader, LoaderConfig, TrainItem};
 pub use open::{OpenOptions, Splits, open_dir, same_categories, split_by_id};
+pub use policy::{CheckConfig, Policy};
 pub use resize::{Planes, Resize, ResizeRule};
 pub use types::{Annotation, Category, Image};
+pub use voc::{Difficult, VocBoxes, VocConfig, VocFile, VocObject, open_voc, parse_voc};

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Dataset, Sample, has_area};
+use crate::decode::panic_text;
 use crate::error::{Error, Result};
 use crate::resize::{Planes, Resize};
 use crate::rng;
@@ -134,15 +135,11 @@ impl Shared {
             if job.cancelled.load(Ordering::Relaxed) {
                 continue;
             }
-            // A decoder that panics on a damaged file must not take the thread, and with it the run, along.
+            // A panic must not take the thread, and with it the run, along.
             let made = catch_unwind(AssertUnwindSafe(|| self.make(job.index, job.epoch)));
             let item = made.unwrap_or_else(|panic| {
-                let text = panic
-                    .downcast_ref::<&str>()
-                    .map(|s| (*s).to_owned())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_default();
-                Err(Error::decode(&self.dataset.image_path(job.index), format!("the decoder failed inside: {text}")))
+                let text = format!("loading failed inside: {}", panic_text(&*panic));
+                Err(Error::decode(&self.dataset.image_path(job.index), text))
             });
             let item = item.map_err(|source| Error::Item {
                 image_id: self.dataset.image(job.index).id,

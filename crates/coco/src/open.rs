@@ -1,13 +1,17 @@
 //! From a folder to its training and validation splits: found by COCO's names, or named by the caller.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::checks::Finding;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::policy::CheckConfig;
 use crate::types::Category;
+use crate::voc::{self, VocConfig};
 
 /// A training and a validation split with the same ordered categories.
 #[derive(Debug, Clone)]
@@ -32,56 +36,70 @@ pub struct OpenOptions {
     pub val_images: Option<PathBuf>,
     /// Where one annotation file serves both splits: the share of images, between 0 and 1, that is held out. Default 0.2.
     pub val_fraction: f64,
+    /// What is done about faults.
+    pub checks: CheckConfig,
+    /// How PASCAL VOC's annotations are read.
+    pub voc: VocConfig,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { train_json: None, val_json: None, train_images: None, val_images: None, val_fraction: 0.2 }
+        Self {
+            train_json: None,
+            val_json: None,
+            train_images: None,
+            val_images: None,
+            val_fraction: 0.2,
+            checks: CheckConfig::default(),
+            voc: VocConfig::default(),
+        }
     }
 }
 
-const WAY_OUT: &str = "name the files: training and validation JSON, and their image folders";
+pub(crate) const WAY_OUT: &str = "name the files: training and validation JSON, and their image folders";
 
 /// Opens a data folder.
 ///
 /// Annotations are `annotations/instances_*train*.json` and `annotations/instances_*val*.json`. Where there is one such file
 /// alone (whatever follows `instances_`; or one JSON file alone in `annotations/`), its images are split by a hash of their ids
-/// (see [`split_by_id`]). Images lie in `images/`, in a folder whose name starts with `train` or `val`, in such a folder below
-/// `images/`, or in the folder itself; the one that holds the files that the annotations name is taken.
+/// (see [`split_by_id`]). Where there is no JSON but PASCAL VOC's XML, see [`open_voc`](crate::open_voc). Images lie in `images/`, `JPEGImages/`, in a
+/// folder whose name starts with `train` or `val`, in such a folder below `images/`, or in the folder itself; the one that holds the
+/// files that the annotations name is taken. Then image files are checked ([`Dataset::with_images_checked`]).
 ///
 /// # Errors
 /// Annotations or images that are missing or ambiguous (the message lists what was looked for and what was found), unreadable
-/// annotations, splits with different categories.
+/// annotations, splits with different categories, faults whose policy is `error`.
 pub fn open_dir(dir: &Path, options: &OpenOptions) -> Result<Splits> {
-    if !(options.val_fraction > 0.0 && options.val_fraction < 1.0) {
-        return Err(Error::Config(format!(
-            "val_fraction is {}; it must lie between 0 and 1, both excluded",
-            options.val_fraction
-        )));
-    }
     let splits = match find_annotations(dir, options)? {
         Found::Two { train, val } => {
             Splits { train: load(dir, &train, Split::Train, options)?, val: load(dir, &val, Split::Val, options)? }
         }
-        Found::One(json) => {
-            let whole = load(dir, &json, Split::Both, options)?;
-            let (train, val) = split_by_id(&whole, options.val_fraction);
-            if train.is_empty() || val.is_empty() {
-                return Err(Error::Config(format!(
-                    "{} has {} images, too few to hold out a share of {} (the hash of their ids puts {} in training and {} in \
-                     validation); give a validation file of its own",
-                    json.display(),
-                    whole.len(),
-                    options.val_fraction,
-                    train.len(),
-                    val.len()
-                )));
-            }
-            Splits { train, val }
-        }
+        Found::One(json) => hold_out(&load(dir, &json, Split::Both, options)?, options.val_fraction)?,
+        Found::Xml(folder) => return voc::open(dir, &folder, options),
     };
     same_categories(&splits.train, &splits.val)?;
     Ok(splits)
+}
+
+/// Splits one data set in two by its images' ids.
+pub(crate) fn hold_out(whole: &Dataset, val_fraction: f64) -> Result<Splits> {
+    if !(val_fraction > 0.0 && val_fraction < 1.0) {
+        return Err(Error::Config(format!(
+            "val_fraction is {val_fraction}; it must lie between 0 and 1, both excluded"
+        )));
+    }
+    let (train, val) = split_by_id(whole, val_fraction);
+    if train.is_empty() || val.is_empty() {
+        return Err(Error::Config(format!(
+            "{} has {} images, too few to hold out a share of {val_fraction} (the hash of their ids puts {} in training and {} in \
+             validation); give a validation file of its own",
+            whole.source().display(),
+            whole.len(),
+            train.len(),
+            val.len()
+        )));
+    }
+    Ok(Splits { train, val })
 }
 
 /// Splits a data set in two, the second with about `val_fraction` of its images.
@@ -97,9 +115,21 @@ pub fn split_by_id(whole: &Dataset, val_fraction: f64) -> (Dataset, Dataset) {
         first.copy_from_slice(&hash.finalize()[..8]);
         (u64::from_le_bytes(first) as f64 / 2f64.powi(64)) < val_fraction
     };
-    let (val, train): (Vec<usize>, Vec<usize>) = (0..whole.len()).partition(|&i| held_out(whole.image(i).id));
-    let name = |part: &str| format!("{} ({part} by hash of id)", whole.name());
-    (whole.subset(&train).with_name(name("train")), whole.subset(&val).with_name(name("val")))
+    let Splits { train, val } = split(whole, " by hash of id", |i| held_out(whole.image(i).id));
+    (train, val)
+}
+
+/// The images that `held_out` names and the others. Faults of images that are in neither (left out, or never listed) stay with the
+/// training split, so that none is lost.
+pub(crate) fn split(whole: &Dataset, how: &str, held_out: impl Fn(usize) -> bool) -> Splits {
+    let (val, train): (Vec<usize>, Vec<usize>) = (0..whole.len()).partition(|&i| held_out(i));
+    let part =
+        |what: &str, positions: &[usize]| whole.subset(positions).with_name(format!("{} ({what}{how})", whole.name()));
+    let (train, val) = (part("train", &train), part("val", &val));
+    let held_out: HashSet<u64> = val.images().iter().map(|image| image.id).collect();
+    let others = |f: &&Finding| f.image_id.is_none_or(|id| !held_out.contains(&id));
+    let findings = whole.findings().iter().filter(others).cloned().collect();
+    Splits { train: train.with_findings(findings), val }
 }
 
 /// Checks that two splits have the same categories, ids and names, in the same order.
@@ -125,10 +155,11 @@ pub fn same_categories(first: &Dataset, second: &Dataset) -> Result<()> {
 enum Found {
     Two { train: PathBuf, val: PathBuf },
     One(PathBuf),
+    Xml(PathBuf),
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Split {
+pub(crate) enum Split {
     Train,
     Val,
     Both,
@@ -147,7 +178,7 @@ fn find_annotations(dir: &Path, options: &OpenOptions) -> Result<Found> {
             return Err(Error::file(
                 "open the data folder",
                 dir,
-                std::io::Error::new(std::io::ErrorKind::NotFound, "no such folder"),
+                std::io::Error::new(std::io::ErrorKind::NotFound, "no such folder; is the path spelled right?"),
             ));
         }
     };
@@ -178,6 +209,11 @@ fn find_annotations(dir: &Path, options: &OpenOptions) -> Result<Found> {
         _ if explicit => {}
         _ if instances.len() == 1 => return Ok(Found::One(instances[0].clone())),
         _ if instances.is_empty() && all.len() == 1 => return Ok(Found::One(all[0].clone())),
+        _ if all.is_empty() => {
+            if let Some(folder) = voc::xml_folder(dir) {
+                return Ok(Found::Xml(folder));
+            }
+        }
         _ => {}
     }
     let count = |what: &str, paths: &[PathBuf]| match paths.len() {
@@ -194,7 +230,8 @@ fn find_annotations(dir: &Path, options: &OpenOptions) -> Result<Found> {
     Err(Error::Folder {
         dir: dir.to_owned(),
         problem: format!("{} and {}", count("training", &trains), count("validation", &vals)),
-        looked_for: "annotations/instances_*train*.json and annotations/instances_*val*.json, or one JSON file alone"
+        looked_for: "annotations/instances_*train*.json and annotations/instances_*val*.json, one JSON file alone, or \
+                     PASCAL VOC's Annotations/*.xml"
             .to_owned(),
         found,
         way_out: WAY_OUT,
@@ -202,19 +239,24 @@ fn find_annotations(dir: &Path, options: &OpenOptions) -> Result<Found> {
 }
 
 fn load(dir: &Path, json: &Path, split: Split, options: &OpenOptions) -> Result<Dataset> {
+    place(dir, Dataset::load_with(json, dir, &options.checks)?, split, options)
+}
+
+/// Gives a data set its image folder, and checks the files there.
+pub(crate) fn place(dir: &Path, dataset: Dataset, split: Split, options: &OpenOptions) -> Result<Dataset> {
     let explicit = match split {
         Split::Val => options.val_images.as_ref().or(options.train_images.as_ref()),
         _ => options.train_images.as_ref().or(options.val_images.as_ref()),
     };
-    if let Some(images) = explicit {
-        return Dataset::load(json, images);
-    }
-    let dataset = Dataset::load(json, dir)?;
-    let root = find_images(dir, &dataset, split)?;
-    Ok(dataset.with_image_root(root))
+    let root = match explicit {
+        Some(images) => images.clone(),
+        None => find_images(dir, &dataset, split)?,
+    };
+    dataset.with_image_root(root).with_images_checked(&options.checks)
 }
 
-/// The folder that holds the images: of the candidates, the one with every file of a sample.
+/// The folder that holds the images: of the candidates, the one with every file of a sample; else the one that alone has most, and
+/// more than half (the missing ones are a matter for the checks).
 fn find_images(dir: &Path, dataset: &Dataset, split: Split) -> Result<PathBuf> {
     const SAMPLE: usize = 16;
     if dataset.is_empty() {
@@ -230,7 +272,7 @@ fn find_images(dir: &Path, dataset: &Dataset, split: Split) -> Result<PathBuf> {
             Split::Both => name.starts_with("train") || name.starts_with("val"),
         }
     };
-    let mut candidates = vec![dir.join("images")];
+    let mut candidates = vec![dir.join("images"), dir.join("JPEGImages")];
     for parent in [dir.to_owned(), dir.join("images")] {
         let below = list(&parent).unwrap_or_default();
         candidates.extend(below.into_iter().filter(|p| p.is_dir() && fits(p)));
@@ -249,6 +291,10 @@ fn find_images(dir: &Path, dataset: &Dataset, split: Split) -> Result<PathBuf> {
         return Ok(root.clone());
     }
     let best = counts.iter().map(|(_, n)| *n).max().unwrap_or(0);
+    let most: Vec<&PathBuf> = counts.iter().filter(|(_, n)| *n == best).map(|(c, _)| c).collect();
+    if let ([root], true) = (&most[..], best < sample.len() && 2 * best > sample.len()) {
+        return Ok((*root).clone());
+    }
     let missing =
         counts.iter().find(|(_, n)| *n == best).and_then(|(c, _)| sample.iter().find(|name| !c.join(name).is_file()));
     let problem = match (whole.len(), missing) {
@@ -269,7 +315,7 @@ fn find_images(dir: &Path, dataset: &Dataset, split: Split) -> Result<PathBuf> {
         dir: dir.to_owned(),
         problem,
         looked_for: format!(
-            "the files that the annotations name, in images/, {prefix}, the same below images/, and the folder itself"
+            "the files that the annotations name, in images/, JPEGImages/, {prefix}, the same below images/, and the folder itself"
         ),
         found: if found.is_empty() { "none of these folders".to_owned() } else { found.join(", ") },
         way_out: WAY_OUT,
@@ -277,7 +323,7 @@ fn find_images(dir: &Path, dataset: &Dataset, split: Split) -> Result<PathBuf> {
 }
 
 /// What is in a folder, in the order of names.
-fn list(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths =
         std::fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()?;
     paths.sort();

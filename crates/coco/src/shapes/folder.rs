@@ -1,6 +1,7 @@
 //! The data set on disk: made beside its place and moved there when complete, and made again only if something differs.
 
 use super::{Class, Object, ShapesConfig, Split, VERSION, lock, render};
+use crate::parallel::in_order;
 use crate::{Error, OpenOptions, Result, Rgb8, Splits, open_dir};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
@@ -166,7 +167,9 @@ pub(super) fn make(config: &ShapesConfig, threads: usize, target: Target<'_>) ->
                 fs::create_dir_all(&sub).map_err(|source| Error::io(&sub, source))?;
             }
         }
-        let images = in_order(config.images(split), threads, |index| make_image(config, split, index, &target))?;
+        let images = in_order(config.images(split), threads, |index| make_image(config, split, index, &target))
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
         for image in &images {
             content.update(image.pixels);
             files.update(image.file);
@@ -211,38 +214,6 @@ fn encode(image: &Rgb8, path: &Path) -> Result<Vec<u8>> {
         .write_image(&image.data, image.width as u32, image.height as u32, ExtendedColorType::Rgb8)
         .map_err(|source| Error::Shapes(format!("{}: cannot encode: {source}", path.display())))?;
     Ok(png)
-}
-
-/// `work(0..count)` on several threads, the results in order. Who does what is left to chance; no result depends on it.
-fn in_order<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        given => given,
-    };
-    let next = AtomicUsize::new(0);
-    let worker = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return done;
-            }
-            done.push((index, work(index)));
-        }
-    };
-    let mut done = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.min(count)).map(|_| scope.spawn(worker)).collect();
-        let mut done = Vec::with_capacity(count);
-        for worker in workers {
-            match worker.join() {
-                Ok(part) => done.extend(part),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
-    });
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Path of an image below the root.

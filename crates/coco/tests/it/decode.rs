@@ -80,7 +80,7 @@ fn a_jpeg_with_bytes_after_its_end_is_read() {
 }
 
 /// A PNG header that claims `width` x `height`, with a right checksum and nothing behind it.
-fn claim(width: u32, height: u32) -> Vec<u8> {
+pub fn claim(width: u32, height: u32) -> Vec<u8> {
     let mut header = b"IHDR".to_vec();
     header.extend_from_slice(&width.to_be_bytes());
     header.extend_from_slice(&height.to_be_bytes());

@@ -1,6 +1,8 @@
 //! The loader: order, flips, bounds, failures, and ending cleanly.
 
+use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use docent_coco::{Dataset, Error, Loader, LoaderConfig, Resize, ResizeRule, TrainItem};
@@ -192,4 +194,43 @@ fn settings_are_checked() {
     }
     let empty = Arc::new(set.subset(&[]));
     assert!(Loader::new(empty, good).unwrap_err().to_string().contains("no image"));
+}
+
+/// Every image file is a pipe that gives its bytes late, as a slow disk does. However slow the disk or the loop is, no more images are
+/// begun than one batch in use and those that are made ahead.
+#[test]
+#[cfg(unix)]
+fn a_slow_disk_slows_and_never_piles_images_up() {
+    let (_dir, set) = made(24);
+    let begun = Arc::new(AtomicUsize::new(0));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    for i in 0..set.len() {
+        let path = set.image_path(i);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (begun, taken, most) = (begun.clone(), taken.clone(), most.clone());
+        std::thread::spawn(move || {
+            // Waits for the loader to open the other end.
+            let mut pipe = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            let ahead = begun.fetch_add(1, Ordering::SeqCst) + 1 - taken.load(Ordering::SeqCst);
+            most.fetch_max(ahead, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(10));
+            pipe.write_all(&bytes).unwrap();
+        });
+    }
+    let loader = Loader::new(set, LoaderConfig { batch: 2, prefetch: 2, ..config(3) }).unwrap();
+    let mut epoch = loader.epoch(0);
+    for batch in 0..12 {
+        if batch < 4 {
+            // The loop is slow at first, then the disk is.
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        taken.fetch_add(epoch.next().unwrap().unwrap().len(), Ordering::SeqCst);
+    }
+    assert!(epoch.next().is_none());
+    assert_eq!(begun.load(Ordering::SeqCst), 24);
+    let most = most.load(Ordering::SeqCst);
+    assert!((4..=6).contains(&most), "{most} images begun and not taken, with 2 batches of 2 ahead of the one in use");
 }

@@ -3,6 +3,8 @@
 // clippy.toml allows these inside test functions; the helpers beside them are tests too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+mod bad_input;
+mod checks;
 mod dataset;
 mod decode;
 mod evaluate;
@@ -10,3 +12,4 @@ mod loader;
 mod open;
 mod resize;
 mod support;
+mod voc;

@@ -10,6 +10,7 @@ mod decode;
 mod evaluate;
 mod loader;
 mod open;
+mod properties;
 mod resize;
 mod support;
 mod voc;

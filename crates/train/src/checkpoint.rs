@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::tensors::with_f32;
-use crate::weights::{hex, read_safetensors};
+use crate::weights::{WeightFile, hex, read_safetensors};
 use crate::{Error, Result};
 
 /// The format that [`CheckpointMeta`] writes and reads.
@@ -134,8 +134,17 @@ pub struct Checkpoint {
 /// # Errors
 /// As [`read_safetensors`]; metadata that is missing, does not parse, or has another format.
 pub fn load_checkpoint(path: &Path) -> Result<Checkpoint> {
-    let file = read_safetensors(path)?;
-    Ok(Checkpoint { meta: CheckpointMeta::from_map(path, &file.metadata)?, tensors: file.tensors, sha256: file.sha256 })
+    Checkpoint::from_file(path, read_safetensors(path)?)
+}
+
+impl Checkpoint {
+    /// A weight file whose metadata are a checkpoint's; `path` names it in messages.
+    ///
+    /// # Errors
+    /// As [`CheckpointMeta::from_map`].
+    pub fn from_file(path: &Path, file: WeightFile) -> Result<Self> {
+        Ok(Self { meta: CheckpointMeta::from_map(path, &file.metadata)?, tensors: file.tensors, sha256: file.sha256 })
+    }
 }
 
 /// What a checkpoint says of itself: enough to rebuild the model and to name its detections.

@@ -85,6 +85,8 @@ fn open_folder(dir: &Path, recipe: &DataRecipe) -> Result<Splits> {
         train_json: recipe.train_json.clone(),
         val_json: recipe.val_json.clone(),
         train_images: recipe.images.clone(),
+        checks: recipe.checks.clone(),
+        voc: recipe.voc.clone(),
         ..OpenOptions::default()
     };
     Ok(docent_coco::open_dir(dir, &options)?)

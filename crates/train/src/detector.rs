@@ -31,7 +31,15 @@ impl Detector {
     /// # Errors
     /// When the file is no checkpoint of ours, is damaged, lacks a tensor, has one too many or of another shape (all are listed).
     pub fn load(path: &Path) -> Result<Self> {
-        let Checkpoint { tensors, meta, sha256 } = load_checkpoint(path)?;
+        Self::from_checkpoint(path, load_checkpoint(path)?)
+    }
+
+    /// [`Self::load`] from a checkpoint that was read before; `path` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_checkpoint(path: &Path, checkpoint: Checkpoint) -> Result<Self> {
+        let Checkpoint { tensors, meta, sha256 } = checkpoint;
         let config: FasterRcnnConfig = meta.model_as(path)?;
         let resize = meta.resize_as(path)?;
         if config.classes != meta.categories.len() + 1 {

@@ -56,4 +56,4 @@ pub use params::{Kind, ParamStore};
 pub use schedule::{Schedule, ScheduleConfig, scale_lr};
 pub use state::{Best, TrainState};
 pub use teacher_cache::{CacheSize, TeacherCache};
-pub use weights::{BackboneInfo, StrictReport, WeightFile, read_safetensors};
+pub use weights::{BackboneInfo, StrictReport, WeightFile, parse_safetensors, read_safetensors};

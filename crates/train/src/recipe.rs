@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use docent_coco::Resize;
+use docent_coco::{CheckConfig, Resize, VocConfig};
 use docent_detect::FasterRcnnConfig;
 use docent_distill::TaskAdaptiveConfig;
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ pub struct Recipe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// A folder in COCO's form, named by `data.dir` (or `--data`).
+    /// A folder in COCO's or PASCAL VOC's form, named by `data.dir` (or `--data`).
     #[default]
     Folder,
     /// The project's own generator, [`docent_coco::shapes`].
@@ -93,6 +93,12 @@ pub struct DataRecipe {
     /// Batches that may wait, decoded, for the loop.
     #[serde(default = "four")]
     pub prefetch: usize,
+    /// What is done about faults in the data, kind by kind.
+    #[serde(default)]
+    pub checks: CheckConfig,
+    /// How PASCAL VOC's annotations are read.
+    #[serde(default)]
+    pub voc: VocConfig,
 }
 
 impl DataRecipe {
@@ -110,6 +116,8 @@ impl DataRecipe {
             flip: 0.0,
             loader_threads: one(),
             prefetch: four(),
+            checks: CheckConfig::default(),
+            voc: VocConfig::default(),
         }
     }
 }
@@ -336,6 +344,7 @@ impl Recipe {
         if self.data.limit == Some(0) {
             return fail("data.limit must be at least 1; leave it out for all images".into());
         }
+        self.data.checks.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
         check_model("student", &self.student.model, &self.student.init)?;
         if let Some(teacher) = &self.teacher {
             check_model("teacher", &teacher.model, &teacher.init)?;
@@ -466,6 +475,9 @@ mod tests {
             ("student.init.freeze_at=6", "freeze_at = 6"),
             ("data.limit=0", "data.limit"),
             ("teacher.floor=nan", "teacher.floor"),
+            ("data.checks.unknown_category=clip", "data.checks.unknown_category = clip"),
+            ("data.checks.outside=fix", "unknown variant `fix`"),
+            ("data.checks.missing_images=drop", "did you mean 'missing_image'"),
             ("distill.w_cls=-1.0", "w_cls"),
         ] {
             let message = Recipe::parse(&text, &[assignment.into()]).unwrap_err().to_string();

@@ -101,6 +101,9 @@ fn check_folder(recipe: &Recipe, options: &StudyOptions) -> Result<()> {
     ))
 }
 
+/// How many faults of a kind the log names; `docent dataset check` lists more.
+const FINDINGS_SHOWN: usize = 5;
+
 struct Study<'a> {
     recipe: &'a Recipe,
     options: &'a StudyOptions,
@@ -126,8 +129,10 @@ impl Study<'_> {
         let text =
             format!("data {name}: {train} training and {val} held-out images, {} categories", self.classes() - 1);
         sink.event(&Event::Note { text })?;
-        for finding in self.data.train.findings().iter().chain(self.data.val.findings()) {
-            sink.event(&Event::Note { text: format!("data: {finding}") })?;
+        for (split, dataset) in [("training", &self.data.train), ("held-out", &self.data.val)] {
+            for line in docent_coco::summarize(dataset.findings(), dataset.checks(), FINDINGS_SHOWN) {
+                sink.event(&Event::Note { text: format!("{split} data: {line}") })?;
+            }
         }
         Ok(())
     }

@@ -39,7 +39,15 @@ pub struct WeightFile {
 /// the message names the file, and the tensor where there is one.
 pub fn read_safetensors(path: &Path) -> Result<WeightFile> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let view = SafeTensors::deserialize(&bytes).map_err(|e| Error::file(path, explain(&e, &bytes)))?;
+    parse_safetensors(path, &bytes)
+}
+
+/// [`read_safetensors`] from bytes; `path` names them in messages.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
+    let view = SafeTensors::deserialize(bytes).map_err(|e| Error::file(path, explain(&e, bytes)))?;
     let (mut tensors, mut saturated) = (BTreeMap::new(), Vec::new());
     for (name, view) in view.iter() {
         let known = matches!(
@@ -64,10 +72,10 @@ pub fn read_safetensors(path: &Path) -> Result<WeightFile> {
         }
         tensors.insert(name.to_owned(), tensor);
     }
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| Error::file(path, explain(&e, &bytes)))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::file(path, explain(&e, bytes)))?;
     let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     saturated.sort_unstable();
-    Ok(WeightFile { tensors, metadata, sha256: sha256_hex(&bytes), saturated })
+    Ok(WeightFile { tensors, metadata, sha256: sha256_hex(bytes), saturated })
 }
 
 /// What a reader can do about a file that does not parse.

@@ -3,6 +3,7 @@
 mod commands;
 mod console;
 mod draw;
+mod reading;
 mod runtime;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Eval(commands::eval::Args),
     /// Detect objects in an image or a folder of images.
     Predict(commands::predict::Args),
+    /// Check a data folder, or convert PASCAL VOC annotations.
+    Dataset(commands::dataset::Args),
     /// List the shipped recipes, or print one.
     Recipe(commands::recipe::Args),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
+        Command::Dataset(args) => commands::dataset::run(&args),
         Command::Recipe(args) => commands::recipe::run(&args),
     };
     let outcome = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).map(std::thread::JoinHandle::join);

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use docent_coco::{
-    CocoMetrics, Dataset, Evaluator, Metrics, OpenOptions, STAT_NAMES, open_dir, read_results, write_results,
-};
+use docent_coco::{CocoMetrics, Dataset, Evaluator, Metrics, STAT_NAMES, open_dir, read_results, write_results};
 use docent_train::detector::Detector;
 use docent_train::evaluate::evaluate;
 use docent_train::recipe::DataRecipe;
+
+use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
 #[command(
@@ -29,9 +29,8 @@ pub struct Args {
     /// The annotations to score against, instead of a data folder's held-out ones.
     #[arg(long, value_name = "FILE")]
     annotations: Option<PathBuf>,
-    /// The image folder, when its name is not one of the usual ones.
-    #[arg(long, value_name = "DIR")]
-    images: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Also write the detections here.
     #[arg(long, value_name = "FILE", requires = "checkpoint")]
     save: Option<PathBuf>,
@@ -55,13 +54,13 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn truth(args: &Args) -> Result<Dataset> {
+    let options = args.read.options()?;
     if let Some(json) = &args.annotations {
         // Scoring detections reads no image; a folder is needed with --checkpoint alone.
         let beside = json.parent().unwrap_or(Path::new("."));
-        return Ok(Dataset::load(json, args.images.as_deref().unwrap_or(beside))?);
+        return Ok(Dataset::load_with(json, args.read.images.as_deref().unwrap_or(beside), &options.checks)?);
     }
     let dir = args.data.as_ref().context("name --data or --annotations")?;
-    let options = OpenOptions { train_images: args.images.clone(), ..OpenOptions::default() };
     Ok(open_dir(dir, &options)?.val)
 }
 

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod dataset;
 pub mod eval;
 pub mod predict;
 pub mod recipe;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use docent_coco::{Detection, decode_file, write_results};
+use docent_coco::{Detection, decode_file, ids_of_names, write_results};
 use docent_train::detector::Detector;
 
 use crate::draw::{Mark, draw};
@@ -115,11 +115,10 @@ fn is_same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Image ids: the numbers in the files' names where each has one of its own, else 1, 2, ...
+/// Image ids from the files' names.
 fn ids(files: &[PathBuf]) -> Vec<u64> {
-    let named: Option<Vec<u64>> = files.iter().map(|file| id_of(file)).collect();
-    let distinct = |ids: &Vec<u64>| ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
-    named.filter(distinct).unwrap_or_else(|| (1..=files.len() as u64).collect())
+    let stem = |file: &PathBuf| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    ids_of_names(&files.iter().map(stem).collect::<Vec<_>>())
 }
 
 /// Names of the pictures with boxes: a file's own, with its number behind it where two have the same.
@@ -135,30 +134,12 @@ fn names(files: &[PathBuf]) -> Vec<String> {
     files.iter().enumerate().map(&mut name).collect()
 }
 
-/// The number that ends a file's name, as COCO's file names do (`000000000139.jpg`).
-fn id_of(path: &Path) -> Option<u64> {
-    let stem = path.file_stem()?.to_str()?;
-    stem[stem.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn paths(names: &[&str]) -> Vec<PathBuf> {
         names.iter().map(PathBuf::from).collect()
-    }
-
-    #[test]
-    fn ids_come_from_names_where_these_tell_the_pictures_apart() {
-        assert_eq!(id_of(Path::new("a/000000000139.jpg")), Some(139));
-        assert_eq!(id_of(Path::new("BloodImage_00007.jpg")), Some(7));
-        assert_eq!(id_of(Path::new("zelle-é12.png")), Some(12));
-        assert_eq!(id_of(Path::new("cell.png")), None);
-        assert_eq!(id_of(Path::new("99999999999999999999999.png")), None);
-        assert_eq!(ids(&paths(&["a/7.png", "x3.jpg"])), [7, 3]);
-        assert_eq!(ids(&paths(&["a/7.png", "b/7.png"])), [1, 2]);
-        assert_eq!(ids(&paths(&["a/2.png", "cell.png"])), [1, 2]);
     }
 
     #[test]

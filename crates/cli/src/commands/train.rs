@@ -17,7 +17,8 @@ pub struct Args {
     /// A shipped recipe (see `docent recipe list`) or a TOML file.
     #[arg(long, default_value = "shapes")]
     recipe: String,
-    /// The data: a folder with `annotations/instances_*train*.json` and `*val*.json`. For `shapes`: where it is written.
+    /// The data: a folder with `annotations/instances_*train*.json` and `*val*.json`, or PASCAL VOC's `Annotations/`. For `shapes`:
+    /// where it is written.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Training annotations, when their name is not the usual one.

@@ -1,0 +1,143 @@
+//! `docent dataset` as a person calls it: reports, exit codes, files.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+
+use docent_coco::{Annotation, Category, Dataset, Image, OpenOptions, Rgb8, open_dir};
+
+/// Exit code, standard output, standard error.
+fn docent(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_docent")).args(args).current_dir(dir).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+}
+
+/// 30 images with a box each, split by hash.
+fn write(dir: &Path) -> Dataset {
+    std::fs::create_dir_all(dir.join("images")).unwrap();
+    let names: Vec<String> = (1..=30).map(|id| format!("{id:03}.png")).collect();
+    let images = (1..).zip(&names).map(|(id, name)| Image { id, file_name: name.clone(), width: 32, height: 20 });
+    let boxes = (1..=30).map(|id| Annotation {
+        id,
+        image_id: id,
+        category_id: 1 + id % 2,
+        bbox: if id == 9 { [3.0, 3.0, 0.0, 5.0] } else { [3.0, 3.0, 9.0, 5.0] },
+        area: 45.0,
+        iscrowd: false,
+    });
+    let categories = ["cat", "dog"].into_iter().zip(1..).map(|(name, id)| Category { id, name: name.into() });
+    let set = Dataset::from_parts("made", dir.join("images"), images.collect(), boxes.collect(), categories.collect())
+        .unwrap();
+    for i in 0..set.len() {
+        Rgb8::filled(32, 20, [i as u8; 3]).save_png(&set.image_path(i)).unwrap();
+    }
+    set.save(&dir.join("annotations/instances_all.json")).unwrap();
+    set
+}
+
+#[test]
+fn a_report_names_what_stops_a_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = write(dir.path());
+    let (code, out, _) = docent(dir.path(), &["dataset", "check", "."]);
+    contains(&out, &["training: ", "held-out: ", "1 cat", "2 dog", "most often 32x20", "faults: 1"]);
+    contains(&out, &["1 x box without area (drop)", "image id 9, annotation id 9", "nothing here stops a training"]);
+    assert_eq!(code, 0);
+    let (code, out, err) = docent(dir.path(), &["dataset", "check", ".", "--policy", "degenerate=error"]);
+    assert_eq!((code, out.contains("1 x box without area (error)")), (1, true), "{out}");
+    contains(&err, &["1 fault(s) would stop a training"]);
+
+    std::fs::remove_file(set.image_path(2)).unwrap();
+    let whole = std::fs::read(set.image_path(4)).unwrap();
+    std::fs::write(set.image_path(4), &whole[..whole.len() - 20]).unwrap();
+    Rgb8::filled(20, 32, [0; 3]).save_png(&set.image_path(6)).unwrap();
+    let (code, out, err) = docent(dir.path(), &["dataset", "check", "."]);
+    assert_eq!(code, 1);
+    contains(&err, &["3 fault(s)"]);
+    contains(&out, &["faults: 4", "missing image file, image id 3", "003.png", "unreadable image file, image id 5"]);
+    contains(&out, &["image id 7", "is 20x32, annotated as 32x20", "--set data.checks.missing_image=drop"]);
+    let drop = ["missing_image=drop", "size_mismatch=drop", "unreadable_image=drop"];
+    let with: Vec<&str> = drop.iter().flat_map(|policy| ["--policy", policy]).collect();
+    assert_eq!(docent(dir.path(), &[&["dataset", "check", "."], &with[..]].concat()).0, 0);
+    // A header alone does not show that the pixels are cut.
+    let (_, out, _) = docent(dir.path(), &["dataset", "check", ".", "--headers"]);
+    assert!(out.contains("faults: 3") && !out.contains("unreadable"), "{out}");
+
+    // Contradictions are listed together with the rest; what no policy forgives, alone.
+    let json = dir.path().join("annotations/instances_all.json");
+    let text = std::fs::read_to_string(&json).unwrap();
+    std::fs::write(&json, text.replace(r#""image_id":20,"#, r#""image_id":99,"#)).unwrap();
+    let (code, out, _) = docent(dir.path(), &["dataset", "check", ".", "--list", "0"]);
+    assert_eq!(code, 1);
+    contains(&out, &["faults: 5", "1 x annotation of an unlisted image (error)", "and 1 more"]);
+    std::fs::write(&json, text.replace(r#""name":"dog""#, r#""name":"cat""#)).unwrap();
+    let (code, out, _) = docent(dir.path(), &["dataset", "check", "."]);
+    assert_eq!(code, 1);
+    contains(&out, &["1 x duplicate category (error)", "checked once these are gone"]);
+}
+
+#[test]
+fn what_is_asked_wrongly_is_said_plainly() {
+    let dir = tempfile::tempdir().unwrap();
+    let fails = |args: &[&str], wanted: i32, part: &str| {
+        let (code, _, err) = docent(dir.path(), args);
+        assert!(code == wanted && err.contains(part), "{args:?}: {code} {err}");
+    };
+    fails(&["dataset", "check", "nowhere"], 1, "no such folder");
+    fails(&["dataset", "check", "."], 1, "Annotations/*.xml");
+    fails(&["dataset", "check", ".", "--policy", "missing=drop"], 2, "unknown field `missing`");
+    fails(&["dataset", "check", ".", "--policy", "missing_image"], 2, "KEY=POLICY");
+    fails(&["dataset", "check", ".", "--policy", "unknown_category=clip"], 2, "can be clipped");
+    fails(&["dataset", "check"], 2, "<DIR>");
+    fails(&["dataset", "import-voc", ".", "out"], 1, "Annotations/");
+    fails(&["dataset", "import-voc", ".", "out", "--boxes", "corners"], 2, "pixels");
+    for command in ["check", "import-voc"] {
+        contains(&docent(dir.path(), &["dataset", command, "--help"]).1, &["Examples:", "docent dataset"]);
+    }
+    assert!(!dir.path().join("out").exists());
+}
+
+#[test]
+fn voc_becomes_coco() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = write(dir.path());
+    std::fs::create_dir(dir.path().join("voc_annotations")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("annotations")).unwrap();
+    for i in 0..set.len() {
+        let image = set.image(i);
+        let text = format!(
+            "<annotation><filename>{}</filename><size><width>32</width><height>20</height></size><object><name>cell</name>\
+             <bndbox><xmin>4</xmin><ymin>4</ymin><xmax>12</xmax><ymax>{}</ymax></bndbox></object></annotation>",
+            image.file_name,
+            if i == 8 { 4 } else { 8 }
+        );
+        std::fs::write(dir.path().join(format!("voc_annotations/{:03}.xml", image.id)), text).unwrap();
+    }
+    let (code, out, err) = docent(dir.path(), &["dataset", "import-voc", ".", "made/coco"]);
+    assert_eq!(code, 0, "{err}");
+    contains(&out, &["1 x box without area (drop)", "009.xml", "instances_train.json", "--data made/coco --images"]);
+    let options = OpenOptions { train_images: Some(dir.path().join("images")), ..OpenOptions::default() };
+    let coco = open_dir(&dir.path().join("made/coco"), &options).unwrap();
+    let voc = open_dir(dir.path(), &OpenOptions::default()).unwrap();
+    for (a, b) in [(&coco.train, &voc.train), (&coco.val, &voc.val)] {
+        assert_eq!(
+            (a.images(), a.all_annotations(), a.categories()),
+            (b.images(), b.all_annotations(), b.categories())
+        );
+        assert!(a.all_annotations().iter().all(|a| a.bbox == [3.0, 3.0, 9.0, 5.0]));
+    }
+    assert_eq!(coco.train.all_annotations().len() + coco.val.all_annotations().len(), 29);
+    // A second time: what is there stays.
+    let written = std::fs::read(coco.train.source()).unwrap();
+    let (code, _, err) = docent(dir.path(), &["dataset", "import-voc", ".", "made/coco"]);
+    assert!(code == 1 && err.contains("is there already"), "{err}");
+    assert_eq!(std::fs::read(coco.train.source()).unwrap(), written);
+    assert_eq!(docent(dir.path(), &["dataset", "check", "."]).0, 0);
+}

@@ -122,12 +122,7 @@ pub struct CocoMetrics;
 
 impl Evaluator for CocoMetrics {
     fn evaluate(&self, truth: &Dataset, detections: &[Detection]) -> Result<Metrics> {
-        check(truth, detections)?;
-        let refused = |e: hotcoco::Error| Error::Metrics(e.to_string());
-        let gt = hotcoco::COCO::from_dataset(truth_of(truth));
-        let dt = gt.load_res_anns(detections.iter().map(result_of).collect()).map_err(refused)?;
-        let mut eval = hotcoco::COCOeval::new(gt, dt, IouType::Bbox);
-        eval.evaluate().map_err(refused)?;
+        let mut eval = matched(truth, detections)?;
         eval.accumulate();
         // This one sets the figures and prints nothing.
         eval.summarize_lines();
@@ -138,6 +133,17 @@ impl Evaluator for CocoMetrics {
         let per_class = per_class(truth, &eval);
         Ok(Metrics { stats, per_class })
     }
+}
+
+/// Checks the detections and matches them with the truth, image by image.
+pub(crate) fn matched(truth: &Dataset, detections: &[Detection]) -> Result<hotcoco::COCOeval> {
+    check(truth, detections)?;
+    let refused = |e: hotcoco::Error| Error::Metrics(e.to_string());
+    let gt = hotcoco::COCO::from_dataset(truth_of(truth));
+    let dt = gt.load_res_anns(detections.iter().map(result_of).collect()).map_err(refused)?;
+    let mut eval = hotcoco::COCOeval::new(gt, dt, IouType::Bbox);
+    eval.evaluate().map_err(refused)?;
+    Ok(eval)
 }
 
 fn check(truth: &Dataset, detections: &[Detection]) -> Result<()> {

@@ -11,6 +11,7 @@ mod evaluate;
 mod loader;
 mod open;
 mod properties;
+mod resample;
 mod resize;
 mod support;
 mod voc;

@@ -26,6 +26,8 @@ FILES = {
     "crates/detect/tests/golden/mobilenet.safetensors": "mobilenet",
     "crates/detect/tests/golden/training.safetensors": "training",
     "crates/distill/tests/golden/terms.safetensors": "distill",
+    "crates/distill/tests/golden/share.safetensors": "share",
+    "crates/distill/tests/golden/rivals.safetensors": "rivals",
     "crates/train/tests/golden/pipeline.safetensors": "pipeline",
     "crates/train/tests/golden/steps.safetensors": "steps",
     "crates/coco/tests/golden/metrics.json": "metrics",

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::distiller::Channels;
 use crate::error::{Error, Result};
 
 /// What stands in the foreground mask.
@@ -52,6 +53,31 @@ pub enum LevelNorm {
     Global,
     /// Each level divided by its own `N_l C`, then the sum over the levels. \[ours\]
     Sum,
+}
+
+/// What the feature term compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tap {
+    /// The FPN's outputs, P2 to P6. \[ours\]
+    #[default]
+    Fpn,
+    /// The backbone's stages, C2 to C5; each adapter maps to its own stage's channels in the teacher. \[ours\]
+    Stages,
+}
+
+/// Whose proposals the head terms are computed on. The student's own losses always use the student's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Share {
+    /// The student's, shared with the teacher. \[paper\]
+    #[default]
+    StudentToTeacher,
+    /// The teacher's, through the student's matcher and sampler, as a second set of RoIs for the head terms alone.
+    /// \[ours\]
+    TeacherToStudent,
+    /// Both sets; each head term is the mean of its values on the two. \[ours\]
+    Both,
 }
 
 /// The layer on the student's feature map before it meets the teacher's; dropped after training.
@@ -178,10 +204,6 @@ pub enum DecayUnit {
 }
 
 /// Settings of task-adaptive distillation. The defaults are the method as docs/method.md states it.
-///
-/// Two of the method's choices have no setting yet: the feature term taps the FPN's outputs, and the student's
-/// proposals are the ones both heads see. Their alternatives (backbone stages as taps; the teacher's proposals) come
-/// later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TaskAdaptiveConfig {
@@ -202,8 +224,12 @@ pub struct TaskAdaptiveConfig {
     pub grid: Grid,
     /// How the levels are normalised; `per_level_mean`.
     pub level_norm: LevelNorm,
+    /// What the feature term compares; `fpn`.
+    pub tap: Tap,
     /// The adapter; `conv3x3`.
     pub adapt: Adapt,
+    /// Whose proposals the head terms see; `student_to_teacher`.
+    pub share: Share,
     /// RoIs of the classification term; `positives`.
     pub cls_select: ClsSelect,
     /// Form of the classification term; `bce`.
@@ -241,7 +267,9 @@ impl Default for TaskAdaptiveConfig {
             base: 56.0,
             grid: Grid::default(),
             level_norm: LevelNorm::default(),
+            tap: Tap::default(),
             adapt: Adapt::default(),
+            share: Share::default(),
             cls_select: ClsSelect::default(),
             cls_loss: ClsLoss::default(),
             temperature: 1.0,
@@ -321,22 +349,35 @@ impl TaskAdaptiveConfig {
         Ok(())
     }
 
+    /// The channels that the feature term reads of a model.
+    pub fn tapped<'a>(&self, channels: &'a Channels) -> &'a [usize] {
+        match self.tap {
+            Tap::Fpn => &channels.fpn,
+            Tap::Stages => &channels.stages,
+        }
+    }
+
     /// Checks that the adapter can join the two models' feature maps.
     ///
     /// # Errors
     /// [`Error::Config`] if there is no adapter and the channels differ.
-    pub fn validate_channels(&self, student: usize, teacher: usize) -> Result<()> {
-        if self.adapt == Adapt::None && student != teacher {
-            return Err(Error::config(
-                "adapt",
-                format!(
-                    "\"none\" needs equal channels, but the student's FPN has {student} and the teacher's \
-                     {teacher}; take \"conv1x1\" or \"conv3x3\""
-                ),
-            ));
-        }
-        Ok(())
+    pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
+        check_channels(self.adapt, self.tapped(student), self.tapped(teacher))
     }
+}
+
+/// Without an adapter, both models' maps must have the same channels.
+pub(crate) fn check_channels(adapt: Adapt, student: &[usize], teacher: &[usize]) -> Result<()> {
+    if adapt == Adapt::None && student != teacher {
+        return Err(Error::config(
+            "adapt",
+            format!(
+                "\"none\" needs equal channels, but the student's maps have {student:?} and the teacher's \
+                 {teacher:?}; take \"conv1x1\" or \"conv3x3\""
+            ),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -393,23 +434,27 @@ mod tests {
     #[test]
     fn no_adapter_needs_equal_channels() {
         let config = TaskAdaptiveConfig { adapt: Adapt::None, ..Default::default() };
-        config.validate_channels(64, 64).unwrap();
-        let message = config.validate_channels(64, 256).unwrap_err().to_string();
+        let channels = |fpn: usize, stage: usize| Channels { fpn: vec![fpn; 5], stages: vec![stage; 4] };
+        config.validate_channels(&channels(64, 1), &channels(64, 2)).unwrap();
+        let message = config.validate_channels(&channels(64, 1), &channels(256, 1)).unwrap_err().to_string();
         assert!(message.contains("64") && message.contains("256") && message.contains("conv3x3"), "{message}");
-        TaskAdaptiveConfig::default().validate_channels(64, 256).unwrap();
+        TaskAdaptiveConfig::default().validate_channels(&channels(64, 1), &channels(256, 2)).unwrap();
+        let config = TaskAdaptiveConfig { tap: Tap::Stages, ..config };
+        assert!(config.validate_channels(&channels(64, 1), &channels(64, 2)).is_err());
+        config.validate_channels(&channels(64, 2), &channels(256, 2)).unwrap();
     }
 
     #[test]
     fn names_are_the_documented_ones_and_strangers_are_refused() {
         let text = r#"{"mask":"binary","levels":"by_scale","grid":"int_box","level_norm":"global",
-            "adapt":"conv3x3_relu","cls_select":"teacher_better","cls_loss":"soft_ce","cls_norm":"sampled",
+            "tap":"stages","share":"both","adapt":"conv3x3_relu","cls_select":"teacher_better","cls_loss":"soft_ce","cls_norm":"sampled",
             "reg_gate":"teacher_vs_student",
             "reg_loss":"giou","reg_norm":"gated","decay":"cosine","decay_unit":"iteration"}"#;
         let config: TaskAdaptiveConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.adapt, Adapt::Conv3x3Relu);
         let back: TaskAdaptiveConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
         assert_eq!(back, config);
-        for stranger in [r#"{"tap":"stages"}"#, r#"{"share":"both"}"#, r#"{"w_fest":1}"#, r#"{"adapt":"conv5x5"}"#] {
+        for stranger in [r#"{"tap":"rpn"}"#, r#"{"share":"none"}"#, r#"{"w_fest":1}"#, r#"{"adapt":"conv5x5"}"#] {
             assert!(serde_json::from_str::<TaskAdaptiveConfig>(stranger).is_err(), "{stranger}");
         }
     }

@@ -1,8 +1,8 @@
 //! What a training loop and a distillation method say to each other.
 
 use candle_core::{DType, Device, Tensor};
-use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
-use docent_ops::BoxCoder;
+use docent_detect::{BoxHeadOutput, FasterRcnnConfig, Features, SampledRois, Targets};
+use docent_ops::{BoxCoder, BoxXyxy};
 
 use crate::decay::Progress;
 use crate::error::{Error, Result};
@@ -15,14 +15,21 @@ use crate::error::{Error, Result};
 pub struct StepContext<'a> {
     /// The student's pyramid, with its graph.
     pub student_features: &'a Features,
-    /// The teacher's pyramid. Its graph, if it has one, is never followed.
-    pub teacher_features: &'a Features,
-    /// The sampled RoIs, their labels and matched ground truths.
+    /// The teacher's pyramid, if the method [needs](Needs::features) it. Its graph, if it has one, is never followed.
+    pub teacher_features: Option<&'a Features>,
+    /// Both backbones' C2 to C5, if the method [needs](Needs::stages) them.
+    pub stages: Option<Stages<'a>>,
+    /// The student's sampled RoIs, their labels and matched ground truths.
     pub rois: &'a SampledRois,
     /// The student's head on the RoIs, with its graph.
     pub student_head: &'a BoxHeadOutput,
-    /// The teacher's head on the same RoIs.
-    pub teacher_head: &'a BoxHeadOutput,
+    /// The teacher's head on the same RoIs, if the method [needs](Needs::head) it.
+    pub teacher_head: Option<&'a BoxHeadOutput>,
+    /// RoIs sampled from the teacher's proposals, with both heads on them, if the method [needs](Needs::proposals)
+    /// them. The student's own losses know nothing of these.
+    pub teacher_rois: Option<RoiSet<'a>>,
+    /// The student's anchors, one list a level of its pyramid, each in the order (row, column, anchor).
+    pub anchors: &'a [Vec<BoxXyxy>],
     /// Each image's ground truth.
     pub targets: &'a [Targets],
     /// Each image's (rows, columns) without padding.
@@ -46,6 +53,39 @@ pub struct StepContext<'a> {
 }
 
 impl<'a> StepContext<'a> {
+    /// The teacher's pyramid.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the loop did not compute it.
+    pub fn teacher_pyramid(&self) -> Result<&'a Features> {
+        self.teacher_features.ok_or_else(|| not_given("pyramid", "features"))
+    }
+
+    /// The student's RoIs with both heads.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the loop did not run the teacher's head.
+    pub fn student_set(&self) -> Result<RoiSet<'a>> {
+        let teacher = self.teacher_head.ok_or_else(|| not_given("head", "head"))?;
+        Ok(RoiSet { rois: self.rois, student: self.student_head, teacher })
+    }
+
+    /// The RoIs from the teacher's proposals with both heads.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the loop did not sample them.
+    pub fn teacher_set(&self) -> Result<RoiSet<'a>> {
+        self.teacher_rois.ok_or_else(|| not_given("proposals", "proposals"))
+    }
+
+    /// Both backbones' stages.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the loop did not keep them.
+    pub fn both_stages(&self) -> Result<Stages<'a>> {
+        self.stages.ok_or_else(|| not_given("backbone stages", "stages"))
+    }
+
     /// Where the run stands.
     pub fn progress(&self) -> Progress<'a> {
         Progress {
@@ -58,13 +98,60 @@ impl<'a> StepContext<'a> {
     }
 }
 
+fn not_given(what: &str, need: &str) -> Error {
+    Error::mismatch("step", format!("the teacher's {what} is not there; the loop must look at needs().{need}"))
+}
+
+/// The backbones' outputs C2 to C5, before any pyramid.
+#[derive(Clone, Copy)]
+pub struct Stages<'a> {
+    /// The student's, with its graph.
+    pub student: &'a Features,
+    /// The teacher's.
+    pub teacher: &'a Features,
+}
+
+/// A set of RoIs, and what both heads say of it.
+#[derive(Clone, Copy)]
+pub struct RoiSet<'a> {
+    /// The RoIs, their labels and matched ground truths.
+    pub rois: &'a SampledRois,
+    /// The student's head on them, with its graph.
+    pub student: &'a BoxHeadOutput,
+    /// The teacher's head on them.
+    pub teacher: &'a BoxHeadOutput,
+}
+
 /// What of the teacher a method reads, so that a loop need not compute the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
     /// The teacher's pyramid.
     pub features: bool,
-    /// The teacher's box head on the student's RoIs (which needs its pyramid too).
+    /// The teacher's box head on the student's RoIs (the loop then runs its pyramid, too).
     pub head: bool,
+    /// Both backbones' stages.
+    pub stages: bool,
+    /// RoIs from the teacher's proposals, with both heads on them.
+    pub proposals: bool,
+}
+
+/// Channels of what a method may tap in one model, finest level first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channels {
+    /// Of the pyramid, P2 to P6.
+    pub fpn: Vec<usize>,
+    /// Of the backbone's stages, C2 to C5.
+    pub stages: Vec<usize>,
+}
+
+impl Channels {
+    /// Those of a detector.
+    pub fn of(config: &FasterRcnnConfig) -> Self {
+        Self {
+            fpn: vec![config.fpn_channels; docent_detect::config::LEVELS],
+            stages: config.backbone.channels().to_vec(),
+        }
+    }
 }
 
 /// One term of a distillation loss.

@@ -6,7 +6,7 @@ use candle_nn::init::{FanInOut, Init, NonLinearity, NormalOrUniform};
 use docent_detect::Features;
 use docent_ops::{Addend, Conv2dParams, conv2d, loss::masked_l2};
 
-use crate::config::{Adapt, LevelNorm};
+use crate::config::{Adapt, LevelNorm, check_channels};
 use crate::error::{Error, Result};
 use crate::mask::LevelMask;
 
@@ -24,7 +24,8 @@ struct Layer {
 }
 
 impl Adapters {
-    /// Takes `adapt.{level}.weight` and `adapt.{level}.bias` from `vb`, for each of `levels`.
+    /// Takes `adapt.{level}.weight` and `adapt.{level}.bias` from `vb`, for each level that `student` and `teacher` list the
+    /// channels of.
     ///
     /// Where `vb` draws the values: the weight uniform in `±sqrt(3/fan_in)` (Kaiming, a = 1), the bias 0, as
     /// torchvision's FPN draws its output convolutions. \[ours\] With [`Adapt::None`] nothing is taken.
@@ -33,14 +34,14 @@ impl Adapters {
     /// Weight `[teacher, student, k, k]`, bias `[teacher]`.
     ///
     /// # Errors
-    /// A name that `vb` does not have.
-    pub fn new(
-        kind: Adapt,
-        student_channels: usize,
-        teacher_channels: usize,
-        levels: usize,
-        vb: VarBuilder<'_>,
-    ) -> Result<Self> {
+    /// [`Error::Config`] for [`Adapt::None`] between unequal channels, [`Error::Mismatch`] for unequal numbers of levels, or a
+    /// name that `vb` does not have.
+    pub fn new(kind: Adapt, student: &[usize], teacher: &[usize], vb: VarBuilder<'_>) -> Result<Self> {
+        check_channels(kind, student, teacher)?;
+        if student.len() != teacher.len() {
+            let (s, t) = (student.len(), teacher.len());
+            return Err(Error::mismatch("feature term", format!("the student has {s} levels, the teacher {t}")));
+        }
         let k = match kind {
             Adapt::Conv3x3 | Adapt::Conv3x3Relu => 3,
             Adapt::Conv1x1 => 1,
@@ -52,11 +53,14 @@ impl Adapters {
             // Gain 1: sqrt(2/(1 + a²)) at a = 1.
             non_linearity: NonLinearity::Linear,
         };
-        let layers = (0..levels)
-            .map(|level| {
+        let layers = student
+            .iter()
+            .zip(teacher)
+            .enumerate()
+            .map(|(level, (&student, &teacher))| {
                 let vb = vb.pp("adapt").pp(level);
-                let weight = vb.get_with_hints((teacher_channels, student_channels, k, k), "weight", kaiming_a1)?;
-                let bias = vb.get_with_hints(teacher_channels, "bias", Init::Const(0.0))?;
+                let weight = vb.get_with_hints((teacher, student, k, k), "weight", kaiming_a1)?;
+                let bias = vb.get_with_hints(teacher, "bias", Init::Const(0.0))?;
                 Ok(Layer { weight, bias })
             })
             .collect::<Result<_>>()?;
@@ -107,7 +111,7 @@ impl Adapters {
 ///
 /// `L_feat = mean over levels l with N_l > 0 of 1/(N_l C) * sum over batch, cells, channels of M (adapt(S) - T)²`,
 /// `N_l` the
-/// mask's sum on level l, C the teacher's channels. [`LevelNorm`] names the other normalisations.
+/// mask's sum on level l, C the teacher's channels on it. [`LevelNorm`] names the other normalisations.
 ///
 /// A level whose mask is empty is not computed: it adds 0, and its adapter gets no gradient. Without any mask the
 /// term is exactly 0. The teacher's maps never get a gradient.
@@ -150,7 +154,7 @@ pub fn feature_loss(
     }
 }
 
-fn check_pyramids(student: &Features, teacher: &Features, masks: usize) -> Result<()> {
+pub(crate) fn check_pyramids(student: &Features, teacher: &Features, masks: usize) -> Result<()> {
     let (s, t) = (&student.levels, &teacher.levels);
     if s.len() != t.len() || s.len() != masks {
         return Err(Error::mismatch(

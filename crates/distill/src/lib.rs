@@ -18,6 +18,8 @@
 //! | L_reg | the teacher's deltas on the gated proposals | [`boxes::box_loss`] |
 //! | r(t) | the decay over all three | [`decay::Decay`] |
 //!
+//! The [`rivals`] module holds other methods behind the same trait.
+//!
 //! Two ways in. Each part is a plain function over plain data, to be called alone. [`TaskAdaptive`] puts them together
 //! behind the [`Distiller`] trait; a loop fills one [`StepContext`] a step. Nothing here knows a file, an optimizer
 //! or a loop.
@@ -33,7 +35,7 @@
 //! use candle_core::{DType, Device, Tensor, Var};
 //! use candle_nn::{VarBuilder, VarMap};
 //! use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
-//! use docent_distill::{Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
+//! use docent_distill::{Channels, Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
 //! use docent_ops::BoxCoder;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -64,16 +66,20 @@
 //! // The method's own parameters come from your builder, and go to your optimizer.
 //! let mine = VarMap::new();
 //! let vb = VarBuilder::from_varmap(&mine, DType::F32, &device);
-//! let method = TaskAdaptive::new(&TaskAdaptiveConfig::default(), 4, 6, 1, vb)?;
+//! let channels = |fpn: usize| Channels { fpn: vec![fpn], stages: Vec::new() };
+//! let method = TaskAdaptive::new(&TaskAdaptiveConfig::default(), &channels(4), &channels(6), vb)?;
 //! assert_eq!(method.params()[0].0, "adapt.0.weight");
 //!
 //! let coder = BoxCoder::new([10., 10., 5., 5.]);
 //! let out = method.loss(&StepContext {
 //!     student_features: &student_features,
-//!     teacher_features: &teacher_features,
+//!     teacher_features: Some(&teacher_features),
+//!     stages: None,
 //!     rois: &rois,
 //!     student_head: &student_head,
-//!     teacher_head: &teacher_head,
+//!     teacher_head: Some(&teacher_head),
+//!     teacher_rois: None,
+//!     anchors: &[],
 //!     targets: &[Targets { boxes: vec![truth], labels: vec![2] }],
 //!     sizes: &[(32, 32)],
 //!     image_size: (32, 32),
@@ -98,10 +104,6 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! # What is not here
-//! Backbone stages as taps, and the teacher's proposals shared with the student, have no setting yet: the FPN's
-//! outputs and the student's proposals are what the defaults name.
 
 pub mod boxes;
 pub mod class;
@@ -112,11 +114,14 @@ pub mod error;
 pub mod feature;
 pub mod gate;
 pub mod mask;
+pub mod method;
 mod probability;
+pub mod rivals;
 pub mod task_adaptive;
 
 pub use config::TaskAdaptiveConfig;
 pub use decay::{Decay, Progress};
-pub use distiller::{DistillOutput, Distiller, Needs, StepContext, Term};
+pub use distiller::{Channels, DistillOutput, Distiller, Needs, RoiSet, Stages, StepContext, Term};
 pub use error::{Error, Result};
+pub use method::MethodConfig;
 pub use task_adaptive::TaskAdaptive;

@@ -1,8 +1,10 @@
 //! The foreground mask: what of a feature map the student is asked to imitate.
 
+use docent_detect::{Features, Targets};
 use docent_ops::BoxXyxy;
 
 use crate::config::{Grid, LevelRule, MaskKind, TaskAdaptiveConfig};
+use crate::error::{Error, Result};
 
 /// Spread of the Gaussian: `M = exp(-dx²/(S2 (w/2)²) - dy²/(S2 (h/2)²))`. \[ours\]
 pub const S2: f32 = 2.0;
@@ -100,6 +102,26 @@ pub fn level_mask(
     }
     let mass = values.iter().map(|&v| f64::from(v)).sum();
     LevelMask { values, mass }
+}
+
+/// The mask of every level of `maps` for the boxes of `targets`.
+///
+/// # Errors
+/// [`Error::Mismatch`] if the targets are not one an image, or the strides not one a level.
+pub fn masks(rule: &MaskRule, maps: &Features, targets: &[Targets]) -> Result<Vec<LevelMask>> {
+    let boxes: Vec<&[BoxXyxy]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
+    let levels = maps.levels.len();
+    if maps.strides.len() != levels {
+        return Err(Error::mismatch("mask", format!("{} strides for {levels} levels", maps.strides.len())));
+    }
+    let level = |(level, (map, &stride)): (usize, (&candle_core::Tensor, &usize))| {
+        let (batch, _, h, w) = map.dims4()?;
+        if batch != boxes.len() {
+            return Err(Error::mismatch("mask", format!("targets of {} images for a batch of {batch}", boxes.len())));
+        }
+        Ok(level_mask(rule, &boxes, level, levels, (h, w), stride))
+    };
+    maps.levels.iter().zip(&maps.strides).enumerate().map(level).collect()
 }
 
 /// Raises `mask` to one box's values.

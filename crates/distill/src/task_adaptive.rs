@@ -1,18 +1,18 @@
 //! Task-adaptive distillation: the three terms and their decay behind the [`Distiller`] trait.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use docent_ops::BoxXyxy;
+use docent_detect::Features;
 
 use crate::boxes::{BoxRow, box_loss, recode};
 use crate::class::{class_floor, class_loss, select_rows, values};
-use crate::config::{ClsNorm, ClsSelect, RegNorm, TaskAdaptiveConfig};
+use crate::config::{ClsNorm, ClsSelect, RegNorm, Share, Tap, TaskAdaptiveConfig};
 use crate::decay::{Decay, warmup_factor};
-use crate::distiller::{DistillOutput, Distiller, Needs, StepContext, Term};
+use crate::distiller::{Channels, DistillOutput, Distiller, Needs, RoiSet, StepContext, Term};
 use crate::error::{Error, Result};
 use crate::feature::{Adapters, feature_loss};
 use crate::gate::{GateRow, box_gate, class_deltas, gated_share};
-use crate::mask::{LevelMask, MaskRule, level_mask};
+use crate::mask::{LevelMask, MaskRule, masks};
 
 /// The method of R. Sun, F. Tang, X. Zhang, H. Xiong and Q. Tian, *Distilling Object Detectors with Task Adaptive
 /// Regularization* (arXiv 2006.13108), as docs/method.md reads it.
@@ -25,23 +25,20 @@ pub struct TaskAdaptive {
 }
 
 impl TaskAdaptive {
-    /// Checks the settings and takes the adapters `adapt.{level}.weight` and `adapt.{level}.bias` from `vb`.
-    ///
-    /// `student_channels` and `teacher_channels` are those of the two FPNs, `levels` the number of their outputs.
+    /// Checks the settings and takes the adapters `adapt.{level}.weight` and `adapt.{level}.bias` from `vb`, one for each
+    /// level of what is tapped.
     ///
     /// # Errors
     /// [`Error::Config`] for a setting that means nothing, or a name that `vb` does not have.
     pub fn new(
         config: &TaskAdaptiveConfig,
-        student_channels: usize,
-        teacher_channels: usize,
-        levels: usize,
+        student: &Channels,
+        teacher: &Channels,
         vb: VarBuilder<'_>,
     ) -> Result<Self> {
         config.validate()?;
-        config.validate_channels(student_channels, teacher_channels)?;
         Ok(Self {
-            adapters: Adapters::new(config.adapt, student_channels, teacher_channels, levels, vb)?,
+            adapters: Adapters::new(config.adapt, config.tapped(student), config.tapped(teacher), vb)?,
             decay: Decay::from_config(config),
             rule: MaskRule::from_config(config),
             config: config.clone(),
@@ -53,40 +50,41 @@ impl TaskAdaptive {
         &self.config
     }
 
-    /// Each level's mask over the batch.
+    /// What the feature term compares: the student's and the teacher's maps.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the step does not hold them.
+    pub fn maps<'a>(&self, step: &StepContext<'a>) -> Result<(&'a Features, &'a Features)> {
+        match self.config.tap {
+            Tap::Fpn => Ok((step.student_features, step.teacher_pyramid()?)),
+            Tap::Stages => step.both_stages().map(|stages| (stages.student, stages.teacher)),
+        }
+    }
+
+    /// Each tapped level's mask over the batch.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the targets are not one an image.
     pub fn masks(&self, step: &StepContext<'_>) -> Result<Vec<LevelMask>> {
-        let features = step.student_features;
-        let boxes: Vec<&[BoxXyxy]> = step.targets.iter().map(|t| t.boxes.as_slice()).collect();
-        let levels = features.levels.len();
-        if features.strides.len() != levels {
-            return Err(Error::mismatch("mask", format!("{} strides for {levels} levels", features.strides.len())));
-        }
-        features
-            .levels
-            .iter()
-            .zip(&features.strides)
-            .enumerate()
-            .map(|(level, (map, &stride))| {
-                let (batch, _, h, w) = map.dims4()?;
-                if batch != boxes.len() {
-                    return Err(Error::mismatch(
-                        "mask",
-                        format!("targets of {} images for a batch of {batch}", boxes.len()),
-                    ));
-                }
-                Ok(level_mask(&self.rule, &boxes, level, levels, (h, w), stride))
-            })
-            .collect()
+        masks(&self.rule, self.maps(step)?.0, step.targets)
+    }
+
+    /// The RoIs of the head terms.
+    fn sets<'a>(&self, step: &StepContext<'a>) -> Result<Vec<RoiSet<'a>>> {
+        let sets = match self.config.share {
+            Share::StudentToTeacher => vec![step.student_set()?],
+            Share::TeacherToStudent => vec![step.teacher_set()?],
+            Share::Both => vec![step.student_set()?, step.teacher_set()?],
+        };
+        sets.iter().try_for_each(check_set)?;
+        Ok(sets)
     }
 
     /// The classification term, raw, and its floor.
-    fn class_term(&self, step: &StepContext<'_>) -> Result<(Tensor, f64)> {
+    fn class_term(&self, set: &RoiSet<'_>) -> Result<(Tensor, f64)> {
         let config = &self.config;
-        let (student, teacher) = (&step.student_head.class_logits, &step.teacher_head.class_logits);
-        let (labels, positives) = (&step.rois.labels, &step.rois.positives);
+        let (student, teacher) = (&set.student.class_logits, &set.teacher.class_logits);
+        let (labels, positives) = (&set.rois.labels, &set.rois.positives);
         let rows = select_rows(config.cls_select, student, teacher, labels, positives)?;
         let count = match (config.cls_select, config.cls_norm) {
             (ClsSelect::All, _) | (_, ClsNorm::Sampled) => labels.len(),
@@ -99,32 +97,39 @@ impl TaskAdaptive {
     }
 
     /// The box term, raw, and the gate of each positive.
-    fn box_term(&self, step: &StepContext<'_>) -> Result<(Tensor, Vec<bool>)> {
+    fn box_term(&self, step: &StepContext<'_>, set: &RoiSet<'_>) -> Result<(Tensor, Vec<bool>)> {
         let config = &self.config;
-        let rows = gate_rows(step)?;
+        let rows = gate_rows(step, set)?;
         let gate = box_gate(config.reg_gate, config.gate_margin, &rows, step.student_coder, step.teacher_coder);
         let open = |((row, &roi), _): ((&GateRow, &usize), &bool)| BoxRow {
             row: roi,
-            label: step.rois.labels[roi],
+            label: set.rois.labels[roi],
             proposal: row.proposal,
             teacher: recode(&row.teacher, &row.proposal, step.teacher_coder, step.student_coder),
         };
         let gated: Vec<BoxRow> =
-            rows.iter().zip(&step.rois.positives).zip(&gate).filter(|(_, open)| **open).map(open).collect();
+            rows.iter().zip(&set.rois.positives).zip(&gate).filter(|(_, open)| **open).map(open).collect();
         let count = match config.reg_norm {
             RegNorm::Gated => gated.len(),
-            RegNorm::Sampled => step.rois.labels.len(),
+            RegNorm::Sampled => set.rois.labels.len(),
         };
-        let raw =
-            box_loss(&step.student_head.box_deltas, &gated, config.reg_loss, step.student_coder, count.max(1) as f32)?;
+        let raw = box_loss(&set.student.box_deltas, &gated, config.reg_loss, step.student_coder, count.max(1) as f32)?;
         Ok((raw, gate))
     }
 }
 
+/// The mean of one term over the sets of RoIs. One set's value is passed on as it is, to the bit.
+fn mean(values: Vec<Tensor>) -> Result<Tensor> {
+    let count = values.len();
+    let sum = values.into_iter().map(Ok).reduce(|a: candle_core::Result<Tensor>, b| a? + b?);
+    let sum = sum.unwrap_or_else(|| Tensor::zeros((), DType::F32, &Device::Cpu))?;
+    Ok(if count > 1 { (sum / count as f64)? } else { sum })
+}
+
 /// The positives as the gate sees them, in their order.
-fn gate_rows(step: &StepContext<'_>) -> Result<Vec<GateRow>> {
-    let classes = step.student_head.class_logits.dim(1)?;
-    let (student, teacher) = (&step.student_head.box_deltas, &step.teacher_head.box_deltas);
+fn gate_rows(step: &StepContext<'_>, set: &RoiSet<'_>) -> Result<Vec<GateRow>> {
+    let classes = set.student.class_logits.dim(1)?;
+    let (student, teacher) = (&set.student.box_deltas, &set.teacher.box_deltas);
     if student.dims() != teacher.dims() || student.dim(1)? != 4 * classes {
         return Err(Error::mismatch(
             "box term",
@@ -136,7 +141,7 @@ fn gate_rows(step: &StepContext<'_>) -> Result<Vec<GateRow>> {
         ));
     }
     let (student, teacher) = (values(student)?, values(teacher)?);
-    let rois = step.rois;
+    let rois = set.rois;
     let row = |&r: &usize| {
         let (image, proposal) = rois.rois[r];
         let image = *step.sizes.get(image).ok_or_else(|| {
@@ -153,15 +158,15 @@ fn gate_rows(step: &StepContext<'_>) -> Result<Vec<GateRow>> {
     rois.positives.iter().map(row).collect()
 }
 
-/// The lists of a step's RoIs are of one length, and the heads' too.
-fn check_rois(step: &StepContext<'_>) -> Result<()> {
-    let rois = step.rois;
+/// The lists of a set's RoIs are of one length, and the heads' too.
+pub(crate) fn check_set(set: &RoiSet<'_>) -> Result<()> {
+    let rois = set.rois;
     let count = rois.rois.len();
     let lists = [
         ("labels", rois.labels.len()),
         ("matched boxes", rois.matched.len()),
-        ("rows of student logits", step.student_head.class_logits.dim(0)?),
-        ("rows of teacher logits", step.teacher_head.class_logits.dim(0)?),
+        ("rows of student logits", set.student.class_logits.dim(0)?),
+        ("rows of teacher logits", set.teacher.class_logits.dim(0)?),
     ];
     for (what, length) in lists {
         if length != count {
@@ -179,9 +184,15 @@ impl Distiller for TaskAdaptive {
         "task_adaptive"
     }
 
-    /// Both, whatever the weights: a term at weight 0 is still computed and reported.
+    /// What `tap` and `share` name, whatever the weights: a term at weight 0 is still computed and reported.
     fn needs(&self) -> Needs {
-        Needs { features: true, head: true }
+        let Self { config: TaskAdaptiveConfig { tap, share, .. }, .. } = self;
+        Needs {
+            features: *tap == Tap::Fpn,
+            stages: *tap == Tap::Stages,
+            head: *share != Share::TeacherToStudent,
+            proposals: *share != Share::StudentToTeacher,
+        }
     }
 
     fn params(&self) -> Vec<(String, Tensor)> {
@@ -192,16 +203,25 @@ impl Distiller for TaskAdaptive {
     ///
     /// - `mask_mass`: the mask's sum over batch, cells and levels;
     /// - `cls_floor`, `cls_excess`: the least value the classification term can take, and how far above it is;
-    /// - `positives`, `gated`, `gated_share`: positive RoIs, those the gate lets through, and their ratio;
+    /// - `positives`, `gated`, `gated_share`: positive RoIs, those the gate lets through, and their ratio, over all the
+    ///   sets of RoIs that `share` names;
     /// - `warmup`: the warm-up's part of `decay`.
     fn loss(&self, step: &StepContext<'_>) -> Result<DistillOutput> {
         let config = &self.config;
-        check_rois(step)?;
+        let sets = self.sets(step)?;
+        let (student, teacher) = self.maps(step)?;
         let masks = self.masks(step)?;
-        let feat =
-            feature_loss(step.student_features, step.teacher_features, &masks, &self.adapters, config.level_norm)?;
-        let (cls, floor) = self.class_term(step)?;
-        let (reg, gate) = self.box_term(step)?;
+        let feat = feature_loss(student, teacher, &masks, &self.adapters, config.level_norm)?;
+        let (mut cls, mut reg, mut gate, mut floor) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+        for set in &sets {
+            let (value, least) = self.class_term(set)?;
+            cls.push(value);
+            floor += least / sets.len() as f64;
+            let (value, open) = self.box_term(step, set)?;
+            reg.push(value);
+            gate.extend(open);
+        }
+        let (cls, reg) = (mean(cls)?, mean(reg)?);
         let warmup = warmup_factor(step.iteration, config.warmup_iters);
         let decay = self.decay.factor(&step.progress()) * warmup;
         let terms: Vec<Term> = [("feat", feat, config.w_feat), ("cls", cls, config.w_cls), ("reg", reg, config.w_reg)]

@@ -12,7 +12,7 @@ use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
 use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
 use docent_distill::config::{Adapt, RegGate};
-use docent_distill::{Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
+use docent_distill::{Channels, Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
 use docent_ops::BoxCoder;
 
 const LEVELS: [(usize, usize); 5] = [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)];
@@ -47,6 +47,10 @@ fn leaves(rois: usize, kernel: usize) -> BTreeMap<String, Var> {
     leaves
 }
 
+fn channels(fpn: usize) -> Channels {
+    Channels { fpn: vec![fpn; LEVELS.len()], stages: Vec::new() }
+}
+
 fn variant(golden: &Golden, name: &str) {
     let config: TaskAdaptiveConfig = serde_json::from_value(golden.note(&format!("config {name}")).clone()).unwrap();
     let weights: [f32; 4] = serde_json::from_value(golden.note(&format!("weights {name}")).clone()).unwrap();
@@ -79,13 +83,16 @@ fn variant(golden: &Golden, name: &str) {
             levels: (0..5).map(|l| student(&format!("p{}", l + 2))).collect(),
             strides: strides.clone(),
         },
-        teacher_features: &Features { levels: (0..5).map(map).collect(), strides },
+        teacher_features: Some(&Features { levels: (0..5).map(map).collect(), strides }),
+        stages: None,
         rois: &rois,
         student_head: &BoxHeadOutput { class_logits: student("class_logits"), box_deltas: student("box_deltas") },
-        teacher_head: &BoxHeadOutput {
+        teacher_head: Some(&BoxHeadOutput {
             class_logits: filled("distill.teacher.class_logits", &[count, CLASSES], 12.0, 0.0),
             box_deltas: Tensor::from_vec(deltas, (count, 4 * CLASSES), &Device::Cpu).unwrap(),
-        },
+        }),
+        teacher_rois: None,
+        anchors: &[],
         targets: &[truth(0), truth(1)],
         sizes: &SIZES,
         image_size: (96, 128),
@@ -103,7 +110,7 @@ fn variant(golden: &Golden, name: &str) {
         .map(|(n, v)| (n.clone(), v.as_tensor().clone()))
         .collect();
     let vb = VarBuilder::from_tensors(adapters, DType::F32, &Device::Cpu);
-    let method = TaskAdaptive::new(&config, STUDENT, TEACHER, LEVELS.len(), vb).unwrap();
+    let method = TaskAdaptive::new(&config, &channels(STUDENT), &channels(TEACHER), vb).unwrap();
 
     if name == "default" || name == "int_box" {
         let grid = if name == "default" { "cell_center" } else { "int_box" };

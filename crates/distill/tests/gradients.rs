@@ -24,9 +24,8 @@ fn feature_term() {
     ] {
         let adapters = Adapters::new(
             kind,
-            STUDENT,
-            TEACHER,
-            2,
+            &[STUDENT; 2],
+            &[TEACHER; 2],
             builder(&adapter_vars(if kind == Adapt::Conv1x1 { 1 } else { 3 })),
         )
         .unwrap();
@@ -47,7 +46,7 @@ fn feature_term_by_its_adapter() {
     let inputs: Vec<_> = names.iter().map(|n| vars[*n].detach()).collect();
     let loss = |values: &[candle_core::Tensor]| {
         let vars = names.iter().map(|n| n.to_string()).zip(values.iter().cloned()).collect();
-        let adapters = Adapters::new(Adapt::Conv3x3, STUDENT, TEACHER, 2, builder(&vars))?;
+        let adapters = Adapters::new(Adapt::Conv3x3, &[STUDENT; 2], &[TEACHER; 2], builder(&vars))?;
         feature_loss(&student, &teacher, &masks, &adapters, LevelNorm::PerLevelMean)
     };
     check_gradient(loss, &inputs, 0.25, 1e-4).unwrap();

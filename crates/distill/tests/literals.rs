@@ -15,7 +15,7 @@ use docent_distill::{Distiller, TaskAdaptive};
 fn the_step_at_its_defaults() {
     let (scene, vars) = (Scene::new(), adapter_vars(3));
     let config = TaskAdaptiveConfig::default();
-    let method = TaskAdaptive::new(&config, STUDENT, TEACHER, 2, builder(&vars)).unwrap();
+    let method = TaskAdaptive::new(&config, &channels(STUDENT, 2), &channels(TEACHER, 2), builder(&vars)).unwrap();
     let mut step = scene.step();
     step.epoch = 4;
     let out = method.loss(&step).unwrap();
@@ -49,7 +49,7 @@ fn the_step_at_its_defaults() {
 #[test]
 fn the_level_norms() {
     let (student, teacher, masks) = (features(1, STUDENT), features(11, TEACHER), masks());
-    let adapters = Adapters::new(Default::default(), STUDENT, TEACHER, 2, builder(&adapter_vars(3))).unwrap();
+    let adapters = Adapters::new(Default::default(), &[STUDENT; 2], &[TEACHER; 2], builder(&adapter_vars(3))).unwrap();
     for (norm, want) in
         [(LevelNorm::PerLevelMean, 0.57015013), (LevelNorm::Global, 0.54684413), (LevelNorm::Sum, 1.14030027)]
     {

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 fn method(config: &TaskAdaptiveConfig) -> TaskAdaptive {
     let kernel = if config.adapt == Adapt::Conv1x1 { 1 } else { 3 };
-    TaskAdaptive::new(config, STUDENT, TEACHER, 2, builder(&adapter_vars(kernel))).unwrap()
+    TaskAdaptive::new(config, &channels(STUDENT, 2), &channels(TEACHER, 2), builder(&adapter_vars(kernel))).unwrap()
 }
 
 fn raw(out: &DistillOutput) -> Vec<f32> {
@@ -29,7 +29,7 @@ fn bits(gradients: &GradStore, of: &[Tensor]) -> Vec<Option<Vec<u32>>> {
 fn needs_params_and_name() {
     let method = method(&TaskAdaptiveConfig::default());
     assert_eq!(method.name(), "task_adaptive");
-    assert_eq!(method.needs(), Needs { features: true, head: true });
+    assert_eq!(method.needs(), Needs { features: true, head: true, ..Needs::default() });
     let params: Vec<_> = method.params().into_iter().map(|(n, t)| (n, t.dims().to_vec())).collect();
     let want = [
         ("adapt.0.weight", vec![TEACHER, STUDENT, 3, 3]),
@@ -48,7 +48,8 @@ fn a_teacher_like_the_student_asks_for_nothing() {
     scene.student_head =
         BoxHeadOutput { class_logits: var(&teacher.class_logits), box_deltas: var(&teacher.box_deltas) };
     let config = TaskAdaptiveConfig { adapt: Adapt::None, ..Default::default() };
-    let method = TaskAdaptive::new(&config, TEACHER, TEACHER, 2, builder(&Default::default())).unwrap();
+    let method =
+        TaskAdaptive::new(&config, &channels(TEACHER, 2), &channels(TEACHER, 2), builder(&Default::default())).unwrap();
     assert!(method.params().is_empty());
     let out = method.loss(&scene.step()).unwrap();
     let values = raw(&out);
@@ -292,8 +293,18 @@ fn misfits_are_named() {
     check(&|s| s.teacher_head.class_logits = noise(9, &[7, 5], 1.0), "[7, 5]");
     check(&|s| s.teacher_head.box_deltas = noise(9, &[7, 20], 1.0), "[7, 20]");
     let config = TaskAdaptiveConfig { adapt: Adapt::None, ..Default::default() };
-    assert!(TaskAdaptive::new(&config, STUDENT, TEACHER, 2, builder(&Default::default())).is_err());
-    assert!(TaskAdaptive::new(&TaskAdaptiveConfig::default(), STUDENT, TEACHER, 3, builder(&adapter_vars(3))).is_err());
+    assert!(
+        TaskAdaptive::new(&config, &channels(STUDENT, 2), &channels(TEACHER, 2), builder(&Default::default())).is_err()
+    );
+    assert!(
+        TaskAdaptive::new(
+            &TaskAdaptiveConfig::default(),
+            &channels(STUDENT, 3),
+            &channels(TEACHER, 3),
+            builder(&adapter_vars(3))
+        )
+        .is_err()
+    );
 }
 
 proptest! {

@@ -28,6 +28,18 @@ pub struct Built {
 /// # Errors
 /// When the file does not hold exactly the backbone's tensors, or when something would be frozen that holds random numbers.
 pub fn build(recipe: &ModelRecipe, classes: usize, seed: u64) -> Result<Built> {
+    if recipe.init.backbone.is_none() {
+        refuse_frozen_random(&recipe.init, &recipe.model)?;
+    }
+    build_for_timing(recipe, classes, seed)
+}
+
+/// [`build`] for a model that will not learn anything: where its file of first weights is missing, random ones stand in, frozen
+/// or not.
+///
+/// # Errors
+/// When a file that is given does not hold exactly the backbone's tensors.
+pub(crate) fn build_for_timing(recipe: &ModelRecipe, classes: usize, seed: u64) -> Result<Built> {
     let mut config = with_classes(&recipe.model, classes)?;
     let init = &recipe.init;
     let store = ParamStore::new(seed, &Device::Cpu).with_frozen({
@@ -36,9 +48,10 @@ pub fn build(recipe: &ModelRecipe, classes: usize, seed: u64) -> Result<Built> {
         move |name| config.is_buffer(name) || prefixes.iter().any(|p| name.starts_with(p.as_str()))
     });
     let Some(path) = &init.backbone else {
-        refuse_frozen_random(init, &config)?;
         let model = FasterRcnn::new(&config, store.var_builder())?;
-        return Ok(Built { model, store, init: None, notes: Vec::new() });
+        let stand_in = "first weights: none given, so random ones stand in for the file";
+        let notes = if init.required { vec![stand_in.to_owned()] } else { Vec::new() };
+        return Ok(Built { model, store, init: None, notes });
     };
     let file = read_safetensors(path)?;
     adopt_metadata(&mut config, &file.backbone_info(path)?);

@@ -32,6 +32,18 @@ pub struct DistillRecord {
     pub stats: Vec<(String, f64)>,
 }
 
+/// How detection and distillation pull at the student in one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// Cosine between the gradient of the distillation and that of the detection losses, over the student's parameters; 0
+    /// where one of them is 0.
+    pub cosine: f64,
+    /// 2-norm of the distillation's gradient over that of the detection losses' (0 where that is 0).
+    pub norm_ratio: f64,
+    /// Each weighted term over the sum of the detection losses, by name.
+    pub terms: Vec<(String, f64)>,
+}
+
 /// One training step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -69,6 +81,9 @@ pub struct StepRecord {
     /// The distillation terms, in a distillation run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distill: Option<DistillRecord>,
+    /// How the two losses pull, in the steps that `diagnose.every` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
 }
 
 /// COCO figures at a point of a run.

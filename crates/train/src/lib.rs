@@ -28,6 +28,7 @@ pub mod checkpoint;
 pub mod clip;
 pub mod data;
 pub mod detector;
+pub mod dry_run;
 pub mod error;
 pub mod evaluate;
 pub mod events;
@@ -42,6 +43,7 @@ pub mod step;
 pub mod study;
 pub mod summary;
 pub mod teacher_cache;
+pub mod update;
 pub mod weights;
 
 mod files;

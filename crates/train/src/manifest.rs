@@ -98,8 +98,17 @@ fn cpu_features() -> Vec<String> {
 
 /// Resident memory of this process in MiB; 0 where the system does not tell.
 pub fn resident_mib() -> f64 {
+    status_mib("VmRSS:")
+}
+
+/// The most that this process ever had resident, in MiB; 0 where the system does not tell.
+pub fn peak_mib() -> f64 {
+    status_mib("VmHWM:")
+}
+
+fn status_mib(field: &str) -> f64 {
     let Ok(text) = std::fs::read_to_string("/proc/self/status") else { return 0.0 };
     text.lines()
-        .find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok())
+        .find_map(|l| l.strip_prefix(field)?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok())
         .map_or(0.0, |kib| kib / 1024.0)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use docent_coco::{CheckConfig, Resize, VocConfig};
 use docent_detect::FasterRcnnConfig;
-use docent_distill::TaskAdaptiveConfig;
+use docent_distill::{Channels, MethodConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::optim::ParamGroup;
@@ -35,15 +35,18 @@ pub struct Recipe {
     /// The big detector. Without one the recipe trains the student alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<TeacherRecipe>,
-    /// How the teacher teaches.
+    /// How the teacher teaches: `method` (the default is `task_adaptive`) and its settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub distill: Option<TaskAdaptiveConfig>,
+    pub distill: Option<MethodConfig>,
     /// When the run's state is written.
     #[serde(default)]
     pub checkpoint: CheckpointRecipe,
     /// When and how detections are scored.
     #[serde(default)]
     pub eval: EvalRecipe,
+    /// What is measured besides, to find out why.
+    #[serde(default)]
+    pub diagnose: DiagnoseRecipe,
 }
 
 /// Where a data set comes from.
@@ -130,6 +133,10 @@ pub struct TrainingRecipe {
     pub epochs: usize,
     /// Images a step.
     pub batch: usize,
+    /// Parts that a step's images go through the network in, one after the other, so that a big batch needs no big memory; 1 is
+    /// all at once. Their gradients are added up: see [`crate::update`]. Must divide `batch`.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// Learning rate at `reference_batch` images a step; scaled linearly to `batch`, and printed.
     pub lr: f64,
     /// The batch that `lr` is meant for.
@@ -233,6 +240,15 @@ impl Default for EvalRecipe {
     }
 }
 
+/// Measurements that training does not need.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiagnoseRecipe {
+    /// Steps between two looks at how detection and distillation pull: the cosine of their gradients and the scale of each term
+    /// against the detection losses. Each look costs one more backward pass. 0, the default, never looks.
+    pub every: usize,
+}
+
 fn half() -> f32 {
     0.5
 }
@@ -258,6 +274,8 @@ pub fn shipped() -> &'static [(&'static str, &'static str)] {
         ("shapes", include_str!("../recipes/shapes.toml")),
         ("bccd", include_str!("../recipes/bccd.toml")),
         ("smoke", include_str!("../recipes/smoke.toml")),
+        ("coco-r101-r50", include_str!("../recipes/coco-r101-r50.toml")),
+        ("coco-r50-r18", include_str!("../recipes/coco-r50-r18.toml")),
     ]
 }
 
@@ -294,6 +312,9 @@ impl Recipe {
         for model in ["student", "teacher"] {
             classes_from_data(&mut table, model);
         }
+        if let Some(distill) = table.get_mut("distill").and_then(toml::Value::as_table_mut) {
+            distill.entry("method").or_insert_with(|| docent_distill::method::DEFAULT_METHOD.into());
+        }
         let recipe: Self = table.try_into().map_err(|e: toml::de::Error| Error::Recipe(with_hint(&e.to_string())))?;
         recipe.validate()?;
         Ok(recipe)
@@ -316,6 +337,12 @@ impl Recipe {
         let s = &self.schedule;
         if s.epochs == 0 || s.batch == 0 || s.reference_batch == 0 {
             return fail("schedule.epochs, schedule.batch and schedule.reference_batch must be at least 1".into());
+        }
+        if s.accumulate == 0 || !s.batch.is_multiple_of(s.accumulate) {
+            return fail(format!(
+                "schedule.accumulate = {} does not divide schedule.batch = {}",
+                s.accumulate, s.batch
+            ));
         }
         if self.teacher.as_ref().is_some_and(|t| t.epochs == Some(0)) {
             return fail("teacher.epochs must be at least 1".into());
@@ -360,8 +387,8 @@ impl Recipe {
             let mut checked = distill.validate();
             // A teacher from a file has the channels that it has.
             if teacher.checkpoint.is_none() {
-                let (student, teacher) = (self.student.model.fpn_channels, teacher.model.fpn_channels);
-                checked = checked.and_then(|()| distill.validate_channels(student, teacher));
+                let (student, teacher) = (Channels::of(&self.student.model), Channels::of(&teacher.model));
+                checked = checked.and_then(|()| distill.validate_channels(&student, &teacher));
             }
             checked.map_err(|e| Error::Recipe(format!("distill: {e}")))?;
         }

@@ -1,27 +1,27 @@
 //! A run: one training, one folder.
 //!
 //! The folder is a contract: `recipe.toml`, `manifest.json`, `metrics.jsonl`, `checkpoints/{last,best}.safetensors` beside
-//! `checkpoints/last.state.safetensors`, and `result.json` once it is finished.
+//! `checkpoints/last.state.safetensors`, and `detections.json` and `result.json` once it is finished.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Var;
-use docent_coco::Metrics;
 use docent_detect::FasterRcnn;
 use docent_distill::{Distiller, Progress};
 
 use crate::checkpoint::{CheckpointMeta, save_checkpoint};
 use crate::data::{Batch, Data, DataSummary, train_loader};
-use crate::evaluate::{cost, evaluate};
+use crate::evaluate::{Evaluation, cost, evaluate};
 use crate::events::{EvalRecord, Event, EventSink, Fanout, JsonlWriter, StepRecord};
 use crate::manifest::{FileHash, Manifest, resident_mib};
 use crate::recipe::Recipe;
 use crate::schedule::{Schedule, scale_lr};
 use crate::state::{Best, TrainState};
-use crate::step::{Lesson, forward};
+use crate::step::Lesson;
 use crate::summary::RunSummary;
+use crate::update::update;
 use crate::weights::sha256_hex;
 use crate::{CacheSize, Error, ParamStore, Result, Sgd, SgdConfig, TeacherCache, clip_grad_norm, files};
 
@@ -89,6 +89,32 @@ impl RunFolder {
         self.0.join("result.json")
     }
 
+    /// The resolved recipe.
+    pub fn recipe(&self) -> PathBuf {
+        self.0.join("recipe.toml")
+    }
+    /// The reported weights' detections on the held-out split, in COCO's results form.
+    pub fn detections(&self) -> PathBuf {
+        self.0.join("detections.json")
+    }
+
+    /// Steps up to the last checkpoint, as the log tells; 0 where no run has begun.
+    ///
+    /// # Errors
+    /// When the log is there and cannot be read.
+    pub fn steps_done(&self) -> Result<usize> {
+        let path = self.metrics();
+        if !path.exists() || !self.state().exists() {
+            return Ok(0);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let step = |line: &str| match serde_json::from_str::<Event>(line) {
+            Ok(Event::Checkpoint { step, .. }) => Some(step),
+            _ => None,
+        };
+        Ok(text.lines().rev().find_map(step).unwrap_or(0))
+    }
+
     /// What produced the run.
     pub fn manifest(&self) -> PathBuf {
         self.0.join("manifest.json")
@@ -146,7 +172,7 @@ pub fn run(
     let mut trainer = Trainer::new(plan, learner, teaching, &folder)?;
     let done = trainer.restore()?;
     files::create_dir(&folder.path().join("checkpoints"))?;
-    files::write_atomic(&folder.path().join("recipe.toml"), plan.recipe.to_toml()?.as_bytes())?;
+    files::write_atomic(&folder.recipe(), plan.recipe.to_toml()?.as_bytes())?;
     files::write_json(&folder.manifest(), &plan.manifest)?;
 
     let log_is_gone = done > 0 && !folder.metrics().exists();
@@ -243,9 +269,11 @@ impl<'a> Trainer<'a> {
         for epoch in step / self.steps_per_epoch..self.plan.epochs {
             let mut waited = Instant::now();
             for items in loader.epoch_from(epoch, step - epoch * self.steps_per_epoch) {
-                let batch = Batch::new(&items?, self.learner.store.device())?;
+                let device = self.learner.store.device();
+                let size = recipe.schedule.batch / recipe.schedule.accumulate;
+                let parts = items?.chunks(size).map(|part| Batch::new(part, device)).collect::<Result<Vec<_>>>()?;
                 let data_seconds = waited.elapsed().as_secs_f64();
-                let mut record = self.step(step, epoch, &batch)?;
+                let mut record = self.step(step, epoch, &parts)?;
                 step += 1;
                 record.data_seconds = data_seconds;
                 record.step_seconds = waited.elapsed().as_secs_f64();
@@ -265,7 +293,8 @@ impl<'a> Trainer<'a> {
             }
             self.save(step, sink)?;
         }
-        let metrics = self.score(step, self.plan.epochs, sink)?;
+        let Evaluation { metrics, detections, .. } = self.score(step, self.plan.epochs, sink)?;
+        docent_coco::write_results(&self.folder.detections(), &detections)?;
         let Learner { model, store } = self.learner;
         let cost = cost(model, store, &self.plan.data.val, &recipe.data, recipe.eval.timed_images)?;
         let checkpoint = Path::new(self.plan.name).join("checkpoints/last.safetensors");
@@ -273,8 +302,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// Forward, backward and update; `step` counts from 0.
-    fn step(&mut self, step: usize, epoch: usize, batch: &Batch) -> Result<StepRecord> {
-        let seed = self.plan.recipe.seed;
+    fn step(&mut self, step: usize, epoch: usize, parts: &[Batch]) -> Result<StepRecord> {
+        let recipe = self.plan.recipe;
         let progress = Progress {
             epoch: epoch + 1,
             epochs: self.plan.epochs,
@@ -284,22 +313,23 @@ impl<'a> Trainer<'a> {
         };
         let cache = Some(&self.cache);
         let lesson = self.teaching.map(|t| Lesson { teacher: t.teacher, distiller: t.distiller, cache });
-        let out = forward(self.learner.model, lesson.as_ref(), batch, &progress, seed)?;
-        let total = f64::from(out.total.to_scalar::<f32>()?);
+        let params = [self.student.as_slice(), self.adapters.as_slice()];
+        let diagnose = recipe.diagnose.every > 0 && step.is_multiple_of(recipe.diagnose.every);
+        let model = self.learner.model;
+        let out = update(model, lesson.as_ref(), parts, &progress, recipe.seed, &params, diagnose)?;
         let stop = |what: String| Error::Diverged {
             run: self.plan.name.to_owned(),
             step: step + 1,
-            images: batch.ids.clone(),
+            images: parts.iter().flat_map(|part| part.ids.iter().copied()).collect(),
             what,
         };
-        if !total.is_finite() {
+        let Some(grads) = out.gradients else {
             return Err(stop(format!(
-                "the loss is {total} (detection losses {:?}, distillation {:?})",
-                out.detection, out.distill
+                "the loss is {} (detection losses {:?}, distillation {:?})",
+                out.total, out.detection, out.distill
             )));
-        }
-        let grads = out.total.backward()?;
-        let bound = Some(self.plan.recipe.schedule.clip).filter(|clip| *clip > 0.0);
+        };
+        let bound = Some(recipe.schedule.clip).filter(|clip| *clip > 0.0);
         let clip = clip_grad_norm(&self.student, &grads, bound)?;
         if !clip.is_finite() {
             return Err(stop(format!("the gradient's norm is {}", clip.norm)));
@@ -325,7 +355,7 @@ impl<'a> Trainer<'a> {
             rpn_box,
             head_class,
             head_box,
-            total,
+            total: out.total,
             grad_norm: clip.norm,
             adapter_grad_norm,
             positives: out.positives,
@@ -333,11 +363,12 @@ impl<'a> Trainer<'a> {
             step_seconds: 0.0,
             memory_mib: 0.0,
             distill: out.distill,
+            diagnosis: out.diagnosis,
         })
     }
 
     /// Scores the held-out split and keeps the weights if they are the best so far.
-    fn score(&mut self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<Metrics> {
+    fn score(&mut self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<Evaluation> {
         let recipe = self.plan.recipe;
         let val = &self.plan.data.val;
         let result = evaluate(self.learner.model, val, &recipe.data, recipe.eval.batch, |done, total| {
@@ -356,7 +387,7 @@ impl<'a> Trainer<'a> {
             self.best = Some(Best { step, ap: m.ap() });
             save_checkpoint(&self.folder.best(), &self.learner.store.snapshot()?, &self.meta(step)?)?;
         }
-        Ok(result.metrics)
+        Ok(result)
     }
 
     fn meta(&self, step: usize) -> Result<BTreeMap<String, String>> {

@@ -1,11 +1,14 @@
 //! One training step's forward pass: the student's own losses and, with a teacher, what it teaches.
 //!
 //! This is section 1 of docs/method.md as code: proposals and their sampling are the student's alone, and the teacher
-//! answers on the same feature positions and the same RoIs.
+//! answers on the same feature positions and the same RoIs. Of the teacher, only what the method reads is computed.
 
 use candle_core::Tensor;
-use docent_detect::{DetectionLosses, FasterRcnn, Mode, RandomSampler};
-use docent_distill::{Distiller, Progress, StepContext};
+use docent_detect::config::STRIDES;
+use docent_detect::{
+    BackboneFeatures, BoxHeadOutput, DetectionLosses, FasterRcnn, Features, Mode, RandomSampler, RpnOutput, SampledRois,
+};
+use docent_distill::{DistillOutput, Distiller, Progress, RoiSet, Stages, StepContext};
 use rand_chacha::ChaCha8Rng;
 
 use crate::data::Batch;
@@ -30,6 +33,8 @@ pub struct Forward {
     pub detection: [f64; 4],
     /// Positive proposals in the batch.
     pub positives: usize,
+    /// The distillation's share of `total`, a scalar.
+    pub taught: Option<Tensor>,
     /// The distillation terms.
     pub distill: Option<DistillRecord>,
 }
@@ -48,11 +53,10 @@ pub fn forward(
     seed: u64,
 ) -> Result<Forward> {
     let images = &batch.images;
-    let rngs: Vec<ChaCha8Rng> =
-        batch.ids.iter().map(|id| docent_coco::rng::keyed(seed, "sample", progress.epoch as u64, *id)).collect();
-    let mut sampler = RandomSampler::new(rngs);
+    let mut sampler = keyed_sampler(seed, "sample", progress, batch);
 
-    let features = student.features(images, Mode::Train)?;
+    let stages = student.backbone(images, Mode::Train)?;
+    let features = student.fpn(&stages)?;
     let rpn = student.rpn(&features, images)?;
     let (rpn_objectness, rpn_box) = student.rpn_losses(&rpn, &batch.targets, &mut sampler)?;
     let proposals = student.propose(&rpn, &images.sizes, Mode::Train)?;
@@ -68,31 +72,11 @@ pub fn forward(
     ];
     let mut total = losses.total()?;
 
-    let distill = match lesson {
-        None => None,
-        Some(Lesson { teacher, distiller, cache }) => {
-            let teacher_features = match cache {
-                Some(cache) => cache.features(teacher, images)?,
-                None => teacher.features(images, Mode::Eval)?,
-            };
-            let teacher_head = teacher.box_head(&teacher_features, &rois.rois)?;
-            let output = distiller.loss(&StepContext {
-                student_features: &features,
-                teacher_features: &teacher_features,
-                rois: &rois,
-                student_head: &head,
-                teacher_head: &teacher_head,
-                targets: &batch.targets,
-                sizes: &images.sizes,
-                image_size: images.padded()?,
-                epoch: progress.epoch,
-                epochs: progress.epochs,
-                iteration: progress.iteration,
-                iterations: progress.iterations,
-                milestones: progress.milestones,
-                student_coder: &student.box_coder(),
-                teacher_coder: &teacher.box_coder(),
-            })?;
+    let (taught, distill) = match lesson {
+        None => (None, None),
+        Some(lesson) => {
+            let pass = Pass { student, stages, features: &features, rpn: &rpn, rois: &rois, head: &head };
+            let output = teach(lesson, &pass, batch, progress, seed)?;
             let mut terms = Vec::new();
             for term in &output.terms {
                 let raw = scalar(&term.raw)?;
@@ -101,15 +85,95 @@ pub fn forward(
                 let weighted = if factor == 0.0 { 0.0 } else { factor * raw };
                 terms.push(TermRecord { name: term.name.to_owned(), raw, weighted });
             }
-            let taught: f64 = terms.iter().map(|t| t.weighted).sum();
+            let sum: f64 = terms.iter().map(|t| t.weighted).sum();
             let stats = output.stats.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
             let own: f64 = detection.iter().sum();
-            let ratio = if own == 0.0 { 0.0 } else { taught / own };
-            total = (total + output.total()?)?;
-            Some(DistillRecord { terms, decay: output.decay, ratio, stats })
+            let ratio = if own == 0.0 { 0.0 } else { sum / own };
+            let taught = output.total()?;
+            total = (total + &taught)?;
+            (Some(taught), Some(DistillRecord { terms, decay: output.decay, ratio, stats }))
         }
     };
-    Ok(Forward { total, detection, positives: rois.positives.len(), distill })
+    Ok(Forward { total, detection, positives: rois.positives.len(), taught, distill })
+}
+
+/// What the student's own pass leaves for the lesson.
+struct Pass<'a> {
+    student: &'a FasterRcnn,
+    stages: BackboneFeatures,
+    features: &'a Features,
+    rpn: &'a RpnOutput,
+    rois: &'a SampledRois,
+    head: &'a BoxHeadOutput,
+}
+
+/// Runs of the teacher what the method needs, and no more.
+fn teach(
+    lesson: &Lesson<'_>,
+    pass: &Pass<'_>,
+    batch: &Batch,
+    progress: &Progress<'_>,
+    seed: u64,
+) -> Result<DistillOutput> {
+    let Lesson { teacher, distiller, cache } = lesson;
+    let (student, images, needs) = (pass.student, &batch.images, distiller.needs());
+    let stages = if needs.stages { Some(teacher.backbone(images, Mode::Eval)?) } else { None };
+    let pyramid = match (&stages, cache) {
+        _ if !(needs.features || needs.head || needs.proposals) => None,
+        (Some(stages), _) => Some(teacher.fpn(stages)?),
+        (None, Some(cache)) => Some(cache.features(teacher, images)?),
+        (None, None) => Some(teacher.features(images, Mode::Eval)?),
+    };
+    let head = match &pyramid {
+        Some(pyramid) if needs.head => Some(teacher.box_head(pyramid, &pass.rois.rois)?),
+        _ => None,
+    };
+    let shared = match &pyramid {
+        Some(pyramid) if needs.proposals => {
+            let rpn = teacher.rpn(pyramid, images)?;
+            // As many proposals as in training, since they go through the sampler of training; and draws of their own, so
+            // that the student's RoIs stay what they are without a teacher.
+            let proposals = teacher.propose(&rpn, &images.sizes, Mode::Train)?;
+            let mut sampler = keyed_sampler(seed, "sample-teacher", progress, batch);
+            let rois = student.sample(&proposals, &batch.targets, &mut sampler)?;
+            let own = student.box_head(pass.features, &rois.rois)?;
+            let theirs = teacher.box_head(pyramid, &rois.rois)?;
+            Some((rois, own, theirs))
+        }
+        _ => None,
+    };
+    // Stages as pyramids without the top.
+    let levels = |stages: BackboneFeatures| Features {
+        strides: STRIDES.into_iter().take(stages.levels.len()).collect(),
+        levels: stages.levels,
+    };
+    let stages = stages.filter(|_| needs.stages).map(|theirs| (levels(pass.stages.clone()), levels(theirs)));
+    Ok(distiller.loss(&StepContext {
+        student_features: pass.features,
+        teacher_features: pyramid.as_ref(),
+        stages: stages.as_ref().map(|(student, teacher)| Stages { student, teacher }),
+        rois: pass.rois,
+        student_head: pass.head,
+        teacher_head: head.as_ref(),
+        teacher_rois: shared.as_ref().map(|(rois, student, teacher)| RoiSet { rois, student, teacher }),
+        anchors: &pass.rpn.anchors,
+        targets: &batch.targets,
+        sizes: &images.sizes,
+        image_size: images.padded()?,
+        epoch: progress.epoch,
+        epochs: progress.epochs,
+        iteration: progress.iteration,
+        iterations: progress.iterations,
+        milestones: progress.milestones,
+        student_coder: &student.box_coder(),
+        teacher_coder: &teacher.box_coder(),
+    })?)
+}
+
+/// One generator an image, keyed by (`seed`, `purpose`, epoch, image id).
+fn keyed_sampler(seed: u64, purpose: &str, progress: &Progress<'_>, batch: &Batch) -> RandomSampler<ChaCha8Rng> {
+    let keyed = |id: &u64| docent_coco::rng::keyed(seed, purpose, progress.epoch as u64, *id);
+    RandomSampler::new(batch.ids.iter().map(keyed).collect())
 }
 
 fn scalar(t: &Tensor) -> Result<f64> {

@@ -2,10 +2,11 @@
 //!
 //! The recipe's study is teacher, student alone, distilled student. Finished runs are kept, so a study goes on where it stopped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use docent_distill::{TaskAdaptive, TaskAdaptiveConfig};
+use docent_coco::Detection;
+use docent_distill::{Channels, MethodConfig};
 use rand::RngCore;
 use serde_json::Value;
 
@@ -86,17 +87,25 @@ fn check_folder(recipe: &Recipe, options: &StudyOptions) -> Result<()> {
     if !options.resume {
         return Err(Error::file(dir, "holds a study already; go on in it with --resume, or choose another --out"));
     }
-    let before = std::fs::read_to_string(&kept).map_err(|e| Error::io(&kept, e))?;
+    same_recipe(&kept, recipe)
+}
+
+/// Is the recipe in the file `kept`, if there is one, this recipe?
+pub(crate) fn same_recipe(kept: &Path, recipe: &Recipe) -> Result<()> {
+    if !kept.exists() {
+        return Ok(());
+    }
+    let before = std::fs::read_to_string(kept).map_err(|e| Error::io(kept, e))?;
     let value = |text: &str| -> Result<Value> {
-        let table: toml::Table = text.parse().map_err(|e| Error::file(&kept, format!("not TOML: {e}")))?;
-        serde_json::to_value(table).map_err(|e| Error::json(&kept, e))
+        let table: toml::Table = text.parse().map_err(|e| Error::file(kept, format!("not TOML: {e}")))?;
+        serde_json::to_value(table).map_err(|e| Error::json(kept, e))
     };
     let differences = differences("", &value(&before)?, &value(&recipe.to_toml()?)?);
     if differences.is_empty() {
         return Ok(());
     }
     Err(Error::file(
-        &kept,
+        kept,
         format!("is another experiment; choose another --out, or the old settings:\n  {}", differences.join("\n  ")),
     ))
 }
@@ -104,17 +113,18 @@ fn check_folder(recipe: &Recipe, options: &StudyOptions) -> Result<()> {
 /// How many faults of a kind the log names; `docent dataset check` lists more.
 const FINDINGS_SHOWN: usize = 5;
 
-struct Study<'a> {
-    recipe: &'a Recipe,
-    options: &'a StudyOptions,
-    data: Data,
-    summary: DataSummary,
+pub(crate) struct Study<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) options: &'a StudyOptions,
+    pub(crate) data: Data,
+    pub(crate) summary: DataSummary,
 }
 
 /// A teacher that was measured.
-struct Teacher {
-    summary: RunSummary,
-    file: FileHash,
+pub(crate) struct Teacher {
+    pub(crate) summary: RunSummary,
+    pub(crate) file: FileHash,
+    pub(crate) detections: Vec<Detection>,
     detector: Detector,
 }
 
@@ -143,7 +153,7 @@ impl Study<'_> {
 
     /// The teacher, trained here or given; in both cases read from its file and measured before any student is trained:
     /// "distilling made it worse" is often a teacher that was never loaded.
-    fn teacher(&self, recipe: &TeacherRecipe, sink: &mut dyn EventSink) -> Result<Teacher> {
+    pub(crate) fn teacher(&self, recipe: &TeacherRecipe, sink: &mut dyn EventSink) -> Result<Teacher> {
         let (path, trained) = match &recipe.checkpoint {
             Some(path) => (std::path::absolute(path).map_err(|e| Error::io(path, e))?, None),
             None => {
@@ -157,8 +167,8 @@ impl Study<'_> {
         let (data, eval) = (&self.recipe.data, &self.recipe.eval);
         let measured = evaluate(&detector.model, val, data, eval.batch, |done, total| {
             sink.event(&Event::Evaluating { done, total })
-        })?
-        .metrics;
+        })?;
+        let (measured, detections) = (measured.metrics, measured.detections);
         let (ap, floor) = (measured.ap(), recipe.floor);
         sink.event(&Event::Note {
             text: format!("teacher {}: AP {} before the first step", path.display(), percent(ap)),
@@ -177,7 +187,7 @@ impl Study<'_> {
             }
         };
         let file = FileHash { path: path.display().to_string(), sha256: detector.sha256.clone() };
-        Ok(Teacher { summary, file, detector })
+        Ok(Teacher { summary, file, detections, detector })
     }
 
     fn train_teacher(&self, recipe: &TeacherRecipe, sink: &mut dyn EventSink) -> Result<RunSummary> {
@@ -193,10 +203,10 @@ impl Study<'_> {
     }
 
     /// A student, taught or alone. The first weights are the same in both cases.
-    fn student(
+    pub(crate) fn student(
         &self,
         name: &str,
-        taught: Option<(&Teacher, &TaskAdaptiveConfig)>,
+        taught: Option<(&Teacher, &MethodConfig)>,
         sink: &mut dyn EventSink,
     ) -> Result<RunSummary> {
         let file = taught.map(|(teacher, _)| &teacher.file);
@@ -210,14 +220,9 @@ impl Study<'_> {
         };
         let teacher = &teacher.detector.model;
         let store = ParamStore::new(self.recipe.seed, &Device::Cpu);
-        let distiller = TaskAdaptive::new(
-            config,
-            built.model.config().fpn_channels,
-            teacher.config().fpn_channels,
-            docent_detect::config::LEVELS,
-            store.var_builder(),
-        )?;
-        let teaching = Teaching { teacher, distiller: &distiller, store: &store };
+        let [student, taught_by] = [&built.model, teacher].map(|model| Channels::of(model.config()));
+        let distiller = config.build(&student, &taught_by, store.var_builder())?;
+        let teaching = Teaching { teacher, distiller: distiller.as_ref(), store: &store };
         self.train(name, epochs, &built, Some(&teaching), file, sink)
     }
 

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
-use docent_distill::StepContext;
 use docent_distill::mask::{LevelMask, MaskRule, level_mask};
+use docent_distill::{Channels, StepContext};
 use docent_ops::testing::random;
 use docent_ops::{BoxCoder, BoxXyxy};
 
@@ -125,6 +125,11 @@ pub fn builder(vars: &HashMap<String, Tensor>) -> VarBuilder<'static> {
     VarBuilder::from_tensors(vars.clone(), DType::F32, &Device::Cpu)
 }
 
+/// Channels of a pyramid with `levels` levels; the stages' play no part.
+pub fn channels(fpn: usize, levels: usize) -> Channels {
+    Channels { fpn: vec![fpn; levels], stages: Vec::new() }
+}
+
 /// The tensors of a pyramid as `Var`s: what a gradient is asked for.
 pub fn tracked(f: &Features) -> Features {
     Features { levels: f.levels.iter().map(var).collect(), strides: f.strides.clone() }
@@ -175,10 +180,13 @@ impl Scene {
     pub fn step(&self) -> StepContext<'_> {
         StepContext {
             student_features: &self.student_features,
-            teacher_features: &self.teacher_features,
+            teacher_features: Some(&self.teacher_features),
+            stages: None,
             rois: &self.rois,
             student_head: &self.student_head,
-            teacher_head: &self.teacher_head,
+            teacher_head: Some(&self.teacher_head),
+            teacher_rois: None,
+            anchors: &[],
             targets: &self.targets,
             sizes: &self.sizes,
             image_size: (40, 56),

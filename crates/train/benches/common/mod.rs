@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Var};
 use docent_coco::{Planes, TrainItem};
 use docent_detect::FasterRcnn;
-use docent_distill::{Progress, TaskAdaptive};
+use docent_distill::{Channels, Distiller, Progress};
 use docent_train::build::{Built, build};
 use docent_train::data::Batch;
 use docent_train::recipe::{Recipe, text_of};
@@ -49,7 +49,7 @@ pub struct Class {
 /// A frozen teacher, the distillation and its adapters.
 struct Teaching {
     teacher: FasterRcnn,
-    distiller: TaskAdaptive,
+    distiller: Box<dyn Distiller>,
     adapters: Vec<(String, Var)>,
     sgd: Sgd,
 }
@@ -68,7 +68,7 @@ impl Class {
         let start = Instant::now();
         let progress = Progress { epoch: 1, epochs: 1, iteration: 1, iterations: 1, milestones: &[] };
         let lesson =
-            self.teaching.as_ref().map(|t| Lesson { teacher: &t.teacher, distiller: &t.distiller, cache: None });
+            self.teaching.as_ref().map(|t| Lesson { teacher: &t.teacher, distiller: t.distiller.as_ref(), cache: None });
         let out = forward(&self.student.model, lesson.as_ref(), batch, &progress, 0).expect("the shapes fit");
         let loss = out.total.to_scalar::<f32>().expect("a scalar");
         assert!(loss.is_finite(), "the loss is {loss}: this would time the arithmetic of NaN");
@@ -97,10 +97,8 @@ impl Teaching {
 
         let own = ParamStore::new(2, &Device::Cpu);
         let settings = recipe.distill.as_ref().expect("the recipe distils");
-        let channels = recipe.student.model.fpn_channels;
-        let levels = docent_detect::config::LEVELS;
-        let distiller = TaskAdaptive::new(settings, channels, config.fpn_channels, levels, own.var_builder())
-            .expect("the recipe's distillation");
+        let (student, teachers) = (Channels::of(&recipe.student.model), Channels::of(&config));
+        let distiller = settings.build(&student, &teachers, own.var_builder()).expect("the recipe's distillation");
         let adapters = own.trainable();
         let sgd = Sgd::new(&SgdConfig::default(), adapters.clone()).expect("the default settings");
         Self { teacher, distiller, adapters, sgd }

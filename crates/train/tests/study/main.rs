@@ -1,9 +1,11 @@
 //! Studies from end to end on a recipe small enough for a test: 8 images, three runs of six steps.
 #![allow(clippy::unwrap_used)]
 
+mod accumulate;
 mod bench;
 mod detector;
 mod folder;
+mod lesson;
 mod resume;
 mod teacher;
 mod training;

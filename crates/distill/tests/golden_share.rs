@@ -1,0 +1,159 @@
+//! The other taps and directions of sharing, with their gradients, against an independent PyTorch version in float64.
+// Clippy knows only `#[test]` functions as tests; helpers may fail the same way.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "../../ops/tests/common/mod.rs"]
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
+use common::{Golden, boxes, filled, leaf};
+use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
+use docent_distill::config::{Adapt, Share, Tap};
+use docent_distill::{Channels, Distiller, RoiSet, Stages, StepContext, TaskAdaptive, TaskAdaptiveConfig};
+use docent_ops::BoxCoder;
+
+const SIZES: [(usize, usize); 5] = [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)];
+const CLASSES: usize = 6;
+
+/// RoIs and both heads on them.
+struct Set {
+    rois: SampledRois,
+    student: BoxHeadOutput,
+    teacher: BoxHeadOutput,
+}
+
+/// Reads the RoIs of `key`; the student's head becomes leaves.
+fn set(golden: &Golden, key: &str, leaves: &mut BTreeMap<String, Var>) -> Set {
+    let labels: Vec<u32> = golden.counts(&format!("{key}.labels")).iter().map(|&v| v as u32).collect();
+    let count = labels.len();
+    let mut mine = |what: &str, shape: [usize; 2], scale: f64| {
+        let var = leaf(&format!("share.{key}.student.{what}"), &shape, scale, 0.0);
+        leaves.insert(format!("{key}.{what}"), var.clone());
+        var.as_tensor().clone()
+    };
+    let deltas = golden.input(&format!("{key}.teacher_deltas"));
+    Set {
+        student: BoxHeadOutput {
+            class_logits: mine("class_logits", [count, CLASSES], 6.0),
+            box_deltas: mine("box_deltas", [count, 4 * CLASSES], 1.2),
+        },
+        teacher: BoxHeadOutput {
+            class_logits: filled(&format!("share.{key}.teacher.class_logits"), &[count, CLASSES], 8.0, 0.0),
+            box_deltas: Tensor::from_vec(deltas, (count, 4 * CLASSES), &Device::Cpu).unwrap(),
+        },
+        rois: SampledRois {
+            rois: golden
+                .counts(&format!("{key}.image"))
+                .into_iter()
+                .zip(boxes(&golden.input(&format!("{key}.rois"))))
+                .collect(),
+            positives: (0..count).filter(|&r| labels[r] > 0).collect(),
+            matched: boxes(&golden.input(&format!("{key}.matched"))),
+            labels,
+        },
+    }
+}
+
+fn variant(golden: &Golden, name: &str) {
+    let config: TaskAdaptiveConfig = serde_json::from_value(golden.note(&format!("config {name}")).clone()).unwrap();
+    let (tap, student, teacher) = match config.tap {
+        Tap::Fpn => ("fpn", vec![5; 5], vec![7; 5]),
+        Tap::Stages => ("stages", vec![2, 3, 5, 6], vec![4, 5, 6, 7]),
+    };
+    let kernel = if config.adapt == Adapt::Conv1x1 { 1 } else { 3 };
+    let mut leaves = BTreeMap::new();
+    let mut adapters = HashMap::new();
+    let (mut own, mut theirs) = (Vec::new(), Vec::new());
+    for (level, (&s, &t)) in student.iter().zip(&teacher).enumerate() {
+        let (h, w) = SIZES[level];
+        let map = leaf(&format!("share.{tap}.student.{level}"), &[2, s, h, w], 1.0, 0.0);
+        own.push(map.as_tensor().clone());
+        leaves.insert(format!("map.{level}"), map);
+        theirs.push(filled(&format!("share.{tap}.teacher.{level}"), &[2, t, h, w], 1.0, 0.0));
+        let scale = (3.0 / (s * kernel * kernel) as f64).sqrt();
+        let weight = leaf(&format!("share.{tap}.weight.{level}"), &[t, s, kernel, kernel], scale, 0.0);
+        let bias = leaf(&format!("share.{tap}.bias.{level}"), &[t], 0.1, 0.0);
+        for (part, var) in [("weight", weight), ("bias", bias)] {
+            adapters.insert(format!("adapt.{level}.{part}"), var.as_tensor().clone());
+            leaves.insert(format!("adapt.{level}.{part}"), var);
+        }
+    }
+    let strides: Vec<usize> = (0..student.len()).map(|level| 4 << level).collect();
+    let own = Features { levels: own, strides: strides.clone() };
+    let theirs = Features { levels: theirs, strides };
+    let mut set = |key| set(golden, key, &mut leaves);
+    // A set that the variant does not name is given all the same: it must not count.
+    let (mine, shared) = (set("own"), set("shared"));
+    let shared = RoiSet { rois: &shared.rois, student: &shared.student, teacher: &shared.teacher };
+    let truth = |i| Targets { boxes: boxes(&golden.input(&format!("truth{i}.boxes"))), labels: vec![1; 3] };
+    let coder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
+    let stages = config.tap == Tap::Stages;
+    let step = StepContext {
+        student_features: &own,
+        teacher_features: (!stages).then_some(&theirs),
+        stages: stages.then_some(Stages { student: &own, teacher: &theirs }),
+        rois: &mine.rois,
+        student_head: &mine.student,
+        teacher_head: Some(&mine.teacher),
+        teacher_rois: Some(shared),
+        anchors: &[],
+        targets: &[truth(0), truth(1)],
+        sizes: &[(90, 120), (96, 101)],
+        image_size: (96, 128),
+        epoch: 3,
+        epochs: 12,
+        iteration: 21,
+        iterations: 120,
+        milestones: &[],
+        student_coder: &coder,
+        teacher_coder: &coder,
+    };
+    let vb = VarBuilder::from_tensors(adapters, DType::F32, &Device::Cpu);
+    let channels = |of: &[usize]| match config.tap {
+        Tap::Fpn => Channels { fpn: of.to_vec(), stages: Vec::new() },
+        Tap::Stages => Channels { fpn: Vec::new(), stages: of.to_vec() },
+    };
+    let method = TaskAdaptive::new(&config, &channels(&student), &channels(&teacher), vb).unwrap();
+    let needs = method.needs();
+    assert_eq!((needs.stages, needs.features), (stages, !stages));
+    assert_eq!(needs.head, config.share != Share::TeacherToStudent);
+    assert_eq!(needs.proposals, config.share != Share::StudentToTeacher);
+
+    let out = method.loss(&step).unwrap();
+    for term in &out.terms {
+        golden.tensor(&format!("{name}.{}", term.name), &term.raw);
+    }
+    let gate = golden.counts(&format!("{name}.gate"));
+    assert_eq!(out.stat("positives").unwrap() as usize, gate.len(), "{name}");
+    assert_eq!(out.stat("gated").unwrap() as usize, gate.iter().sum::<usize>(), "{name}");
+    let total = out.total().unwrap();
+    golden.tensor(&format!("{name}.total"), &total);
+    let grads = total.backward().unwrap();
+    for (leaf, var) in &leaves {
+        let key = format!("{name}.grad.{leaf}");
+        match grads.get(var) {
+            Some(grad) if golden.has(&format!("{key}|norm")) => golden.summary(&key, grad, 6),
+            Some(_) => golden.fault(format!("{key}: there is a gradient, and should be none")),
+            None => assert!(!golden.has(&format!("{key}|norm")), "{key}: no gradient"),
+        }
+    }
+
+    // What the loop left out is asked for by name.
+    let missing = StepContext { teacher_features: None, stages: None, ..step };
+    let message = method.loss(&missing).unwrap_err().to_string();
+    assert!(message.contains(if stages { "needs().stages" } else { "needs().features" }), "{message}");
+    let missing = StepContext { teacher_head: None, teacher_rois: None, ..step };
+    assert!(method.loss(&missing).unwrap_err().to_string().contains("needs()."), "{name}");
+}
+
+#[test]
+fn other_taps_and_directions() {
+    let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "share.safetensors");
+    let names: Vec<&str> = golden.notes("config ").map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 5);
+    names.iter().for_each(|name| variant(&golden, name));
+    golden.finish(&[""]);
+}

@@ -29,6 +29,13 @@ enum Command {
     /// Example: cargo xtask train --recipe bccd --data DIR --weights FILE
     #[command(disable_help_flag = true)]
     Train(train::Args),
+    /// Train the cells of an ablation under one teacher; write records, table and plots.
+    ///
+    /// Everything after `ablate` goes to `docent ablate`; `cargo xtask ablate --help` lists it. Finished runs are kept.
+    ///
+    /// Example: cargo xtask ablate --recipe bccd-ablation --seeds 0,1,2 --data DIR --weights FILE
+    #[command(disable_help_flag = true)]
+    Ablate(train::Args),
     /// Check format and clippy, run all tests, build the docs.
     Test,
     /// Overfit 8 images through the whole real path and check the run's folder (under 3 minutes).
@@ -47,7 +54,8 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => train::run("train", &args),
+        Command::Ablate(args) => train::run("ablate", &args),
         Command::Test => test::run(),
         Command::Smoke => smoke::run(),
         Command::Bench(args) => bench::run(&args),

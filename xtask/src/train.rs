@@ -1,4 +1,4 @@
-//! `cargo xtask train`: a release build of the program, then `docent train`.
+//! `cargo xtask train` and `ablate`: a release build of the program, then `docent train` or `docent ablate`.
 
 use std::process::Command;
 
@@ -8,16 +8,16 @@ use crate::process;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Handed to `docent train` as they are.
+    /// Handed to the program as they are.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
 
-/// Builds and trains; the folder is the caller's, so that relative paths mean what they say.
-pub fn run(args: &Args) -> Result<()> {
+/// Builds and starts `docent COMMAND`; the folder is the caller's, so that relative paths mean what they say.
+pub fn run(subcommand: &str, args: &Args) -> Result<()> {
     let program = process::build_docent(true)?;
     let mut command = Command::new(program);
-    command.arg("train").args(&args.rest);
+    command.arg(subcommand).args(&args.rest);
     if let Some(revision) = process::revision() {
         command.env("DOCENT_REVISION", revision);
     }

@@ -125,7 +125,7 @@ impl EventSink for Console {
 }
 
 /// Seconds as h:mm:ss or m:ss.
-fn clock(seconds: f64) -> String {
+pub fn clock(seconds: f64) -> String {
     let s = seconds.max(0.0).round() as u64;
     if s >= 3600 {
         format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)

@@ -25,6 +25,8 @@ struct Args {
 enum Command {
     /// Train a recipe's study: the teacher, the student alone, the distilled student.
     Train(commands::train::Args),
+    /// Train the cells of an ablation under one teacher; write records, table and plots.
+    Ablate(commands::ablate::Args),
     /// Score a checkpoint, or a file of detections, with COCO's metrics.
     Eval(commands::eval::Args),
     /// Detect objects in an image or a folder of images.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     }
     let work = move || match args.command {
         Command::Train(args) => commands::train::run(args),
+        Command::Ablate(args) => commands::ablate::run(args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
         Command::Dataset(args) => commands::dataset::run(&args),

@@ -245,3 +245,34 @@ fn a_study_is_trained_kept_scored_and_used() {
     assert!(!said.ok && said.err.contains("overwritten"), "{}", said.err);
     assert_eq!(std::fs::read(dir.join("data/val/5.png")).unwrap(), source);
 }
+
+#[test]
+fn an_ablation_is_listed_run_and_kept_and_a_dry_run_writes_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    tiny(dir);
+    let grid = "name = \"mine\"\nabout = \"?\"\nrecipe = \"tiny.toml\"\n\
+                [[cell]]\nname = \"alone\"\ntier = \"A\"\nabout = \"alone\"\nalone = true\n\
+                [[cell]]\nname = \"full\"\ntier = \"B\"\nabout = \"taught\"\n";
+    std::fs::write(dir.join("mine.toml"), grid).unwrap();
+    let before = std::fs::read_dir(dir).unwrap().count();
+    let cost = works(dir, &["train", "--recipe", "tiny.toml", "--data", "data", "--dry-run"]);
+    for part in ["4 training and 2 held-out images", "teacher", "baseline", "distilled", "steps of 2 images"] {
+        assert!(cost.contains(part), "no `{part}` in {cost}");
+    }
+    let ablate = ["--threads", "2", "ablate", "--recipe", "mine.toml", "--data", "data", "--seeds", "1,2"];
+    let plan = works(dir, &[&ablate[..], &["--dry-run"]].concat());
+    assert_eq!(plan.matches("not run").count(), 3, "{plan}");
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), before);
+
+    let said = works(dir, &ablate);
+    assert!(said.contains("cell full (taught), seed 1") && said.contains("| B full (one seed) |"), "{said}");
+    let records = std::fs::read_to_string(dir.join("docs/results/mine.jsonl")).unwrap();
+    assert_eq!(records.lines().count(), 4, "three runs and their teacher");
+    assert!(dir.join("docs/results/mine.md").is_file() && dir.join("runs/mine/full-seed1/detections.json").is_file());
+    assert_eq!(works(dir, &ablate).matches("finished before, kept").count(), 3);
+    let plan = works(dir, &[&ablate[..], &["--dry-run", "--tier", "b"]].concat());
+    assert!(plan.contains("done") && !plan.contains("alone"), "{plan}");
+    assert!(fails(dir, &["ablate", "--recipe", "bcd"]).contains("bccd-ablation"));
+    assert!(fails(dir, &[&ablate[..], &["--cells", "ful"]].concat()).contains("alone, full"));
+}

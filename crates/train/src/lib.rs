@@ -23,6 +23,7 @@
 //! # Ok::<(), docent_train::Error>(())
 //! ```
 
+pub mod ablate;
 pub mod build;
 pub mod checkpoint;
 pub mod clip;

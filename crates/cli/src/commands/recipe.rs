@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::List => {
             for (name, text) in shipped() {
-                println!("{name:<10} {}", Recipe::parse(text, &[])?.about);
+                println!("{name:<14} {}", Recipe::parse(text, &[])?.about);
             }
         }
         Command::Show { recipe, resolved: false } => print!("{}", text_of(recipe)?),

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use docent_train::dry_run::dry_run;
 use docent_train::manifest::Provenance;
 use docent_train::recipe::{Recipe, Source, text_of};
 use docent_train::study::{self, StudyOptions};
 
-use crate::console::Console;
+use crate::console::{Console, clock};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  docent train\n  docent train --recipe shapes --seed 1\n  \
@@ -48,6 +49,9 @@ pub struct Args {
     /// Go on in the study's folder: finished runs are kept, a stopped one continues at its last checkpoint.
     #[arg(long)]
     resume: bool,
+    /// Index the data, build the models, run three micro-steps of each run, and say what the whole would take. Writes nothing.
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
 }
 
 /// Resolves the recipe and runs the study.
@@ -56,11 +60,7 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(seed) = args.seed {
         recipe.seed = seed;
     }
-    if args.data.is_some() {
-        recipe.data.dir = args.data;
-    } else if recipe.data.source == Source::Shapes && recipe.data.dir.is_none() {
-        recipe.data.dir = Some(PathBuf::from(format!("runs/data/shapes-v{}", docent_coco::shapes::VERSION)));
-    }
+    recipe.data.dir = data_folder(&recipe, args.data);
     let data = &mut recipe.data;
     data.train_json = args.train_json.or(data.train_json.take());
     data.val_json = args.val_json.or(data.val_json.take());
@@ -74,18 +74,16 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     recipe.validate()?;
+    if args.dry_run {
+        return estimate(&recipe);
+    }
 
     let out = match args.out {
         Some(out) => out,
         None => default_folder(&recipe, args.resume)?,
     };
     println!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
-    let provenance = Provenance {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: std::env::var("DOCENT_REVISION").ok(),
-        command: std::env::args().collect(),
-    };
-    let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance };
+    let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance: provenance() };
     let summary = study::run(&recipe, &options, &mut Console::new())?;
     println!(
         "\n{} · {} training and {} held-out images",
@@ -94,6 +92,47 @@ pub fn run(args: Args) -> Result<()> {
     print!("{}", summary.table());
     println!("study: {}", out.display());
     Ok(())
+}
+
+/// Prints what the recipe's study would cost.
+fn estimate(recipe: &Recipe) -> Result<()> {
+    let dry = dry_run(recipe)?;
+    let [train, val] = dry.data.images;
+    println!("recipe {} · data {}: {train} training and {val} held-out images", recipe.name, dry.data.name);
+    for note in &dry.notes {
+        println!("{note}");
+    }
+    println!("{:<10}{:>24}{:>10}{:>9}{:>14}{:>11}", "", "s/image", "s/step", "steps", "whole run", "peak MiB");
+    for run in &dry.runs {
+        let micro: Vec<String> = run.micro_seconds.iter().map(|s| format!("{s:.2}")).collect();
+        println!(
+            "{:<10}{:>24}{:>10.2}{:>9}{:>14}{:>11.0}",
+            run.name,
+            micro.join(" "),
+            run.step_seconds,
+            run.steps,
+            clock(run.seconds()),
+            run.peak_mib
+        );
+    }
+    println!("steps of {} images; evaluation is not counted", recipe.schedule.batch);
+    Ok(())
+}
+
+/// The data folder: as given, as the recipe has it, or where `shapes` is drawn.
+pub fn data_folder(recipe: &Recipe, given: Option<PathBuf>) -> Option<PathBuf> {
+    let drawn = || Some(PathBuf::from(format!("runs/data/shapes-v{}", docent_coco::shapes::VERSION)));
+    let default = || if recipe.data.source == Source::Shapes { drawn() } else { None };
+    given.or_else(|| recipe.data.dir.clone()).or_else(default)
+}
+
+/// This build and its command line.
+pub fn provenance() -> Provenance {
+    Provenance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: std::env::var("DOCENT_REVISION").ok(),
+        command: std::env::args().collect(),
+    }
 }
 
 /// `runs/NAME-seedN`; a new study takes the next free number, a resumed one the last that is there.

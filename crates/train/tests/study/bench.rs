@@ -14,7 +14,7 @@ use docent_train::{Error, Result};
 use tempfile::TempDir;
 
 /// Three steps an epoch, the last of two images; the state is written in the middle of an epoch and at its end.
-const RECIPE: &str = r#"
+pub const RECIPE: &str = r#"
 name = "tiny"
 seed = 3
 

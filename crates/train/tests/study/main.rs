@@ -1,6 +1,7 @@
 //! Studies from end to end on a recipe small enough for a test: 8 images, three runs of six steps.
 #![allow(clippy::unwrap_used)]
 
+mod ablate;
 mod accumulate;
 mod bench;
 mod detector;

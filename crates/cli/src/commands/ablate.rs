@@ -1,0 +1,99 @@
+//! `docent ablate`: a grid of runs under one teacher.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use docent_train::ablate::{AblateOptions, Ablation, Grid, MAIN, State, Tier};
+
+use crate::commands::train::{data_folder, provenance};
+use crate::console::{Console, clock};
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  docent ablate --recipe bccd-ablation --seeds 0,1,2 --data DIR --weights resnet50.safetensors\n  \
+                        docent ablate --recipe shapes-ablation --tier A --dry-run\n  \
+                        docent ablate --recipe mine.toml --cells alone,full --seeds 0 --results mine.jsonl"
+)]
+pub struct Args {
+    /// A shipped ablation (bccd-ablation, shapes-ablation) or a TOML file.
+    #[arg(long)]
+    recipe: String,
+    /// Seeds of the cells; one of tier B takes the first alone.
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    seeds: Vec<u64>,
+    /// The data folder. For `shapes`: where it is written.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Pre-trained backbone of the teachers that need one (`init.required`), safetensors under torchvision's names.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// A trained checkpoint for the main teacher, instead of training it.
+    #[arg(long, value_name = "FILE")]
+    teacher: Option<PathBuf>,
+    /// Override a field of every recipe, teachers included. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// These cells alone.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    cells: Vec<String>,
+    /// These tiers alone: A, B, C.
+    #[arg(long, value_delimiter = ',', value_name = "TIERS")]
+    tier: Vec<Tier>,
+    /// Folder of the runs; default: runs/NAME. What is finished there is kept, what was stopped goes on.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The file of records; default: docs/results/NAME.jsonl. Table and plots stand beside it.
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+    /// List the runs with their state and the time they will take, and train nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Lists, or runs what is missing and prints the table.
+pub fn run(args: Args) -> Result<()> {
+    let grid = Grid::open(&args.recipe)?;
+    let base = grid.teacher_recipe(MAIN, &args.set)?;
+    let options = AblateOptions {
+        dir: args.out.unwrap_or_else(|| PathBuf::from("runs").join(&grid.name)),
+        results: args.results.unwrap_or_else(|| PathBuf::from(format!("docs/results/{}.jsonl", grid.name))),
+        seeds: args.seeds,
+        set: args.set,
+        data: data_folder(&base, args.data),
+        weights: args.weights,
+        teacher: args.teacher,
+        cells: args.cells,
+        tiers: args.tier,
+        provenance: provenance(),
+    };
+    let mut ablation = Ablation::open(&grid, &options)?;
+    if args.dry_run {
+        return list(&ablation);
+    }
+    println!("ablation {} · folder {} · records {}", grid.name, options.dir.display(), options.results.display());
+    let report = ablation.run(&mut Console::new())?;
+    println!("\n{}", report.text);
+    for file in report.files {
+        println!("{}", file.display());
+    }
+    Ok(())
+}
+
+fn list(ablation: &Ablation<'_>) -> Result<()> {
+    let plan = ablation.plan()?;
+    println!("{:<5}{:<22}{:>5}  {:<18}{:>8}{:>12}", "tier", "cell", "seed", "state", "steps", "left");
+    for run in &plan {
+        let state = match run.state {
+            State::Done => "done".to_owned(),
+            State::Stopped(step) => format!("stopped at {step}"),
+            State::NotRun => "not run".to_owned(),
+        };
+        let left = run.seconds.map_or("unknown".to_owned(), clock);
+        let tier = format!("{:?}", run.tier);
+        println!("{tier:<5}{:<22}{:>5}  {state:<18}{:>8}{left:>12}", run.cell, run.seed, run.steps);
+    }
+    let known: f64 = plan.iter().filter_map(|run| run.seconds).sum();
+    let unknown = plan.iter().filter(|run| run.seconds.is_none()).count();
+    println!("left: {} of training, and {unknown} runs of a kind that has not been timed yet", clock(known));
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The records of an ablation: one line of JSON for every finished run, appended at once.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ablate::grid::Tier;
+use crate::data::DataSummary;
+use crate::manifest::{FileHash, Provenance};
+use crate::summary::RunSummary;
+use crate::{Error, Result, files};
+
+/// One line of `NAME.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Line {
+    /// A teacher was measured.
+    Teacher(TeacherRecord),
+    /// A cell's run has finished.
+    Cell(Record),
+}
+
+/// A measured teacher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TeacherRecord {
+    /// Its name in the grid.
+    pub name: String,
+    /// Its checkpoint; the hash identifies it.
+    pub file: FileHash,
+    /// Data that it was measured on.
+    pub data: DataSummary,
+    /// Its detections on the held-out split: relative to the ablation's folder.
+    pub detections: FileHash,
+    /// The program.
+    pub provenance: Provenance,
+    /// Its figures.
+    pub summary: RunSummary,
+}
+
+/// A finished run of a cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The cell.
+    pub cell: String,
+    /// Its tier at that time.
+    pub tier: Tier,
+    /// Seed of everything random but the teacher.
+    pub seed: u64,
+    /// The cell's overrides over the base recipe, and those of the command line.
+    pub set: Vec<String>,
+    /// [`crate::ablate::Grid::settings`].
+    pub settings: String,
+    /// SHA-256 of the teacher's checkpoint, where there is a teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
+    /// Data set, digest, sizes.
+    pub data: DataSummary,
+    /// Detections on the held-out split, image by image, for the bootstrap: relative to the ablation's folder.
+    pub detections: FileHash,
+    /// The program, its revision and its command line.
+    pub provenance: Provenance,
+    /// The run's figures, of its last weights.
+    pub summary: RunSummary,
+}
+
+/// The file of records.
+#[derive(Debug, Clone)]
+pub struct Records {
+    path: PathBuf,
+    lines: Vec<Line>,
+    /// The text up to a line that a killed program left half-written.
+    whole: Option<String>,
+}
+
+impl Records {
+    /// Reads `path`; a file that is not there yet holds no record.
+    ///
+    /// # Errors
+    /// A line that is no record (its number is named), or a file that cannot be read. A last line without its end, which a
+    /// killed program left, is dropped when the next record is written.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (mut lines, mut torn) = (Vec::new(), None);
+        if path.exists() {
+            let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+            let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+            for (number, line) in whole.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+                let line = serde_json::from_str(line)
+                    .map_err(|e| Error::file(path, format!("line {} is no record: {e}", number + 1)))?;
+                lines.push(line);
+            }
+            torn = (whole.len() < text.len()).then(|| whole.to_owned());
+        }
+        Ok(Self { path: path.to_owned(), lines, whole: torn })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The run of a cell under a seed. Of several, the last.
+    pub fn cell(&self, cell: &str, seed: u64) -> Option<&Record> {
+        self.cells().rfind(|r| r.cell == cell && r.seed == seed)
+    }
+
+    /// Every finished run.
+    pub fn cells(&self) -> impl DoubleEndedIterator<Item = &Record> {
+        self.lines.iter().filter_map(|line| if let Line::Cell(record) = line { Some(record) } else { None })
+    }
+
+    /// The teacher of that name. Of several, the last.
+    pub fn teacher(&self, name: &str) -> Option<&TeacherRecord> {
+        self.teachers().rfind(|t| t.name == name)
+    }
+
+    /// Every teacher that was measured.
+    pub fn teachers(&self) -> impl DoubleEndedIterator<Item = &TeacherRecord> {
+        self.lines.iter().filter_map(|line| if let Line::Teacher(record) = line { Some(record) } else { None })
+    }
+
+    /// Appends one line, on the disk before this returns.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn push(&mut self, line: Line) -> Result<()> {
+        let io = |e| Error::io(&self.path, e);
+        let mut text = serde_json::to_string(&line).map_err(|e| Error::json(&self.path, e))?;
+        text.push('\n');
+        if let Some(folder) = self.path.parent() {
+            files::create_dir(folder)?;
+        }
+        if let Some(whole) = self.whole.take() {
+            files::write_atomic(&self.path, whole.as_bytes())?;
+        }
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.path).map_err(io)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+        self.lines.push(line);
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! An ablation from end to end: four cells, two seeds, stopped in the middle.
+
+use std::path::{Path, PathBuf};
+
+use docent_train::ablate::{AblateOptions, Ablation, Grid, Line, Records, State, Tier};
+use docent_train::events::Event;
+use docent_train::manifest::Provenance;
+
+use crate::bench::{Bench, RECIPE, Recorder, weights};
+
+const GRID: &str = r#"
+name = "tiny-ablation"
+about = "Does it help?"
+recipe = "PATH"
+
+[[teacher]]
+name = "longer"
+set = ["teacher.epochs=2"]
+
+[[cell]]
+name = "alone"
+tier = "A"
+about = "the student alone"
+alone = true
+
+[[cell]]
+name = "full"
+tier = "A"
+about = "all of it"
+
+[[cell]]
+name = "pkd"
+tier = "C"
+about = "a rival"
+set = ["distill={method='pkd', adapt='conv1x1'}"]
+
+[[cell]]
+name = "other-teacher"
+tier = "B"
+about = "a longer teacher"
+teacher = "longer"
+"#;
+
+struct Place {
+    bench: Bench,
+    grid: Grid,
+}
+
+impl Place {
+    fn new() -> Self {
+        let bench = Bench::new();
+        let path = bench.path("tiny.toml");
+        std::fs::write(&path, RECIPE).unwrap();
+        let grid = Grid::parse(&GRID.replace("PATH", &path.display().to_string())).unwrap();
+        Self { bench, grid }
+    }
+
+    fn options(&self, name: &str) -> AblateOptions {
+        AblateOptions {
+            dir: self.bench.path(name),
+            results: self.bench.path(&format!("{name}-results/tiny.jsonl")),
+            seeds: vec![3, 4],
+            set: Vec::new(),
+            data: Some(self.bench.path("data")),
+            weights: None,
+            teacher: None,
+            cells: Vec::new(),
+            tiers: Vec::new(),
+            provenance: Provenance {
+                version: "0".into(),
+                revision: Some("abc".into()),
+                command: vec!["docent".into(), "ablate".into()],
+            },
+        }
+    }
+}
+
+fn run(place: &Place, options: &AblateOptions, stop: fn(&Event) -> bool) -> (Option<String>, Vec<Event>) {
+    let mut sink = Recorder { events: Vec::new(), stop };
+    let result = Ablation::open(&place.grid, options).unwrap().run(&mut sink);
+    (result.map(|report| report.text).map_err(|e| assert!(e.to_string().contains("stopped"), "{e}")).ok(), sink.events)
+}
+
+fn skipped(events: &[Event]) -> usize {
+    events.iter().filter(|e| matches!(e, Event::RunSkipped { .. })).count()
+}
+
+fn table_line<'a>(text: &'a str, cell: &str) -> &'a str {
+    text.lines().find(|l| l.split('|').nth(1).is_some_and(|c| c.contains(cell))).unwrap()
+}
+
+#[test]
+fn an_ablation_is_resumed_recorded_and_compared() {
+    let place = Place::new();
+    let options = place.options("whole");
+    let plan = |place: &Place| Ablation::open(&place.grid, &options).unwrap().plan().unwrap();
+    let order: Vec<_> = plan(&place).iter().map(|p| (p.cell.clone(), p.seed, p.tier)).collect();
+    let named = |cell: &str, seed, tier| (cell.to_owned(), seed, tier);
+    assert_eq!(
+        order,
+        [
+            named("alone", 3, Tier::A),
+            named("full", 3, Tier::A),
+            named("alone", 4, Tier::A),
+            named("full", 4, Tier::A),
+            named("pkd", 3, Tier::C),
+            named("pkd", 4, Tier::C),
+            named("other-teacher", 3, Tier::B),
+        ]
+    );
+    assert!(plan(&place).iter().all(|p| p.state == State::NotRun && p.steps == 6 && p.seconds.is_none()));
+    assert!(!options.dir.exists() && !options.results.exists(), "a plan writes nothing");
+
+    // Stopped in the first distilled run: what was finished is recorded, and the table says what is not there.
+    let (text, _) = run(&place, &options, |e| matches!(e, Event::Step(s) if s.step == 4 && s.distill.is_some()));
+    assert!(text.is_none());
+    let records = Records::open(&options.results).unwrap();
+    assert_eq!((records.cells().count(), records.teachers().count()), (1, 1));
+    let alone = records.cell("alone", 3).unwrap();
+    assert_eq!((alone.provenance.revision.as_deref(), alone.summary.steps), (Some("abc"), 6));
+    assert!(records.teacher("main").unwrap().summary.ap >= 0.0);
+    let table = std::fs::read_to_string(options.results.with_extension("md")).unwrap();
+    assert!(table_line(&table, "full").contains("not run") && table.contains("Not complete: alone, full"), "{table}");
+    let planned = plan(&place);
+    assert_eq!((planned[0].state, planned[1].state, planned[2].state), (State::Done, State::Stopped(3), State::NotRun));
+    assert_eq!(planned[0].seconds, Some(0.0));
+    assert!(planned[2].seconds.is_some() && planned[3].seconds.is_none(), "only runs without a teacher were timed");
+
+    // A line that a killed program left half-written is dropped.
+    let whole = std::fs::read_to_string(&options.results).unwrap();
+    std::fs::write(&options.results, format!("{whole}{{\"kind\":\"ce")).unwrap();
+    let (text, events) = run(&place, &options, |_| false);
+    let text = text.unwrap();
+    assert_eq!(skipped(&events), 2, "one cell and the main teacher");
+    assert!(events.contains(&Event::RunStarted { run: "full-seed3".into(), steps: 6, done: 3 }));
+    let records = Records::open(&options.results).unwrap();
+    assert_eq!((records.cells().count(), records.teachers().count()), (7, 2));
+    assert!(std::fs::read_to_string(&options.results).unwrap().starts_with(&whole), "records are only ever appended");
+
+    // The table: both seeds, an interval, the one-seed cell marked, the shared teacher said.
+    assert!(!text.contains("not run") && text.contains("seeds 3, 4") | text.contains("Seeds 3, 4"), "{text}");
+    assert_eq!(text, std::fs::read_to_string(options.results.with_extension("md")).unwrap());
+    let full = table_line(&text, "A full");
+    assert!(full.contains(" ± ") && full.contains(" to ") && !full.contains("no detections"), "{full}");
+    assert!(table_line(&text, "B other-teacher").contains("(one seed)"));
+    assert!(text.contains("teacher is shared by all runs") && text.contains("Teacher `longer`: AP"), "{text}");
+    let why = text.lines().find(|l| l.starts_with("| full |")).unwrap();
+    assert!(why.contains("cls ") && why.contains("feat ") && why.contains("reg "), "{why}");
+    assert!(!text.lines().any(|l| l.starts_with("| alone |")), "nobody taught it");
+    assert!(text.contains("docent ablate") && text.contains("Revisions: abc"));
+    for plot in ["tiny-gain.svg", "tiny-ap.svg"] {
+        let svg = std::fs::read_to_string(options.results.with_file_name(plot)).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("other-teacher"), "{plot}");
+    }
+
+    // Nothing is done twice, and nothing is written.
+    let before = std::fs::read(&options.results).unwrap();
+    let (again, events) = run(&place, &options, |_| false);
+    assert_eq!((again.unwrap(), skipped(&events)), (text, 7));
+    assert!(!events.iter().any(|e| matches!(e, Event::RunStarted { .. } | Event::Evaluating { .. })), "{events:?}");
+    assert_eq!(std::fs::read(&options.results).unwrap(), before);
+
+    // The same cells as a study makes them: one teacher, the same student and data order, to the bit.
+    place.bench.study(&place.bench.recipe(&[]), "study", false).0.unwrap();
+    let run_of = |path: &str| weights(&place.bench.path(path), "last");
+    assert!(run_of("whole/teachers/main/teacher") == run_of("study/teacher"));
+    assert!(run_of("whole/alone-seed3") == run_of("study/baseline"));
+    assert!(run_of("whole/full-seed3") == run_of("study/distilled"));
+    assert!(run_of("whole/alone-seed4") != run_of("whole/alone-seed3"));
+    missing_detections(&place, &options);
+    other_settings(&place, &options);
+}
+
+/// Without the detections of a run there is still its AP, but no interval.
+fn missing_detections(place: &Place, options: &AblateOptions) {
+    std::fs::remove_file(options.dir.join("pkd-seed4/detections.json")).unwrap();
+    let text = Ablation::open(&place.grid, options).unwrap().report().unwrap().text;
+    assert!(table_line(&text, "pkd").contains("no detections here"), "{text}");
+    assert!(!table_line(&text, "A full").contains("no detections here"));
+}
+
+fn other_settings(place: &Place, options: &AblateOptions) {
+    let refused = |options: &AblateOptions| match Ablation::open(&place.grid, options) {
+        Ok(_) => panic!("accepted"),
+        Err(e) => e.to_string(),
+    };
+    let changed = AblateOptions { set: vec!["schedule.lr=0.5".into()], ..options.clone() };
+    let message = refused(&changed);
+    assert!(message.contains("other settings") && message.contains("tiny.jsonl"), "{message}");
+    let unknown = AblateOptions { cells: vec!["ful".into()], ..options.clone() };
+    assert!(refused(&unknown).contains("alone, full, pkd, other-teacher"));
+    assert!(refused(&AblateOptions { seeds: Vec::new(), ..options.clone() }).contains("--seeds"));
+    // Another file of records, but the old folder: its runs were made with other settings.
+    let elsewhere =
+        AblateOptions { results: place.bench.path("new/tiny.jsonl"), cells: vec!["alone".into()], ..changed };
+    let error = Ablation::open(&place.grid, &elsewhere)
+        .unwrap()
+        .run(&mut Recorder { events: Vec::new(), stop: |_: &Event| false });
+    assert!(error.unwrap_err().to_string().contains("schedule.lr"));
+    let tier = AblateOptions { tiers: vec![Tier::B], ..options.clone() };
+    let plan = Ablation::open(&place.grid, &tier).unwrap().plan().unwrap();
+    assert_eq!(plan.iter().map(|p| p.cell.as_str()).collect::<Vec<_>>(), ["other-teacher"]);
+}
+
+#[test]
+fn a_given_teacher_is_not_trained_and_bad_records_are_named() {
+    let place = Place::new();
+    place.bench.study(&place.bench.recipe(&["teacher.epochs=1"]), "study", false).0.unwrap();
+    let teacher = place.bench.path("study/teacher/checkpoints/last.safetensors");
+    let cells = vec!["alone".to_owned(), "full".to_owned()];
+    let given = |teacher: PathBuf| AblateOptions {
+        teacher: Some(teacher),
+        cells: cells.clone(),
+        seeds: vec![3],
+        ..place.options("given")
+    };
+    let options = given(teacher.clone());
+    let (text, events) = run(&place, &options, |_| false);
+    assert!(!events.iter().any(|e| matches!(e, Event::RunStarted { run, .. } if run == "teacher")));
+    assert!(text.unwrap().contains("Teacher `main`: AP"));
+    assert!(weights(&options.dir.join("full-seed3"), "last") == weights(&place.bench.path("study/distilled"), "last"));
+
+    // Another teacher under the same name: its lessons do not go into the same table.
+    let other = place.bench.path("study/baseline/checkpoints/last.safetensors");
+    let more = AblateOptions { seeds: vec![3, 4], ..given(other) };
+    let result =
+        Ablation::open(&place.grid, &more).unwrap().run(&mut Recorder { events: Vec::new(), stop: |_: &Event| false });
+    assert!(result.unwrap_err().to_string().contains("another teacher"));
+
+    let damage = |path: &Path, text: &str| std::fs::write(path, text).unwrap();
+    damage(&options.results, "{\"kind\":\"cell\"}\n");
+    let message = Records::open(&options.results).unwrap_err().to_string();
+    assert!(message.contains("line 1") && message.contains("tiny.jsonl"), "{message}");
+    damage(&options.results, "");
+    let mut records = Records::open(&options.results).unwrap();
+    assert_eq!(records.cells().count(), 0);
+    let line = Line::Teacher(serde_json::from_value(serde_json::json!({
+        "name": "t", "file": { "path": "p", "sha256": "0" }, "detections": { "path": "p", "sha256": "0" },
+        "data": { "name": "d", "digest": "0", "images": [1, 1] },
+        "provenance": { "version": "0", "revision": null, "command": [] },
+        "summary": { "ap": 0.5, "ap50": 0.5, "ap75": 0.5, "ap_small": 0.5, "ap_medium": 0.5, "ap_large": 0.5, "per_class": [],
+            "params": 1, "gflops": 1.0, "ms_per_image": 1.0, "seconds": 1.0, "steps": 1, "checkpoint": "c" },
+    })).unwrap());
+    records.push(line).unwrap();
+    assert_eq!(Records::open(&options.results).unwrap().teacher("t").unwrap().summary.ap, 0.5);
+}

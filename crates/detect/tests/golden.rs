@@ -34,8 +34,7 @@ impl Case {
     fn new(name: &'static str, depth: usize, norm: NormKind, norm_eps: f64, stride_place: StridePlace) -> Self {
         let golden = open();
         let formula = Formula::new(&golden, name);
-        let mut config = config(depth, 0.25, 32, 64);
-        config.backbone = ResNetConfig { depth, width: 0.25, norm, norm_eps, stride_place }.into();
+        let config = config(ResNetConfig { depth, width: 0.25, norm, norm_eps, stride_place }, 32, 64);
         let model = FasterRcnn::new(&config, builder(&formula)).unwrap();
         let batch = batch(&formula.seed);
         Self { golden, name, formula, config, model, batch }

@@ -125,7 +125,7 @@ impl Dry<'_> {
         let config = SgdConfig { momentum: s.momentum, weight_decay: s.weight_decay, groups: s.groups.clone() };
         // The learning rate is 0: the whole arithmetic, and no change.
         let mut sgd = [Sgd::new(&config, student.clone())?, Sgd::new(&config, adapters.to_vec())?];
-        let lesson = taught.map(|(teacher, distiller)| Lesson { teacher, distiller });
+        let lesson = taught.map(|(teacher, distiller)| Lesson { teacher, distiller, cache: None });
         let progress = Progress { epoch: 1, epochs, iteration: 1, iterations: epochs * self.epoch, milestones: &[] };
         let (mut micro, mut updates) = (Vec::new(), 0.0);
         for items in train_loader(self.data, &self.recipe.data, 1, self.recipe.seed)?.epoch(0) {

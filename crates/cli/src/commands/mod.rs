@@ -1,7 +1,7 @@
 //! One file a command.
 
-pub mod dataset;
 pub mod ablate;
+pub mod dataset;
 pub mod eval;
 pub mod predict;
 pub mod recipe;

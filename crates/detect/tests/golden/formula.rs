@@ -17,10 +17,10 @@ use crate::common::{Golden, boxes, image, parameter};
 /// Heights and widths of the two images; the generator has the same.
 pub const SIZES: [(usize, usize); 2] = [(97, 130), (115, 101)];
 
-/// The generator's detector: its anchors and counts; `depth`, `width`, `fpn` channels and `hidden` units are the case's.
-pub fn config(depth: usize, width: f64, fpn: usize, hidden: usize) -> FasterRcnnConfig {
-    let backbone = ResNetConfig { depth, width, ..ResNetConfig::default() };
-    let mut config = FasterRcnnConfig { classes: 11, fpn_channels: fpn, backbone: backbone.into(), ..FasterRcnnConfig::default() };
+/// The generator's detector: its anchors and counts; the backbone, `fpn` channels and `hidden` units are the case's.
+pub fn config(backbone: ResNetConfig, fpn: usize, hidden: usize) -> FasterRcnnConfig {
+    let backbone = backbone.into();
+    let mut config = FasterRcnnConfig { classes: 11, fpn_channels: fpn, backbone, ..FasterRcnnConfig::default() };
     config.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
     (config.rpn.pre_nms_train, config.rpn.post_nms_train) = (120, 50);
     (config.rpn.pre_nms_test, config.rpn.post_nms_test) = (100, 24);

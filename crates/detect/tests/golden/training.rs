@@ -1,6 +1,6 @@
 //! One training step: losses, regions, every parameter's gradient, running statistics.
 
-use docent_detect::{FasterRcnn, NormKind, TrainOutput};
+use docent_detect::{FasterRcnn, NormKind, ResNetConfig, TrainOutput};
 
 use crate::common::{Golden, values};
 use crate::formula::{Formula, SIZES, batch, builder, config, given, targets, train_with};
@@ -53,10 +53,10 @@ pub fn compare_step(golden: &Golden, prefix: &str, out: &TrainOutput, formula: &
 fn step(name: &str, (depth, width, fpn, hidden): (usize, f64, usize, usize), norm: NormKind, entries: Option<usize>) {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "training.safetensors");
     let formula = Formula::new(&golden, name);
-    let mut config = config(depth, width, fpn, hidden);
     // The eps of torchvision's COCO checkpoints, where the norm is frozen.
     let eps = if norm == NormKind::FrozenBatchNorm { 0.0 } else { 1e-5 };
-    (config.backbone.norm, config.backbone.norm_eps) = (norm, eps);
+    let backbone = ResNetConfig { depth, width, norm, norm_eps: eps, ..ResNetConfig::default() };
+    let config = config(backbone, fpn, hidden);
     let model = FasterRcnn::new(&config, builder(&formula)).unwrap();
     let prefix = format!("{name}.train");
     let proposals = given(&golden, &prefix);

@@ -4,6 +4,7 @@
 //! the proposals lie elsewhere than a trained model's, but they are as many.
 
 #![allow(clippy::expect_used, reason = "a bench stops with a panic, as a test does")]
+#![allow(dead_code, reason = "each bench uses a part")]
 
 use std::time::{Duration, Instant};
 
@@ -67,8 +68,11 @@ impl Class {
     pub fn step(&mut self, batch: &Batch) -> Shares {
         let start = Instant::now();
         let progress = Progress { epoch: 1, epochs: 1, iteration: 1, iterations: 1, milestones: &[] };
-        let lesson =
-            self.teaching.as_ref().map(|t| Lesson { teacher: &t.teacher, distiller: t.distiller.as_ref(), cache: None });
+        let lesson = self.teaching.as_ref().map(|t| Lesson {
+            teacher: &t.teacher,
+            distiller: t.distiller.as_ref(),
+            cache: None,
+        });
         let out = forward(&self.student.model, lesson.as_ref(), batch, &progress, 0).expect("the shapes fit");
         let loss = out.total.to_scalar::<f32>().expect("a scalar");
         assert!(loss.is_finite(), "the loss is {loss}: this would time the arithmetic of NaN");

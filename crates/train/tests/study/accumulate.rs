@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Var};
 use docent_coco::TrainItem;
-use docent_detect::NormKind;
 use docent_distill::{Channels, MethodConfig, Progress};
 use docent_train::build::{Built, build};
 use docent_train::data::{Batch, Data, train_loader};
@@ -43,8 +42,7 @@ fn frozen(bench: &Bench) -> Built {
         .collect();
     let path = bench.path("frozen.safetensors");
     save_checkpoint(&path, &backbone, &BTreeMap::new()).unwrap();
-    let mut student = recipe.student.clone();
-    student.model.backbone.norm = NormKind::FrozenBatchNorm;
+    let mut student = bench.alone(&["student.model.backbone.norm=frozen_batch_norm"]).student;
     student.init.backbone = Some(path);
     build(&student, 7, 1).unwrap()
 }
@@ -113,7 +111,7 @@ fn a_look_at_the_gradients_changes_no_bit_and_says_what_they_say() {
     let store = ParamStore::new(3, &Device::Cpu);
     let [own, theirs] = [built.model.config(), teacher.config()].map(Channels::of);
     let distiller = MethodConfig::default().build(&own, &theirs, store.var_builder()).unwrap();
-    let lesson = Lesson { teacher: &teacher, distiller: distiller.as_ref() };
+    let lesson = Lesson { teacher: &teacher, distiller: distiller.as_ref(), cache: None };
     // Statistics of BatchNorm move with each forward pass, but a step in training does not read them.
     let plain = in_parts(&built, &items, 4, Some(&lesson), false);
     let looked = in_parts(&built, &items, 4, Some(&lesson), true);

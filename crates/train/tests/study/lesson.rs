@@ -67,7 +67,7 @@ fn a_step_computes_what_is_needed_and_the_student_does_not_notice() {
         for (stages, proposals) in flags.into_iter().flat_map(|a| flags.map(|b| (a, b))) {
             let needs = Needs { features, head, stages, proposals };
             let looks = Looks { needs, seen: Mutex::default() };
-            let lesson = Lesson { teacher: &teacher, distiller: &looks };
+            let lesson = Lesson { teacher: &teacher, distiller: &looks, cache: None };
             let taught = forward(&student.model, Some(&lesson), &batch, &progress, 5).unwrap();
             let seen = looks.seen.into_inner().unwrap();
             // A head needs the pyramid below it, so that is there too.

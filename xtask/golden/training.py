@@ -1,5 +1,5 @@
 """Goldens of one training step with given proposals: a narrow model with every entry of every gradient, and a ResNet-50-FPN
-of full width."""
+of full width, whose inference is compared too."""
 
 from functools import partial
 
@@ -9,12 +9,12 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from common import Golden
 from margins import watched
-from model import GAINS, SIZES, add_training, build, inference, level_classes, targets, training
+from model import GAINS, SIZES, add_inference, add_training, build, inference, level_classes, targets, training
 from stages import near_truths
 
 CASES = {
     "eighth": dict(seed="docent0", depth=18, norm=nn.BatchNorm2d, width=0.125, fpn=16, hidden=32, entries=None),
-    "full50": dict(seed="docent0", depth=50, norm=partial(FrozenBatchNorm2d, eps=0.0), width=1.0, fpn=256, hidden=1024, entries=64),
+    "full50": dict(seed="docent0", depth=50, norm=partial(FrozenBatchNorm2d, eps=0.0), width=1.0, fpn=256, hidden=1024, entries=64, inference=True),
 }
 PROPOSALS = 24
 
@@ -40,7 +40,12 @@ def run(case: dict, dtype) -> dict:
     given = proposals(case["seed"], truth)
     with watched(model) as margins:
         out = training(model, case["seed"], dtype, truth, given)
-    return dict(out, bias=bias, given=given, faults=decisive(margins))
+    out = dict(out, bias=bias, given=given, faults=decisive(margins))
+    if case.get("inference"):
+        with watched(model) as margins:
+            out["inference"] = inference(model, case["seed"], dtype)
+        out["faults"] += margins.faults()
+    return out
 
 
 def goldens() -> Golden:
@@ -54,4 +59,6 @@ def goldens() -> Golden:
         for i, boxes in enumerate(a["given"]):
             golden.exact(f"{name}.train.proposals{i}", boxes)
         add_training(golden, f"{name}.train", a, b, case["entries"])
+        if "inference" in a:
+            add_inference(golden, f"{name}.eval", a["inference"], b["inference"])
     return golden

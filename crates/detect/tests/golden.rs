@@ -8,17 +8,13 @@ mod common;
 mod formula;
 #[path = "golden/stages.rs"]
 mod stages;
-#[path = "golden/training.rs"]
-mod training;
+#[path = "golden/step.rs"]
+mod step;
 
 use common::{Golden, pick};
 use docent_detect::{Detection, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, NormKind, ResNetConfig, StridePlace};
-use formula::{Even, Formula, batch, builder, config, targets};
-use training::compare_step;
-
-fn open() -> Golden {
-    Golden::open(env!("CARGO_MANIFEST_DIR"), "model.safetensors")
-}
+use formula::{Even, Formula, batch, builder, config, given, targets, train_with};
+use step::compare_step;
 
 /// One case: the model, its parameters and the batch.
 struct Case {
@@ -32,9 +28,13 @@ struct Case {
 
 impl Case {
     fn new(name: &'static str, depth: usize, norm: NormKind, norm_eps: f64, stride_place: StridePlace) -> Self {
-        let golden = open();
-        let formula = Formula::new(&golden, name);
         let config = config(ResNetConfig { depth, width: 0.25, norm, norm_eps, stride_place }, 32, 64);
+        Self::with(name, "model.safetensors", config)
+    }
+
+    fn with(name: &'static str, file: &str, config: FasterRcnnConfig) -> Self {
+        let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), file);
+        let formula = Formula::new(&golden, name);
         let model = FasterRcnn::new(&config, builder(&formula)).unwrap();
         let batch = batch(&formula.seed);
         Self { golden, name, formula, config, model, batch }
@@ -110,6 +110,14 @@ impl Case {
         compare_step(&self.golden, &prefix, &out, &self.formula, Some(16));
     }
 
+    /// The same with given proposals; so many `entries` of each gradient, or all.
+    fn training_with_given(&self, entries: Option<usize>) {
+        let prefix = self.key("train");
+        let (truth, proposals) = (targets(&self.golden, &prefix), given(&self.golden, &prefix));
+        let out = train_with(&self.model, &self.batch, &truth, &proposals);
+        compare_step(&self.golden, &prefix, &out, &self.formula, entries);
+    }
+
     fn finish(&self) {
         self.golden.finish(&[&self.key("")]);
     }
@@ -152,5 +160,23 @@ fn resnet34_with_group_norms() {
 fn resnet50_of_msras_form() {
     let case = Case::new("msra50", 50, NormKind::FrozenBatchNorm, 1e-3, StridePlace::In1x1);
     case.features();
+    case.finish();
+}
+
+#[test]
+fn every_gradient_of_a_narrow_model() {
+    let backbone = ResNetConfig { depth: 18, width: 0.125, norm: NormKind::BatchNorm, ..ResNetConfig::default() };
+    let case = Case::with("eighth", "training.safetensors", config(backbone, 16, 32));
+    case.training_with_given(None);
+    case.finish();
+}
+
+#[test]
+fn resnet50_of_full_width() {
+    // The eps of torchvision's COCO checkpoints.
+    let backbone = ResNetConfig { norm_eps: 0.0, ..ResNetConfig::default() };
+    let case = Case::with("full50", "training.safetensors", config(backbone, 256, 1024));
+    case.inference();
+    case.training_with_given(Some(64));
     case.finish();
 }

@@ -1,9 +1,9 @@
 //! One training step: losses, regions, every parameter's gradient, running statistics.
 
-use docent_detect::{FasterRcnn, NormKind, ResNetConfig, TrainOutput};
+use docent_detect::TrainOutput;
 
 use crate::common::{Golden, values};
-use crate::formula::{Formula, SIZES, batch, builder, config, given, targets, train_with};
+use crate::formula::{Formula, SIZES};
 
 /// Compares a step. Of each gradient there are so many `entries`, or all.
 pub fn compare_step(golden: &Golden, prefix: &str, out: &TrainOutput, formula: &Formula, entries: Option<usize>) {
@@ -47,30 +47,4 @@ pub fn compare_step(golden: &Golden, prefix: &str, out: &TrainOutput, formula: &
             golden.summary(&key, buffer, 8);
         }
     }
-}
-
-/// A step with given proposals.
-fn step(name: &str, (depth, width, fpn, hidden): (usize, f64, usize, usize), norm: NormKind, entries: Option<usize>) {
-    let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "training.safetensors");
-    let formula = Formula::new(&golden, name);
-    // The eps of torchvision's COCO checkpoints, where the norm is frozen.
-    let eps = if norm == NormKind::FrozenBatchNorm { 0.0 } else { 1e-5 };
-    let backbone = ResNetConfig { depth, width, norm, norm_eps: eps, ..ResNetConfig::default() };
-    let config = config(backbone, fpn, hidden);
-    let model = FasterRcnn::new(&config, builder(&formula)).unwrap();
-    let prefix = format!("{name}.train");
-    let proposals = given(&golden, &prefix);
-    let out = train_with(&model, &batch(&formula.seed), &targets(&golden, &prefix), &proposals);
-    compare_step(&golden, &prefix, &out, &formula, entries);
-    golden.finish(&[&format!("{name}.")]);
-}
-
-#[test]
-fn every_gradient_of_a_narrow_model() {
-    step("eighth", (18, 0.125, 16, 32), NormKind::BatchNorm, None);
-}
-
-#[test]
-fn resnet50_of_full_width() {
-    step("full50", (50, 1.0, 256, 1024), NormKind::FrozenBatchNorm, Some(64));
 }

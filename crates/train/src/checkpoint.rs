@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -13,9 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::integrity::{self, ContentHash};
 use crate::tensors::with_f32;
 use crate::weights::{WeightFile, hex, read_safetensors};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The format that [`CheckpointMeta`] writes and reads.
 pub const FORMAT: &str = "docent-1";
@@ -23,7 +23,8 @@ pub const FORMAT: &str = "docent-1";
 /// Writes f32 tensors and metadata as one safetensors file and returns the file's SHA-256.
 ///
 /// The bytes go to `<name>.tmp` in the same folder, are synced and renamed over `path`: a reader sees the old file or the new one,
-/// whatever happens in between. Names stand in order, so equal tensors and metadata give equal bytes.
+/// whatever happens in between. Names stand in order, so equal tensors and metadata give equal bytes. The metadata gains a digest of
+/// the content, which [`read_safetensors`] checks.
 ///
 /// # Errors
 /// A tensor that is not f32 or is named `__metadata__`; the system's errors (full disk, no permission), after which the old file
@@ -33,25 +34,37 @@ pub fn save_checkpoint(
     tensors: &BTreeMap<String, Tensor>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<String> {
-    let header = header(path, tensors, metadata)?;
-    let mut name = path.file_name().ok_or_else(|| Error::file(path, "this is no file name"))?.to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let written = write(&temporary, &header, tensors).and_then(|digest| {
-        std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e))?;
-        Ok(digest)
-    });
-    match written {
-        Ok(digest) => {
-            sync_folder(path)?;
-            Ok(digest)
-        }
-        Err(e) => {
-            // The first error is the one to tell; a temporary file that cannot be removed is overwritten by the next write.
-            let _ = std::fs::remove_file(&temporary);
-            Err(e)
-        }
+    save_keeping(path, None, tensors, metadata)
+}
+
+/// As [`save_checkpoint`]; the file that stood at `path` goes on under the name `previous`.
+pub(crate) fn save_keeping(
+    path: &Path,
+    previous: Option<&Path>,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<String> {
+    let mut metadata = metadata.clone();
+    let mut content = ContentHash::new(&metadata);
+    for (name, tensor) in tensors {
+        content.tensor(name, tensor.dims());
+        each_chunk(tensor, |bytes| {
+            content.bytes(bytes);
+            Ok(())
+        })?;
     }
+    metadata.insert(integrity::KEY.to_owned(), content.finish());
+    let header = header(path, tensors, &metadata)?;
+    files::replace(path, previous, |out| {
+        let mut hash = Sha256::new();
+        let mut put = |bytes: &[u8]| {
+            hash.update(bytes);
+            out.write_all(bytes).map_err(|e| Error::io(path, e))
+        };
+        put(&header)?;
+        tensors.values().try_for_each(|tensor| each_chunk(tensor, &mut put))?;
+        Ok(hex(&hash.finalize()))
+    })
 }
 
 /// The safetensors header: 8 bytes of length, then JSON padded to a multiple of 8.
@@ -82,40 +95,16 @@ fn header(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<S
     Ok(bytes)
 }
 
-fn write(path: &Path, header: &[u8], tensors: &BTreeMap<String, Tensor>) -> Result<String> {
-    let io = |e| Error::io(path, e);
-    let file = File::create(path).map_err(io)?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    let mut hash = Sha256::new();
-    let mut put = |bytes: &[u8]| {
-        hash.update(bytes);
-        out.write_all(bytes)
-    };
-    put(header).map_err(io)?;
+/// Hands a tensor's values to `f` as the bytes of the file, some thousand at a time.
+fn each_chunk(tensor: &Tensor, mut f: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut bytes = Vec::with_capacity(4 << 14);
-    for tensor in tensors.values() {
-        with_f32(tensor, |values| {
-            values.chunks(1 << 14).try_for_each(|chunk| {
-                bytes.clear();
-                bytes.extend(chunk.iter().flat_map(|v| v.to_le_bytes()));
-                put(&bytes)
-            })
-        })?
-        .map_err(io)?;
-    }
-    let file = out.into_inner().map_err(|e| Error::io(path, e.into_error()))?;
-    file.sync_all().map_err(io)?;
-    Ok(hex(&hash.finalize()))
-}
-
-/// Makes a rename in `path`'s folder durable.
-fn sync_folder(path: &Path) -> Result<()> {
-    // Only Unix opens a folder as a file; elsewhere the rename is durable when the system says so.
-    if cfg!(unix) {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, e))?;
-    }
-    Ok(())
+    with_f32(tensor, |values| {
+        values.chunks(1 << 14).try_for_each(|chunk| {
+            bytes.clear();
+            bytes.extend(chunk.iter().flat_map(|v| v.to_le_bytes()));
+            f(&bytes)
+        })
+    })?
 }
 
 /// A model's tensors and what stands beside them.

@@ -1,7 +1,9 @@
 //! The crate's error.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::lock::Holder;
 use crate::weights::StrictReport;
 
 /// What can go wrong around a training run.
@@ -9,12 +11,12 @@ use crate::weights::StrictReport;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), way_out(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// The system's word on it.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is there, but its content is not what it should be.
     #[error("{}: {message}", path.display())]
@@ -65,6 +67,26 @@ pub enum Error {
         /// Which number it is.
         what: String,
     },
+    /// No fault: the study stopped because it was asked to, and its state is kept.
+    #[error("stopped as asked, in run {run} after step {step}; its state is kept, and --resume goes on from there")]
+    Stopped {
+        /// The run's name.
+        run: String,
+        /// Steps done.
+        step: usize,
+    },
+    /// Another process writes into this folder.
+    #[error(
+        "{}: in use by {}; wait for it or stop it, or choose another --out",
+        dir.display(),
+        holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string)
+    )]
+    Locked {
+        /// The study's folder.
+        dir: PathBuf,
+        /// Who it is, where its lock file tells.
+        holder: Option<Box<Holder>>,
+    },
     /// The data set's error.
     #[error(transparent)]
     Coco(#[from] docent_coco::Error),
@@ -82,9 +104,22 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
+/// What to do about an error of the system, where its own words do not tell.
+fn way_out(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "; nothing written before is lost: make room, then go on with --resume"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; choose a place that may be written, or change its rights"
+        }
+        _ => "",
+    }
+}
+
 impl Error {
     /// An error of reading or writing `path`.
-    pub fn io(path: &Path, source: std::io::Error) -> Self {
+    pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), source }
     }
 

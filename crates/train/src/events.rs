@@ -146,6 +146,11 @@ pub enum Event {
         /// Seconds since it (re)started.
         seconds: f64,
     },
+    /// Something went wrong and was got over: a damaged state, in whose place the one before it was taken.
+    Warning {
+        /// The sentence.
+        text: String,
+    },
     /// Something a reader of the log should know: a scaled rate, a frozen list, a dropped annotation.
     Note {
         /// The sentence.
@@ -188,27 +193,24 @@ pub struct JsonlWriter {
 }
 
 impl JsonlWriter {
-    /// Opens `path`, keeping of an earlier start only what belongs to the first `steps` steps.
+    /// Opens `path`, keeping of an earlier start what came before a state of `steps` steps and `epochs` epochs with their evaluations.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn resume(path: &Path, steps: usize) -> Result<Self> {
+    pub fn resume(path: &Path, steps: usize, epochs: usize) -> Result<Self> {
         let io = |e| Error::io(path, e);
         let mut kept = String::new();
         if steps > 0 && path.exists() {
             for line in std::fs::read_to_string(path).map_err(io)?.lines() {
                 // A line that a killed process left half-written ends what can be kept.
                 let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { break };
-                let step = event["step"].as_u64().unwrap_or(0);
-                if step > steps as u64 {
+                // What followed the state comes again.
+                let later = |key: &str, bound: usize| event[key].as_u64().is_some_and(|n| n > bound as u64);
+                if later("step", steps) || (event["event"] == "evaluated" && later("epoch", epochs)) {
                     break;
                 }
                 kept.push_str(line);
                 kept.push('\n');
-                // What followed this checkpoint comes again.
-                if event["event"] == "checkpoint" && step == steps as u64 {
-                    break;
-                }
             }
         }
         files::write_atomic(path, kept.as_bytes())?;
@@ -232,8 +234,8 @@ impl EventSink for JsonlWriter {
 mod tests {
     use super::*;
 
-    fn step(step: usize) -> Event {
-        Event::Evaluated(EvalRecord { step, epoch: 1, ap: 0.5, ap50: 0.7, ap75: 0.4, seconds: 1.0 })
+    fn scored(step: usize, epoch: usize) -> Event {
+        Event::Evaluated(EvalRecord { step, epoch, ap: 0.5, ap50: 0.7, ap75: 0.4, seconds: 1.0 })
     }
 
     fn checkpoint(step: usize) -> Event {
@@ -244,31 +246,33 @@ mod tests {
     fn resuming_keeps_what_belongs_to_the_checkpoint_and_drops_a_torn_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let write = |steps: usize, events: &[Event]| {
-            let mut writer = JsonlWriter::resume(&path, steps).unwrap();
+        let write = |(steps, epochs): (usize, usize), events: &[Event]| {
+            let mut writer = JsonlWriter::resume(&path, steps, epochs).unwrap();
             events.iter().for_each(|e| writer.event(e).unwrap());
         };
         let read = || -> Vec<Event> {
             let text = std::fs::read_to_string(&path).unwrap();
             text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
         };
-        write(
-            0,
-            &[step(1), step(2), step(3), checkpoint(3), step(3), Event::Evaluating { done: 1, total: 2 }, step(4)],
-        );
-        assert_eq!(read().len(), 6, "progress of an evaluation is not kept");
+        // Two epochs of two steps; the state of step 2 was written before the evaluation and after it.
+        let whole =
+            [checkpoint(1), checkpoint(2), scored(2, 1), checkpoint(2), checkpoint(3), checkpoint(4), scored(4, 2)];
+        let progress = Event::Evaluating { done: 1, total: 2 };
+        let begin = || write((0, 0), &[&whole[..], std::slice::from_ref(&progress)].concat());
+        begin();
+        assert_eq!(read(), whole, "progress of an evaluation is not kept");
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"event\":\"evalu");
         std::fs::write(&path, text).unwrap();
-        write(4, &[step(5)]);
-        assert_eq!(read(), [step(1), step(2), step(3), checkpoint(3), step(3), step(4), step(5)]);
-        // An evaluation after the checkpoint is made again, so it must not stand there twice.
-        write(3, &[step(3)]);
-        assert_eq!(read(), [step(1), step(2), step(3), checkpoint(3), step(3)]);
-        write(0, &[step(1)]);
-        assert_eq!(read(), [step(1)], "a run that begins anew has a new log");
+        write((4, 2), &[scored(5, 2)]);
+        assert_eq!(read(), [&whole[..], &[scored(5, 2)]].concat(), "the torn line is gone");
+        for (state, kept) in [((4, 1), 6), ((3, 1), 5), ((2, 1), 4), ((2, 0), 2), ((1, 0), 1), ((0, 0), 0)] {
+            begin();
+            write(state, &[]);
+            assert_eq!(read(), whole[..kept], "{state:?}");
+        }
         std::fs::remove_file(&path).unwrap();
-        write(2, &[step(3)]);
-        assert_eq!(read(), [step(3)]);
+        write((2, 1), &[checkpoint(3)]);
+        assert_eq!(read(), [checkpoint(3)]);
     }
 }

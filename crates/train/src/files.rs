@@ -1,7 +1,7 @@
-//! Small files: whole or not at all.
+//! Files that are replaced whole or not at all.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,18 +14,68 @@ pub(crate) fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::io(path, e))
 }
 
-/// Writes to a temporary file beside `path`, syncs it and renames it: a reader, or a crash, never sees half of it.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
+/// Puts what `write` writes in the place of the file at `path`, which the one at `previous` outlives where that is named.
+///
+/// The bytes go to `<name>.tmp` in the same folder, are synced and renamed over `path`, and the folder is synced: a reader, or
+/// whoever comes after a crash, finds the old file or the new one, whatever happens in between.
+///
+/// # Errors
+/// `write`'s own and the system's (full disk, no permission), which name `path`. The old file still stands then, and no temporary
+/// one is left.
+pub(crate) fn replace<T>(
+    path: &Path,
+    previous: Option<&Path>,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
+) -> Result<T> {
+    let io = |e| Error::io(path, e);
+    let mut name = path.file_name().ok_or_else(|| Error::file(path, "this is no file name"))?.to_os_string();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
+    let whole = || -> Result<T> {
+        let mut out = BufWriter::with_capacity(1 << 16, File::create(&temporary).map_err(io)?);
+        let value = write(&mut out)?;
+        let file = out.into_inner().map_err(|e| io(e.into_error()))?;
+        file.sync_all().map_err(io)?;
+        if let Some(previous) = previous {
+            keep(path, previous).map_err(io)?;
+        }
+        fs::rename(&temporary, path).map_err(io)?;
+        Ok(value)
     };
-    write().map_err(|e| Error::io(path, e))
+    let value = whole().inspect_err(|_| {
+        // The first error is the one to tell; a temporary file that cannot be removed is overwritten by the next write.
+        let _ = fs::remove_file(&temporary);
+    })?;
+    sync_folder(path)?;
+    Ok(value)
+}
+
+/// Gives the file at `path`, where there is one, a second name in place of what had that name.
+fn keep(path: &Path, previous: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    match fs::remove_file(previous) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    // Where the file system has no links, the file moves; a crash before the new one comes leaves it under that name alone.
+    fs::hard_link(path, previous).or_else(|_| fs::rename(path, previous))
+}
+
+/// Makes a rename in `path`'s folder durable.
+fn sync_folder(path: &Path) -> Result<()> {
+    // Only Unix opens a folder as a file; elsewhere the rename is durable when the system says so.
+    if cfg!(unix) {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, e))?;
+    }
+    Ok(())
+}
+
+/// Writes a small file with [`replace`].
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, None, |out| out.write_all(bytes).map_err(|e| Error::io(path, e)))
 }
 
 /// Writes readable JSON, as [`write_atomic`].

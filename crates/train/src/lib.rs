@@ -33,6 +33,7 @@ pub mod dry_run;
 pub mod error;
 pub mod evaluate;
 pub mod events;
+pub mod lock;
 pub mod manifest;
 pub mod optim;
 pub mod params;
@@ -47,8 +48,11 @@ pub mod teacher_cache;
 pub mod update;
 pub mod weights;
 
+mod experiment;
 mod files;
 mod init;
+mod integrity;
+mod stop;
 mod tensors;
 
 pub use checkpoint::{Category, Checkpoint, CheckpointMeta, load_checkpoint, save_checkpoint};
@@ -58,5 +62,6 @@ pub use optim::{ParamGroup, Sgd, SgdConfig};
 pub use params::{Kind, ParamStore};
 pub use schedule::{Schedule, ScheduleConfig, scale_lr};
 pub use state::{Best, TrainState};
+pub use stop::Stop;
 pub use teacher_cache::{CacheSize, TeacherCache};
 pub use weights::{BackboneInfo, StrictReport, WeightFile, parse_safetensors, read_safetensors};

@@ -1,7 +1,7 @@
 //! A run: one training, one folder.
 //!
 //! The folder is a contract: `recipe.toml`, `manifest.json`, `metrics.jsonl`, `checkpoints/{last,best}.safetensors` beside
-//! `checkpoints/last.state.safetensors`, and `detections.json` and `result.json` once it is finished.
+//! `checkpoints/last.state.safetensors` and the state before it, and `detections.json` and `result.json` once it is finished.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,8 +22,7 @@ use crate::state::{Best, TrainState};
 use crate::step::Lesson;
 use crate::summary::RunSummary;
 use crate::update::update;
-use crate::weights::sha256_hex;
-use crate::{CacheSize, Error, ParamStore, Result, Sgd, SgdConfig, TeacherCache, clip_grad_norm, files};
+use crate::{CacheSize, Error, ParamStore, Result, Sgd, SgdConfig, Stop, TeacherCache, clip_grad_norm, experiment, files};
 
 /// What a run trains, and from what.
 pub struct RunPlan<'a> {
@@ -39,6 +38,8 @@ pub struct RunPlan<'a> {
     pub study: &'a Path,
     /// Everything the manifest says.
     pub manifest: Manifest,
+    /// Asks the run to stop.
+    pub stop: &'a Stop,
 }
 
 /// The model that a run trains.
@@ -83,6 +84,10 @@ impl RunFolder {
     /// Optimizer, adapters and position.
     pub fn state(&self) -> PathBuf {
         self.0.join("checkpoints/last.state.safetensors")
+    }
+    /// The state before that one, for the day on which that one cannot be read.
+    pub fn previous_state(&self) -> PathBuf {
+        self.0.join("checkpoints/previous.state.safetensors")
     }
     /// The finished run's figures.
     pub fn result(&self) -> PathBuf {
@@ -138,30 +143,31 @@ impl RunFolder {
     }
 
     /// A recipe names files, and files change: is what lies here made from this data and this teacher?
-    fn check_inputs(&self, data: &DataSummary, teacher: Option<&FileHash>) -> Result<()> {
-        let path = self.manifest();
-        let before: Manifest = files::read_json(&path)?;
-        let hash = |file: Option<&FileHash>| file.map_or_else(|| "none".to_owned(), |f| f.sha256.clone());
-        for (what, was, is) in [
-            ("other data", &before.data.digest, &data.digest),
-            ("another teacher", &hash(before.teacher.as_ref()), &hash(teacher)),
-        ] {
-            if was != is {
-                return Err(Error::file(
-                    &path,
-                    format!("this run began with {what} (SHA-256 there {was}, here {is}); choose another --out"),
-                ));
-            }
-        }
-        Ok(())
+    fn check_inputs(&self, data: &DataSummary, teacher: Option<&FileHash>) -> Result<Manifest> {
+        let before: Manifest = files::read_json(&self.manifest())?;
+        self.same("other data", &before.data.digest, &data.digest)?;
+        self.same("another teacher", hash(before.teacher.as_ref()), hash(teacher))?;
+        Ok(before)
     }
+
+    fn same(&self, what: &str, was: &str, is: &str) -> Result<()> {
+        if was == is {
+            return Ok(());
+        }
+        let what = format!("this run began with {what} (SHA-256 there {was}, here {is}); choose another --out");
+        Err(Error::file(&self.manifest(), what))
+    }
+}
+
+fn hash(file: Option<&FileHash>) -> &str {
+    file.map_or("none", |f| &f.sha256)
 }
 
 /// Trains, evaluates and writes the folder; goes on after a checkpoint that is there already.
 ///
 /// # Errors
-/// When data cannot be read, something cannot be written, or a loss or gradient is not finite (the step and its images are
-/// named; the last checkpoint stays).
+/// [`Error::Stopped`] after a request to stop, with everything up to there kept. When data cannot be read, something cannot be
+/// written, or a loss or gradient is not finite (the step and its images are named; the last checkpoint stays).
 pub fn run(
     plan: &RunPlan<'_>,
     learner: &Learner<'_>,
@@ -171,14 +177,18 @@ pub fn run(
     let folder = RunFolder::new(plan.study, plan.name);
     let mut trainer = Trainer::new(plan, learner, teaching, &folder)?;
     let done = trainer.restore()?;
+    plan.stop.check(plan.name, done)?;
     files::create_dir(&folder.path().join("checkpoints"))?;
     files::write_atomic(&folder.recipe(), plan.recipe.to_toml()?.as_bytes())?;
     files::write_json(&folder.manifest(), &plan.manifest)?;
 
     let log_is_gone = done > 0 && !folder.metrics().exists();
-    let mut log = JsonlWriter::resume(&folder.metrics(), done)?;
+    let mut log = JsonlWriter::resume(&folder.metrics(), done, trainer.epochs_done)?;
     let mut sink = Fanout::new(vec![&mut log, sink]);
     sink.event(&Event::RunStarted { run: plan.name.to_owned(), steps: trainer.schedule.total_steps(), done })?;
+    for text in std::mem::take(&mut trainer.warnings) {
+        sink.event(&Event::Warning { text })?;
+    }
     if log_is_gone {
         let text = format!("{} was gone: it begins after step {done} now", folder.metrics().display());
         sink.event(&Event::Note { text })?;
@@ -208,6 +218,10 @@ struct Trainer<'a> {
     seconds: f64,
     /// Highest AP so far.
     best: Option<Best>,
+    /// Epochs whose steps and evaluation are done.
+    epochs_done: usize,
+    /// What a reader of the log must know of the state that was taken over.
+    warnings: Vec<String>,
     recipe_digest: String,
 }
 
@@ -239,7 +253,9 @@ impl<'a> Trainer<'a> {
             adapters,
             seconds: 0.0,
             best: None,
-            recipe_digest: sha256_hex(plan.recipe.to_toml()?),
+            epochs_done: 0,
+            warnings: Vec::new(),
+            recipe_digest: experiment::digest(plan.recipe)?,
         })
     }
 
@@ -266,7 +282,7 @@ impl<'a> Trainer<'a> {
         let recipe = self.plan.recipe;
         let loader = train_loader(self.plan.data, &recipe.data, recipe.schedule.batch, recipe.seed)?;
         let mut step = done;
-        for epoch in step / self.steps_per_epoch..self.plan.epochs {
+        for epoch in self.epochs_done..self.plan.epochs {
             let mut waited = Instant::now();
             for items in loader.epoch_from(epoch, step - epoch * self.steps_per_epoch) {
                 let device = self.learner.store.device();
@@ -280,18 +296,34 @@ impl<'a> Trainer<'a> {
                 record.memory_mib = resident_mib();
                 self.seconds += record.step_seconds;
                 sink.event(&Event::Step(record))?;
-                // An epoch's end is saved below, after its evaluation: a resume from there does not come back to it.
-                if step.is_multiple_of(recipe.checkpoint.steps) && !step.is_multiple_of(self.steps_per_epoch) {
-                    self.save(step, sink)?;
+                // An epoch's end is saved below.
+                if !step.is_multiple_of(self.steps_per_epoch) {
+                    let stop = self.plan.stop.requested();
+                    if stop || step.is_multiple_of(recipe.checkpoint.steps) {
+                        self.save(step, epoch, sink)?;
+                    }
+                    self.plan.stop.check(self.plan.name, step)?;
                 }
                 waited = Instant::now();
             }
-            let every = recipe.eval.every;
-            let last = epoch + 1 == self.plan.epochs;
-            if !last && every > 0 && (epoch + 1).is_multiple_of(every) {
-                self.score(step, epoch + 1, sink)?;
+            if epoch + 1 == self.plan.epochs {
+                // Its evaluation is the final one.
+                self.save(step, epoch, sink)?;
+                break;
             }
-            self.save(step, sink)?;
+            let every = recipe.eval.every;
+            if every > 0 && (epoch + 1).is_multiple_of(every) {
+                match self.score(step, epoch + 1, sink) {
+                    // This state comes back to the evaluation.
+                    Err(stopped @ Error::Stopped { .. }) => {
+                        self.save(step, epoch, sink)?;
+                        return Err(stopped);
+                    }
+                    result => drop(result?),
+                }
+            }
+            self.save(step, epoch + 1, sink)?;
+            self.plan.stop.check(self.plan.name, step)?;
         }
         let Evaluation { metrics, detections, .. } = self.score(step, self.plan.epochs, sink)?;
         docent_coco::write_results(&self.folder.detections(), &detections)?;
@@ -372,6 +404,7 @@ impl<'a> Trainer<'a> {
         let recipe = self.plan.recipe;
         let val = &self.plan.data.val;
         let result = evaluate(self.learner.model, val, &recipe.data, recipe.eval.batch, |done, total| {
+            self.plan.stop.check(self.plan.name, step)?;
             sink.event(&Event::Evaluating { done, total })
         })?;
         let m = &result.metrics;
@@ -396,12 +429,13 @@ impl<'a> Trainer<'a> {
         CheckpointMeta::new(self.learner.model.config(), categories, &recipe.data.resize, &recipe.name, step)?.to_map()
     }
 
-    /// Writes the state, then the weights that others read. The state alone is what a resume believes.
-    fn save(&self, step: usize, sink: &mut dyn EventSink) -> Result<()> {
+    /// Writes the state, then the weights that others read. The state alone is what a resume believes. `epoch` counts the epochs
+    /// that are finished, their evaluation included.
+    fn save(&self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<()> {
         let model = self.learner.store.snapshot()?;
         let state = TrainState {
             step,
-            epoch: step / self.steps_per_epoch,
+            epoch,
             seconds: self.seconds,
             seed: self.plan.recipe.seed,
             recipe_digest: self.recipe_digest.clone(),
@@ -412,7 +446,7 @@ impl<'a> Trainer<'a> {
             model,
         };
         let path = self.folder.state();
-        state.save(&path)?;
+        state.save(&path, Some(&self.folder.previous_state()))?;
         save_checkpoint(&self.folder.last(), &state.model, &self.meta(step)?)?;
         sink.event(&Event::Checkpoint { path, step })
     }
@@ -420,17 +454,25 @@ impl<'a> Trainer<'a> {
     /// Takes over the state file, if there is one; returns the steps it has done.
     fn restore(&mut self) -> Result<usize> {
         let path = self.folder.state();
-        if !path.exists() {
-            return Ok(0);
-        }
-        let state = TrainState::load(&path)?;
+        let Some(state) = self.load_state(&path)? else { return Ok(0) };
         if state.recipe_digest != self.recipe_digest {
             return Err(Error::file(
                 &path,
                 "was written under another recipe or seed; resume with the old settings, or choose another --out",
             ));
         }
-        self.folder.check_inputs(&self.plan.manifest.data, self.plan.manifest.teacher.as_ref())?;
+        let mine = &self.plan.manifest;
+        let before = self.folder.check_inputs(&mine.data, mine.teacher.as_ref())?;
+        self.folder.same("other first weights", hash(before.init.as_ref()), hash(mine.init.as_ref()))?;
+        let epoch_steps = self.steps_per_epoch;
+        let fits = state.epoch < self.plan.epochs
+            && (state.epoch * epoch_steps..=(state.epoch + 1) * epoch_steps).contains(&state.step);
+        if !fits {
+            let (step, epoch) = (state.step, state.epoch);
+            let what =
+                format!("step {step} after {epoch} epochs is no place in this run of {epoch_steps} steps an epoch");
+            return Err(Error::file(&path, what));
+        }
         self.learner.store.restore(&state.model)?;
         self.student_sgd.load_state(&state.momentum)?;
         if let Some(teaching) = self.teaching {
@@ -439,6 +481,33 @@ impl<'a> Trainer<'a> {
         }
         self.seconds = state.seconds;
         self.best = state.best;
+        self.epochs_done = state.epoch;
         Ok(state.step)
+    }
+
+    /// The newest state that can be read. One that cannot is put aside, and the one before it taken.
+    fn load_state(&mut self, path: &Path) -> Result<Option<TrainState>> {
+        let previous = self.folder.previous_state();
+        if !previous.exists() {
+            return if path.exists() { TrainState::load(path).map(Some) } else { Ok(None) };
+        }
+        if !path.exists() {
+            self.warnings.push(format!("{} is not there; going on from the state before it", path.display()));
+            return TrainState::load(&previous).map(Some);
+        }
+        let fault = match TrainState::load(path) {
+            Ok(state) => return Ok(Some(state)),
+            Err(fault) => fault,
+        };
+        // Where neither can be read, the newest one's fault is what a person can do something about.
+        let Ok(state) = TrainState::load(&previous) else { return Err(fault) };
+        let aside = path.with_file_name("damaged.state.safetensors");
+        std::fs::rename(path, &aside).map_err(|e| Error::io(path, e))?;
+        self.warnings.push(format!(
+            "{fault}. It is kept as {}; going on from the state before it, after step {}",
+            aside.display(),
+            state.step
+        ));
+        Ok(Some(state))
     }
 }

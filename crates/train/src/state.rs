@@ -5,12 +5,15 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
-use crate::checkpoint::save_checkpoint;
+use crate::checkpoint::save_keeping;
+use crate::tensors::with_f32;
 use crate::weights::read_safetensors;
 use crate::{Error, Result};
 
 /// The format that [`TrainState`] writes and reads.
-pub const STATE_FORMAT: &str = "docent-state-1";
+///
+/// 2: the recipe's digest leaves out where files lie; an epoch counts as finished after its evaluation; the content has a digest.
+pub const STATE_FORMAT: &str = "docent-state-2";
 
 /// The best evaluation so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,13 +32,13 @@ pub struct Best {
 pub struct TrainState {
     /// Optimizer steps done.
     pub step: usize,
-    /// Epochs finished.
+    /// Epochs finished, their evaluation included.
     pub epoch: usize,
     /// Seconds of training that the steps took.
     pub seconds: f64,
     /// The run's seed.
     pub seed: u64,
-    /// Digest of the resolved recipe: another recipe is another run.
+    /// Digest of the resolved recipe without its paths: another recipe is another run.
     pub recipe_digest: String,
     /// The best evaluation so far.
     pub best: Option<Best>,
@@ -56,14 +59,23 @@ impl TrainState {
         [&self.model, &self.momentum, &self.adapters, &self.adapter_momentum]
     }
 
-    /// Writes the state as [`save_checkpoint`] does: whole or not at all. Returns the file's SHA-256.
+    /// Writes the state as [`crate::save_checkpoint`] does: whole or not at all. The state that stood at `path` is kept under the
+    /// name `previous`, where that is given. Returns the file's SHA-256.
     ///
     /// # Errors
-    /// As [`save_checkpoint`].
-    pub fn save(&self, path: &Path) -> Result<String> {
+    /// A tensor with a value that is not finite: nobody could go on from it, so the last good state stays. Else as
+    /// [`crate::save_checkpoint`].
+    pub fn save(&self, path: &Path, previous: Option<&Path>) -> Result<String> {
         let mut tensors = BTreeMap::new();
         for (section, entries) in SECTIONS.into_iter().zip(self.sections()) {
-            tensors.extend(entries.iter().map(|(name, tensor)| (format!("{section}/{name}"), tensor.clone())));
+            for (name, tensor) in entries {
+                let name = format!("{section}/{name}");
+                if !with_f32(tensor, |values| values.iter().all(|v| v.is_finite()))? {
+                    let what = format!("holds NaN or infinity after step {}; the last good state was kept", self.step);
+                    return Err(Error::param(name, what));
+                }
+                tensors.insert(name, tensor.clone());
+            }
         }
         let mut metadata = BTreeMap::from([
             ("format".to_owned(), STATE_FORMAT.to_owned()),
@@ -78,18 +90,30 @@ impl TrainState {
             metadata.insert("best_step".to_owned(), best.step.to_string());
             metadata.insert("best_ap".to_owned(), format!("{:?}", best.ap));
         }
-        save_checkpoint(path, &tensors, &metadata)
+        save_keeping(path, previous, &tensors, &metadata)
     }
 
     /// Reads what [`TrainState::save`] wrote.
     ///
     /// # Errors
-    /// A file that is absent, cut, of another format, or with a key that is missing or does not parse.
+    /// A file that is absent, damaged, of an older build, or with a key that is missing or does not parse.
     pub fn load(path: &Path) -> Result<Self> {
         let file = read_safetensors(path)?;
         let map = &file.metadata;
-        if map.get("format").map(String::as_str) != Some(STATE_FORMAT) {
-            return Err(Error::file(path, format!("no training state (format `{STATE_FORMAT}`); start the run anew")));
+        match map.get("format").map(String::as_str) {
+            Some(STATE_FORMAT) => {}
+            Some(other) if other.starts_with("docent-state-") => {
+                let what = format!(
+                    "a training state of another build (format `{other}`; this one reads `{STATE_FORMAT}`): finish the run with \
+                     that build, or begin anew under another --out; weights and figures of finished runs can still be used"
+                );
+                return Err(Error::file(path, what));
+            }
+            _ => {
+                let what =
+                    format!("no training state (format `{STATE_FORMAT}`); begin the run anew under another --out");
+                return Err(Error::file(path, what));
+            }
         }
         let mut state = Self {
             step: number(path, map, "step")?,

@@ -16,11 +16,13 @@ use crate::data::{Data, DataSummary};
 use crate::detector::Detector;
 use crate::evaluate::{cost, evaluate};
 use crate::events::{Event, EventSink};
+use crate::experiment::without_paths;
+use crate::lock::{FolderLock, LOCK_FILE};
 use crate::manifest::{FileHash, Host, Manifest, Provenance};
 use crate::recipe::{ModelRecipe, Recipe, TeacherRecipe};
 use crate::run::{self, Learner, RunFolder, RunPlan, Teaching};
 use crate::summary::{RunSummary, StudySummary, percent};
-use crate::{Error, Kind, ParamStore, Result, files};
+use crate::{Error, Kind, ParamStore, Result, Stop, files};
 
 /// Where and how a study runs.
 #[derive(Debug, Clone)]
@@ -31,22 +33,41 @@ pub struct StudyOptions {
     pub resume: bool,
     /// For the manifests.
     pub provenance: Provenance,
+    /// Asks the study to stop.
+    pub stop: Stop,
 }
 
 /// Runs `recipe`'s study and writes `summary.json`.
 ///
 /// # Errors
 /// A folder that holds something else, data or weights that do not fit, a teacher under its floor, a run that diverges.
-/// What was written before stays.
+/// What was written before stays. [`Error::Stopped`] is no failure: the study was asked to stop, and `resume` goes on;
+/// [`Error::Locked`] says that another process works in the folder.
 pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) -> Result<StudySummary> {
     recipe.validate()?;
+    let dir = &options.dir;
+    // A folder in use is refused at once; one that is not there yet stays free until nothing can fail any more.
+    let lock = if dir.join("recipe.toml").exists() { Some(FolderLock::acquire(dir)?) } else { None };
     check_folder(recipe, options)?;
     let data = Data::open(&recipe.data)?;
     let study = Study { recipe, options, summary: data.summary(), data };
     // What is wrong with the student must not show when the teacher has been trained, and the folder stays free until then.
     study.build_student()?;
-    files::create_dir(&options.dir)?;
-    files::write_atomic(&options.dir.join("recipe.toml"), recipe.to_toml()?.as_bytes())?;
+    files::create_dir(dir)?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => {
+            let lock = FolderLock::acquire(dir)?;
+            // Somebody may have been faster.
+            check_folder(recipe, options)?;
+            lock
+        }
+    };
+    files::write_atomic(&dir.join("recipe.toml"), recipe.to_toml()?.as_bytes())?;
+    if let Some(holder) = lock.left_by() {
+        let text = format!("the lock of {holder}, was left behind when that ended; taken over");
+        sink.event(&Event::Warning { text })?;
+    }
     study.describe_data(sink)?;
 
     let teacher = match (&recipe.teacher, &recipe.distill) {
@@ -67,7 +88,7 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
         baseline,
         distilled,
     };
-    files::write_json(&options.dir.join("summary.json"), &summary)?;
+    files::write_json(&dir.join("summary.json"), &summary)?;
     Ok(summary)
 }
 
@@ -77,12 +98,17 @@ fn check_folder(recipe: &Recipe, options: &StudyOptions) -> Result<()> {
     let kept = dir.join("recipe.toml");
     if !kept.exists() {
         // Also an error when it is no folder; one that is not there yet is free.
-        let used = dir.exists() && std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))?.next().is_some();
-        return if used {
-            Err(Error::file(dir, "holds something that is no study (it has no recipe.toml); choose another --out"))
-        } else {
-            Ok(())
-        };
+        if dir.exists() {
+            for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+                // A study that ended before it wrote anything leaves its lock file, or a recipe that never got its name.
+                let name = entry.map_err(|e| Error::io(dir, e))?.file_name();
+                if name != LOCK_FILE && name != "recipe.toml.tmp" {
+                    let what = "holds something that is no study (it has no recipe.toml); choose another --out";
+                    return Err(Error::file(dir, what));
+                }
+            }
+        }
+        return Ok(());
     }
     if !options.resume {
         return Err(Error::file(dir, "holds a study already; go on in it with --resume, or choose another --out"));
@@ -96,11 +122,16 @@ pub(crate) fn same_recipe(kept: &Path, recipe: &Recipe) -> Result<()> {
         return Ok(());
     }
     let before = std::fs::read_to_string(kept).map_err(|e| Error::io(kept, e))?;
-    let value = |text: &str| -> Result<Value> {
+    let before = Recipe::parse(&before, &[]).map_err(|e| {
+        let what = format!("{e}. It is of another build: choose another --out, or finish the study with that build");
+        Error::file(kept, what)
+    })?;
+    let value = |recipe: &Recipe| -> Result<Value> {
+        let text = without_paths(recipe).to_toml()?;
         let table: toml::Table = text.parse().map_err(|e| Error::file(kept, format!("not TOML: {e}")))?;
         serde_json::to_value(table).map_err(|e| Error::json(kept, e))
     };
-    let differences = differences("", &value(&before)?, &value(&recipe.to_toml()?)?);
+    let differences = differences("", &value(&before)?, &value(recipe)?);
     if differences.is_empty() {
         return Ok(());
     }
@@ -165,7 +196,9 @@ impl Study<'_> {
         let Data { val, .. } = &self.data;
         detector.meta.check_categories(&path, val.categories())?;
         let (data, eval) = (&self.recipe.data, &self.recipe.eval);
+        let steps = trained.as_ref().map_or(0, |t| t.steps);
         let measured = evaluate(&detector.model, val, data, eval.batch, |done, total| {
+            self.options.stop.check("teacher", steps)?;
             sink.event(&Event::Evaluating { done, total })
         })?;
         let (measured, detections) = (measured.metrics, measured.detections);
@@ -267,6 +300,7 @@ impl Study<'_> {
                 init: built.init.clone(),
                 frozen,
             },
+            stop: &self.options.stop,
         };
         run::run(&plan, &Learner { model: &built.model, store: &built.store }, teaching, sink)
     }

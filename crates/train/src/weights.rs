@@ -11,7 +11,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::tensors::with_f32;
-use crate::{Error, Result};
+use crate::{Error, Result, integrity};
 
 /// The content of one safetensors file.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub struct WeightFile {
 ///
 /// # Errors
 /// A file that is absent, cut, no safetensors file, of an element type without meaning for weights, or that holds NaN or infinity;
-/// the message names the file, and the tensor where there is one.
+/// one of ours whose content is not what was written; the message names the file, and the tensor where there is one.
 pub fn read_safetensors(path: &Path) -> Result<WeightFile> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     parse_safetensors(path, &bytes)
@@ -48,6 +48,10 @@ pub fn read_safetensors(path: &Path) -> Result<WeightFile> {
 /// As [`read_safetensors`].
 pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
     let view = SafeTensors::deserialize(bytes).map_err(|e| Error::file(path, explain(&e, bytes)))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::file(path, explain(&e, bytes)))?;
+    let metadata: BTreeMap<String, String> =
+        header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    integrity::check(path, &metadata, &view)?;
     let (mut tensors, mut saturated) = (BTreeMap::new(), Vec::new());
     for (name, view) in view.iter() {
         let known = matches!(
@@ -72,8 +76,6 @@ pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
         }
         tensors.insert(name.to_owned(), tensor);
     }
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| Error::file(path, explain(&e, bytes)))?;
-    let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     saturated.sort_unstable();
     Ok(WeightFile { tensors, metadata, sha256: sha256_hex(bytes), saturated })
 }

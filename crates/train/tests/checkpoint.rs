@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use docent_train::state::STATE_FORMAT;
 use docent_train::{
     Best, Category, CheckpointMeta, Error, TrainState, load_checkpoint, read_safetensors, save_checkpoint,
 };
@@ -172,7 +173,7 @@ fn the_state_comes_back_and_damage_is_refused() {
         adapters: one("adapt.0.weight", 3.0),
         adapter_momentum: BTreeMap::new(),
     };
-    state.save(&path).unwrap();
+    state.save(&path, None).unwrap();
     let back = TrainState::load(&path).unwrap();
     assert_eq!((back.step, back.epoch, back.seed, back.recipe_digest.as_str()), (77, 3, u64::MAX, "abc"));
     assert_eq!(back.seconds.to_bits(), state.seconds.to_bits());
@@ -184,12 +185,17 @@ fn the_state_comes_back_and_damage_is_refused() {
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
     assert!(TrainState::load(&path).unwrap_err().to_string().contains("cut"));
-    TrainState::default().save(&path).unwrap();
+    TrainState::default().save(&path, None).unwrap();
     assert_eq!(TrainState::load(&path).unwrap().best, None);
     save_checkpoint(&path, &tensors(), &meta().to_map().unwrap()).unwrap();
     assert!(TrainState::load(&path).unwrap_err().to_string().contains("no training state"));
+    let older = BTreeMap::from([("format".to_owned(), "docent-state-1".to_owned())]);
+    save_checkpoint(&path, &tensors(), &older).unwrap();
+    let message = TrainState::load(&path).unwrap_err().to_string();
+    assert!(message.contains("docent-state-1") && message.contains(STATE_FORMAT), "{message}");
+    assert!(message.contains("another build") && message.contains("--out"), "{message}");
     let mut map = BTreeMap::from([
-        ("format", "docent-state-1"),
+        ("format", STATE_FORMAT),
         ("step", "x"),
         ("epoch", "0"),
         ("seconds", "0"),
@@ -204,4 +210,53 @@ fn the_state_comes_back_and_damage_is_refused() {
     map.insert("step".into(), "1".into());
     save_checkpoint(&path, &one("nowhere", 0.0), &map).unwrap();
     assert!(TrainState::load(&path).unwrap_err().to_string().contains("`nowhere`"));
+}
+
+#[test]
+fn the_state_before_is_kept_and_one_without_numbers_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, previous] = ["last", "previous"].map(|n| folder.path().join(format!("{n}.state.safetensors")));
+    let state = |step: usize, v: f32| TrainState {
+        step,
+        model: BTreeMap::from([("w".to_owned(), Tensor::full(v, 3, &Device::Cpu).unwrap())]),
+        ..TrainState::default()
+    };
+    let steps = || [&path, &previous].map(|p| TrainState::load(p).ok().map(|s| s.step));
+    state(1, 0.0).save(&path, Some(&previous)).unwrap();
+    assert_eq!(steps(), [Some(1), None]);
+    for step in 2..4 {
+        state(step, 0.0).save(&path, Some(&previous)).unwrap();
+        assert_eq!(steps(), [Some(step), Some(step - 1)]);
+    }
+    for bad in [f32::NAN, f32::INFINITY] {
+        let message = state(4, bad).save(&path, Some(&previous)).unwrap_err().to_string();
+        assert!(message.contains("model/w") && message.contains("step 4"), "{message}");
+        assert_eq!(steps(), [Some(3), Some(2)]);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+}
+
+#[test]
+fn a_changed_bit_or_word_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.safetensors");
+    save_checkpoint(&path, &tensors(), &meta().to_map().unwrap()).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let refused = |bytes: &[u8], what: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let message = load_checkpoint(&path).unwrap_err().to_string();
+        assert!(message.contains("last.safetensors") && message.contains("content_sha256"), "{what}: {message}");
+    };
+    for at in [whole.len() - 1, whole.len() / 2] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        refused(&bytes, "one bit of a tensor");
+    }
+    // The stride's place shows in no tensor's shape, and another one gives other features without an error.
+    let place = whole.windows(6).position(|w| w == b"in3x3\\").unwrap();
+    let mut bytes = whole.clone();
+    bytes[place + 2] = b'1';
+    refused(&bytes, "another stride place in the metadata");
+    std::fs::write(&path, &whole).unwrap();
+    load_checkpoint(&path).unwrap();
 }

@@ -10,50 +10,11 @@ use docent_train::manifest::Provenance;
 use docent_train::recipe::Recipe;
 use docent_train::study::{self, StudyOptions};
 use docent_train::summary::StudySummary;
-use docent_train::{Error, Result};
+use docent_train::{Error, Result, Stop};
 use tempfile::TempDir;
 
-/// Three steps an epoch, the last of two images; the state is written in the middle of an epoch and at its end.
-pub const RECIPE: &str = r#"
-name = "tiny"
-seed = 3
-
-[data]
-resize = { shortest = 48, longest = 64, rule = "antialias" }
-
-[schedule]
-epochs = 2
-batch = 3
-lr = 0.02
-reference_batch = 3
-rate = { warmup_iters = 2 }
-
-[student.model]
-backbone = { depth = 18, width = 0.125, norm = "batch_norm" }
-fpn_channels = 16
-anchors = { sizes = [8.0, 16.0, 32.0, 64.0, 128.0], ratios = [1.0] }
-rpn = { pre_nms_train = 50, pre_nms_test = 30, post_nms_train = 30, post_nms_test = 20, samples = 32 }
-roi = { samples = 16, hidden = 16, canonical_scale = 32.0, detections = 10 }
-
-[teacher]
-epochs = 1
-
-[teacher.model]
-backbone = { depth = 18, width = 0.25, norm = "batch_norm" }
-fpn_channels = 24
-anchors = { sizes = [8.0, 16.0, 32.0, 64.0, 128.0], ratios = [1.0] }
-rpn = { pre_nms_train = 50, pre_nms_test = 30, post_nms_train = 30, post_nms_test = 20, samples = 32 }
-roi = { samples = 16, hidden = 16, canonical_scale = 32.0, detections = 10 }
-
-[distill]
-
-[checkpoint]
-steps = 2
-
-[eval]
-every = 1
-timed_images = 1
-"#;
+/// The smallest recipe with everything in it.
+pub const RECIPE: &str = include_str!("tiny.toml");
 
 /// Steps of a student.
 pub const STEPS: usize = 6;
@@ -86,6 +47,16 @@ impl Bench {
         Recipe { teacher: None, distill: None, ..self.recipe(assignments) }
     }
 
+    /// Have two studies the same weights and figures, to the last bit? Times and memory apart.
+    pub fn assert_same(&self, a: &str, b: &str, runs: &[&str]) {
+        for run in runs {
+            let [x, y] = [a, b].map(|study| self.path(study).join(run));
+            assert!(weights(&x, "last") == weights(&y, "last"), "last of {run} in {a} and {b}");
+            assert!(weights(&x, "best") == weights(&y, "best"), "best of {run} in {a} and {b}");
+            assert_eq!(timeless(&x), timeless(&y), "{run} in {a} and {b}");
+        }
+    }
+
     /// Runs a study in folder `name`, with everything it said.
     pub fn study(&self, recipe: &Recipe, name: &str, resume: bool) -> (Result<StudySummary>, Vec<Event>) {
         let mut sink = Recorder { events: Vec::new(), stop: |_: &Event| false };
@@ -100,7 +71,20 @@ impl Bench {
         resume: bool,
         sink: &mut dyn EventSink,
     ) -> Result<StudySummary> {
-        let options = StudyOptions { dir: self.path(name), resume, provenance: Provenance::default() };
+        self.study_until(recipe, name, resume, &Stop::default(), sink)
+    }
+
+    /// As [`Bench::study_into`], with somebody who may ask it to stop.
+    pub fn study_until(
+        &self,
+        recipe: &Recipe,
+        name: &str,
+        resume: bool,
+        stop: &Stop,
+        sink: &mut dyn EventSink,
+    ) -> Result<StudySummary> {
+        let options =
+            StudyOptions { dir: self.path(name), resume, provenance: Provenance::default(), stop: stop.clone() };
         study::run(recipe, &options, sink)
     }
 }

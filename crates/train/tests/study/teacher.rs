@@ -1,5 +1,6 @@
 //! Teachers: given or trained, under the floor, of other categories, and with nothing to say.
 
+use docent_train::TrainState;
 use docent_train::recipe::Recipe;
 use docent_train::run::RunFolder;
 
@@ -57,15 +58,21 @@ fn a_given_teacher_teaches_as_the_trained_one_does() {
 #[test]
 fn distillation_at_weight_0_is_plain_training() {
     let bench = Bench::new();
-    let recipe = bench.recipe(&["distill.w_feat=0.0", "distill.w_cls=0.0", "distill.w_reg=0.0"]);
+    // Without its gate the box term has something to say about every positive.
+    let recipe =
+        bench.recipe(&["distill.w_feat=0.0", "distill.w_cls=0.0", "distill.w_reg=0.0", "distill.reg_gate=none"]);
     let summary = bench.study(&recipe, "study", false).0.unwrap();
     assert_eq!(summary.gain, Some(0.0));
     let [alone, taught] = ["baseline", "distilled"].map(|run| bench.path("study").join(run));
     assert!(weights(&alone, "last") == weights(&taught, "last"));
+    assert!(weights(&alone, "best") == weights(&taught, "best"));
+    let state = TrainState::load(&RunFolder::new(&bench.path("study"), "distilled").state()).unwrap();
+    assert!(!state.adapters.is_empty(), "the adapters were there");
     for s in steps(&taught) {
         let distill = s.distill.unwrap();
         // The teacher's opinion is still measured.
-        assert!(distill.terms[0].raw > 0.0);
+        assert_eq!(distill.terms.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["feat", "cls", "reg"]);
+        assert!(s.positives > 0 && distill.terms.iter().all(|t| t.raw > 0.0), "{distill:?}");
         assert!(distill.terms.iter().all(|t| t.weighted == 0.0) && distill.ratio == 0.0);
         assert_eq!(s.adapter_grad_norm, Some(0.0));
     }

@@ -1,0 +1,49 @@
+//! Are two recipes the same experiment? Where its files lie is no part of one; their digests are, and stand in the manifest.
+
+use std::path::PathBuf;
+
+use crate::Result;
+use crate::recipe::Recipe;
+use crate::weights::sha256_hex;
+
+/// `recipe` with nothing in it that says where a file lies. That a file of weights is used at all stays visible.
+pub(crate) fn without_paths(recipe: &Recipe) -> Recipe {
+    let mut recipe = recipe.clone();
+    let data = &mut recipe.data;
+    (data.dir, data.train_json, data.val_json, data.images) = (None, None, None, None);
+    let teacher = recipe.teacher.as_mut();
+    let (backbone, checkpoint) = teacher.map_or((None, None), |t| (t.init.backbone.as_mut(), t.checkpoint.as_mut()));
+    for path in [recipe.student.init.backbone.as_mut(), backbone, checkpoint].into_iter().flatten() {
+        *path = PathBuf::from("FILE");
+    }
+    recipe
+}
+
+/// SHA-256 of [`without_paths`].
+pub(crate) fn digest(recipe: &Recipe) -> Result<String> {
+    Ok(sha256_hex(without_paths(recipe).to_toml()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::text_of;
+
+    #[test]
+    fn places_are_no_part_of_an_experiment_and_everything_else_is() {
+        let with = |assignments: &[&str]| {
+            let assignments: Vec<String> = assignments.iter().map(|a| (*a).to_owned()).collect();
+            digest(&Recipe::parse(&text_of("bccd").unwrap(), &assignments).unwrap()).unwrap()
+        };
+        let plain = with(&[]);
+        assert_eq!(plain, with(&["data.dir=there", "data.train_json=a.json", "data.val_json=b.json", "data.images=c"]));
+        let weights = with(&["teacher.init.backbone=a.safetensors"]);
+        assert_eq!(weights, with(&["teacher.init.backbone=b.safetensors"]));
+        assert_ne!(plain, weights, "with weights or without is a difference");
+        assert_ne!(plain, with(&["teacher.checkpoint=t.safetensors"]));
+        assert_ne!(plain, with(&["student.init.backbone=s.safetensors"]));
+        for other in ["seed=9", "data.limit=7", "data.flip=0.25", "schedule.lr=0.5", "distill.w_cls=0.1"] {
+            assert_ne!(plain, with(&[other]), "{other}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Input that is not as it should be: pictures of odd sizes, categories in another order, checkpoints that do not fit.
+
+use std::fs;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use docent_coco::Rgb8;
+use docent_train::build::build;
+use docent_train::detector::Detector;
+use docent_train::recipe::Recipe;
+use docent_train::run::RunFolder;
+use docent_train::{Error, load_checkpoint, save_checkpoint};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, RECIPE, steps};
+
+/// Adds a picture of one colour with one box, as wide as it, to a split.
+fn add_picture(data: &Path, split: &str, id: u64, (width, height): (usize, usize)) {
+    let path = data.join(format!("annotations/instances_{split}.json"));
+    let mut value: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let name = value["images"][0]["file_name"].as_str().unwrap().to_owned();
+    let beside = ["images", split, &format!("{split}2017"), "."]
+        .into_iter()
+        .map(|folder| data.join(folder))
+        .find(|folder| folder.join(&name).is_file())
+        .unwrap();
+    let name = Path::new(&name).with_file_name(format!("odd{id}.png"));
+    Rgb8::filled(width, height, [10, 200, 90]).save_png(&beside.join(&name)).unwrap();
+    let push = |list: &mut Value, item: Value| list.as_array_mut().unwrap().push(item);
+    push(&mut value["images"], json!({ "id": id, "file_name": name, "width": width, "height": height }));
+    let category = value["categories"][0]["id"].clone();
+    let item = json!({ "id": id, "image_id": id, "category_id": category, "bbox": [0, 0, width, height],
+                       "area": width * height, "iscrowd": 0 });
+    push(&mut value["annotations"], item);
+    fs::write(&path, value.to_string()).unwrap();
+}
+
+#[test]
+fn pictures_of_one_pixel_and_of_one_row_are_trained_on_scored_and_searched() {
+    let bench = Bench::new();
+    let odd = [(1, 1), (1, 4000), (4000, 1)];
+    for (split, first) in [("train", 1000), ("val", 2000)] {
+        for (i, size) in odd.into_iter().enumerate() {
+            add_picture(&bench.path("data"), split, first + i as u64, size);
+        }
+    }
+    // Batches of one: nothing is hidden by the padding beside a bigger picture.
+    let recipe =
+        bench.recipe(&["schedule.batch=1", "schedule.reference_batch=1", "schedule.lr=0.005", "schedule.epochs=1"]);
+    let summary = bench.study(&recipe, "study", false).0.unwrap();
+    assert_eq!(summary.dataset.images, [11, 7]);
+    for run in ["teacher", "baseline", "distilled"] {
+        let records = steps(&bench.path("study").join(run));
+        assert_eq!(records.len(), 11);
+        assert!(records.iter().all(|s| s.total.is_finite() && s.grad_norm.is_finite()), "{run}");
+    }
+    let detector = Detector::load(&RunFolder::new(&bench.path("study"), "distilled").last()).unwrap();
+    for (width, height) in odd {
+        for d in detector.detect(&Rgb8::filled(width, height, [1, 2, 3])).unwrap() {
+            let [x1, y1, x2, y2] = d.bbox;
+            let inside = x1 >= 0.0 && y1 >= 0.0 && x2 <= width as f32 + 1e-2 && y2 <= height as f32 + 1e-2;
+            assert!(inside && d.score.is_finite(), "{width}x{height}: {:?}", d.bbox);
+        }
+    }
+}
+
+#[test]
+fn a_teacher_of_the_same_categories_in_another_order_is_refused_with_both_lists() {
+    let bench = Bench::new();
+    bench.study(&bench.recipe(&["schedule.epochs=1"]), "trained", false).0.unwrap();
+    let mut recipe = bench.recipe(&["schedule.epochs=1"]);
+    recipe.teacher.as_mut().unwrap().checkpoint = Some(RunFolder::new(&bench.path("trained"), "teacher").last());
+    for split in ["train", "val"] {
+        let path = bench.path(&format!("data/annotations/instances_{split}.json"));
+        let text = fs::read_to_string(&path).unwrap();
+        let swapped = text.replace("\"disc\"", "\"?\"").replace("\"ring\"", "\"disc\"").replace("\"?\"", "\"ring\"");
+        assert_ne!(text, swapped);
+        fs::write(&path, swapped).unwrap();
+    }
+    let message = bench.study(&recipe, "swapped", false).0.unwrap_err().to_string();
+    assert!(message.contains("1 disc, 2 ring") && message.contains("1 ring, 2 disc"), "{message}");
+    assert!(message.contains("another order") && message.contains("teacher/checkpoints/last.safetensors"), "{message}");
+    assert!(!bench.path("swapped/baseline").exists(), "before a student is trained");
+}
+
+#[test]
+fn a_teacher_s_checkpoint_that_does_not_fit_says_where() {
+    let bench = Bench::new();
+    bench.study(&bench.recipe(&["schedule.epochs=1"]), "trained", false).0.unwrap();
+    let good = load_checkpoint(&RunFolder::new(&bench.path("trained"), "teacher").last()).unwrap();
+    let path = bench.path("teacher.safetensors");
+    let mut recipe = bench.recipe(&["schedule.epochs=1"]);
+    recipe.teacher.as_mut().unwrap().checkpoint = Some(path.clone());
+    let refused = |what: &str, name: &str| {
+        let message = bench.study(&recipe, name, false).0.unwrap_err().to_string();
+        assert!(message.contains("teacher.safetensors"), "{what}: {message}");
+        assert!(!bench.path(name).join("baseline").exists());
+        message
+    };
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let fc6 = "roi_heads.box_head.fc6.weight";
+    let meta = good.meta.to_map().unwrap();
+
+    // The tensors of another architecture under this one's metadata.
+    let deeper = build(&bench.alone(&["student.model.backbone.depth=50"]).student, 7, 0).unwrap();
+    save_checkpoint(&path, &deeper.store.snapshot().unwrap(), &meta).unwrap();
+    let message = refused("another architecture", "a");
+    assert!(message.contains("unexpected") && message.contains("layer1.0.conv3.weight"), "{message}");
+    assert!(message.contains("wrongly shaped"), "{message}");
+
+    let mut tensors = good.tensors.clone();
+    tensors.insert(fc6.into(), zeros(&[2, 3]));
+    save_checkpoint(&path, &tensors, &meta).unwrap();
+    let message = refused("a wrongly shaped tensor", "b");
+    assert!(message.contains("wrongly shaped (1)") && message.contains(fc6) && message.contains("[2, 3]"), "{message}");
+
+    tensors.remove(fc6);
+    tensors.insert("surplus".into(), zeros(&[1]));
+    save_checkpoint(&path, &tensors, &meta).unwrap();
+    let message = refused("one missing, one too many", "c");
+    assert!(
+        message.contains(&format!("missing (1): {fc6}")) && message.contains("unexpected (1): surplus"),
+        "{message}"
+    );
+
+    // The stride's place, changed by hand: every shape fits, the features would be others.
+    save_checkpoint(&path, &good.tensors, &meta).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(5).position(|w| w == b"in3x3" || w == b"in1x1").unwrap();
+    let mut changed = bytes.clone();
+    changed[at + 2] ^= b'1' ^ b'3';
+    changed[at + 4] ^= b'1' ^ b'3';
+    fs::write(&path, &changed).unwrap();
+    assert!(refused("another stride place", "d").contains("content_sha256"));
+
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(refused("cut", "e").contains("cut"));
+    fs::write(&path, &bytes).unwrap();
+    bench.study(&recipe, "f", false).0.unwrap();
+}
+
+#[test]
+fn a_loss_beyond_all_numbers_stops_before_anything_is_overwritten() {
+    let bench = Bench::new();
+    // Finite at first; the rate then throws the weights so far that a loss is infinite or no number.
+    let recipe = bench.alone(&["schedule.lr=1e18", "schedule.clip=0.0", "checkpoint.steps=1"]);
+    let error = bench.study(&recipe, "study", false).0.unwrap_err();
+    let step = match &error {
+        Error::Diverged { step, images, .. } => {
+            assert!(!images.is_empty());
+            *step
+        }
+        // The update itself left the numbers: the state of the step before was kept.
+        Error::Param { name, message } => {
+            assert!(name.starts_with("model/") || name.starts_with("momentum/"), "{error}");
+            assert!(message.contains("last good state"), "{error}");
+            return;
+        }
+        _ => panic!("{error}"),
+    };
+    let folder = RunFolder::new(&bench.path("study"), "baseline");
+    assert_eq!(docent_train::TrainState::load(&folder.state()).unwrap().step, step - 1);
+    assert_eq!(load_checkpoint(&folder.last()).unwrap().meta.step, step - 1);
+    assert!(!folder.result().exists());
+}
+
+#[test]
+fn a_recipe_that_is_wrong_says_where() {
+    Recipe::parse(RECIPE, &[]).unwrap();
+    for (was, is, parts) in [
+        ("batch = 3\nlr", "batsch = 3\nlr", ["unknown field `batsch`", "did you mean 'batch'"]),
+        ("[student.model]", "[student.modell]", ["unknown field `modell`", "did you mean 'model'"]),
+        ("rule = \"antialias\"", "rule = \"antialiased\"", ["unknown variant", "did you mean 'antialias'"]),
+        ("batch = 3\nlr", "lr", ["missing field `batch`", "schedule"]),
+        ("batch = 3\nlr", "batch = \"three\"\nlr", ["invalid type: string \"three\"", "schedule.batch"]),
+        ("batch = 3\nlr", "batch = 0\nlr", ["schedule.batch", "at least 1"]),
+        ("lr = 0.02", "lr = -0.02", ["schedule.lr = -0.02", "not negative"]),
+        ("lr = 0.02", "lr = inf", ["schedule.lr = inf", "finite"]),
+        ("lr = 0.02", "lr = ", ["not TOML", "lr"]),
+        ("steps = 2", "steps = 0", ["checkpoint.steps", "at least 1"]),
+    ] {
+        assert!(RECIPE.contains(was), "{was}");
+        let message = Recipe::parse(&RECIPE.replacen(was, is, 1), &[]).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{is}: {message}");
+    }
+    for (set, part) in [
+        ("schedule.speed=1", "unknown field `speed`"),
+        ("sched.lr=1", "did you mean"),
+        ("schedule.lr.more=1", "not a table"),
+        ("=1", "key is empty"),
+    ] {
+        let message = Recipe::parse(RECIPE, &[set.to_owned()]).unwrap_err().to_string();
+        assert!(message.contains(part), "{set}: {message}");
+    }
+}

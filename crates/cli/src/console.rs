@@ -118,6 +118,7 @@ impl EventSink for Console {
                 }
                 println!("{run}: done in {}", clock(*seconds));
             }
+            Event::Warning { text } => self.say(&format!("warning: {text}")),
             Event::Note { text } => self.say(text),
         }
         Ok(())

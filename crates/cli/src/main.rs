@@ -5,14 +5,24 @@ mod console;
 mod draw;
 mod reading;
 mod runtime;
+mod signals;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::signals::Interrupted;
+
 /// Trains object detectors and distils big ones into small ones.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Exit codes:\n  0    done\n  1    something failed; the last line says what, and the way out\n  \
+                  2    the command line is wrong\n  101  a fault of the program itself: please report it\n  \
+                  130  stopped by SIGINT (Ctrl-C), 143 by SIGTERM: a checkpoint was written, the command to go on is printed\n\n\
+                  A second signal stops at once, under the same code; what the last checkpoint holds is kept."
+)]
 struct Args {
     /// Compute threads; default: one a core.
     #[arg(long, global = true, value_name = "N")]
@@ -60,7 +70,7 @@ fn main() -> ExitCode {
         Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
         Ok(Ok(Err(error))) => {
             eprintln!("docent: {error:#}");
-            ExitCode::FAILURE
+            error.downcast_ref::<Interrupted>().map_or(ExitCode::FAILURE, |stopped| ExitCode::from(stopped.code))
         }
         // The panic has printed itself.
         Ok(Err(_)) => ExitCode::from(101),

@@ -1,10 +1,11 @@
-//! Settings of the process that must stand before its first thread does: the allocator's, candle's, and of closed pipes.
+//! Settings of the process that must stand before its first thread does: the allocator's, candle's, and of signals that writing brings.
 #![allow(unsafe_code)]
 
 /// Call it first in `main`, while the process has one thread.
 pub fn prepare() {
     keep_big_buffers();
     end_with_the_pipe();
+    outlive_the_file_limit();
     // candle splits its element-wise operations over a pool of its own whose caller spins until the other side is done. Next to
     // rayon's threads, which do our operations, the other side often waits for a core, and the spinning takes it away.
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
@@ -19,6 +20,15 @@ fn end_with_the_pipe() {
     // SAFETY: the default action is no handler, and no other thread runs yet.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// A file beyond `ulimit -f` is then an error like a full disk, with a message and nothing lost, instead of the program's end.
+fn outlive_the_file_limit() {
+    #[cfg(unix)]
+    // SAFETY: to ignore a signal is no handler, and no other thread runs yet.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 

@@ -7,8 +7,10 @@ use docent_train::dry_run::dry_run;
 use docent_train::manifest::Provenance;
 use docent_train::recipe::{Recipe, Source, text_of};
 use docent_train::study::{self, StudyOptions};
+use docent_train::{Error, Stop};
 
 use crate::console::{Console, clock};
+use crate::signals::{self, Interrupted};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  docent train\n  docent train --recipe shapes --seed 1\n  \
@@ -83,8 +85,19 @@ pub fn run(args: Args) -> Result<()> {
         None => default_folder(&recipe, args.resume)?,
     };
     println!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
-    let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance: provenance() };
-    let summary = study::run(&recipe, &options, &mut Console::new())?;
+    let stop = Stop::default();
+    let watch = signals::watch(stop.clone())?;
+    let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance: provenance(), stop };
+    let summary = study::run(&recipe, &options, &mut Console::new()).map_err(|error| match error {
+        Error::Stopped { run, step } => {
+            let text = format!(
+                "stopped in run {run} after step {step}; nothing is lost. To go on:\n  {}",
+                resume_command(std::env::args(), &out)
+            );
+            Interrupted { code: watch.exit_code(), text }.into()
+        }
+        error => anyhow::Error::from(error),
+    })?;
     println!(
         "\n{} · {} training and {} held-out images",
         summary.dataset.name, summary.dataset.images[0], summary.dataset.images[1]
@@ -135,6 +148,22 @@ pub fn provenance() -> Provenance {
     }
 }
 
+/// The command line that goes on with the study in `out`, quoted for a shell.
+fn resume_command(args: impl Iterator<Item = String>, out: &Path) -> String {
+    let mut words: Vec<String> = args.collect();
+    if !words.iter().any(|w| w == "--out" || w.starts_with("--out=")) {
+        words.extend(["--out".to_owned(), out.display().to_string()]);
+    }
+    if !words.iter().any(|w| w == "--resume") {
+        words.push("--resume".to_owned());
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    let quote = |w: &String| {
+        if !w.is_empty() && w.chars().all(plain) { w.clone() } else { format!("'{}'", w.replace('\'', "'\\''")) }
+    };
+    words.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
 /// `runs/NAME-seedN`; a new study takes the next free number, a resumed one the last that is there.
 fn default_folder(recipe: &Recipe, resume: bool) -> Result<PathBuf> {
     let numbered = |n: usize| {
@@ -146,5 +175,21 @@ fn default_folder(recipe: &Recipe, resume: bool) -> Result<PathBuf> {
         (false, n) => Ok(numbered(n)),
         (true, 1) => bail!("nothing to resume: {} does not exist", numbered(1).display()),
         (true, n) => Ok(numbered(n - 1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_to_go_on_is_the_one_that_was_given_and_more() {
+        let command = |args: &[&str]| resume_command(args.iter().map(|a| (*a).to_owned()), Path::new("runs/my study"));
+        assert_eq!(command(&["docent", "train"]), "docent train --out 'runs/my study' --resume");
+        assert_eq!(
+            command(&["docent", "train", "--out", "here", "--set", "name=it's", "--resume"]),
+            "docent train --out here --set 'name=it'\\''s' --resume"
+        );
+        assert_eq!(command(&["docent", "train", "--out=here"]), "docent train --out=here --resume");
     }
 }

@@ -6,6 +6,7 @@ mod ci;
 mod golden;
 mod process;
 mod smoke;
+mod soak;
 mod test;
 mod train;
 
@@ -40,6 +41,10 @@ enum Command {
     Test,
     /// Overfit 8 images through the whole real path and check the run's folder (under 3 minutes).
     Smoke,
+    /// What takes too long for the tests: 30 kills, memory over 2,000 steps, an index of COCO's size (about 15 minutes).
+    ///
+    /// Example: cargo xtask soak memory
+    Soak(soak::Args),
     /// Run the criterion benches (every op and one whole training step), or time docent against PyTorch.
     ///
     /// Examples: cargo xtask bench conv2d; cargo xtask bench peers --python PATH
@@ -58,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         Command::Ablate(args) => train::run("ablate", &args),
         Command::Test => test::run(),
         Command::Smoke => smoke::run(),
+        Command::Soak(args) => soak::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Golden(args) => golden::run(&args),
         Command::Ci => ci::run(),

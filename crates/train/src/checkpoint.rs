@@ -20,14 +20,14 @@ use crate::{Error, Result, files};
 /// The format that [`CheckpointMeta`] writes and reads.
 pub const FORMAT: &str = "docent-1";
 
-/// Writes f32 tensors and metadata as one safetensors file and returns the file's SHA-256.
+/// Writes f32 and f16 tensors and metadata as one safetensors file and returns the file's SHA-256.
 ///
 /// The bytes go to `<name>.tmp` in the same folder, are synced and renamed over `path`: a reader sees the old file or the new one,
 /// whatever happens in between. Names stand in order, so equal tensors and metadata give equal bytes. The metadata gains a digest of
 /// the content, which [`read_safetensors`] checks.
 ///
 /// # Errors
-/// A tensor that is not f32 or is named `__metadata__`; the system's errors (full disk, no permission), after which the old file
+/// A tensor of another type or named `__metadata__`; the system's errors (full disk, no permission), after which the old file
 /// still stands and no temporary file is left.
 pub fn save_checkpoint(
     path: &Path,
@@ -62,7 +62,7 @@ pub(crate) fn save_keeping(
             out.write_all(bytes).map_err(|e| Error::io(path, e))
         };
         put(&header)?;
-        tensors.values().try_for_each(|tensor| each_chunk(tensor, &mut put))?;
+        in_file_order(tensors).try_for_each(|(_, tensor)| each_chunk(tensor, &mut put))?;
         Ok(hex(&hash.finalize()))
     })
 }
@@ -75,15 +75,17 @@ fn header(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<S
     let mut text = String::from("{\"__metadata__\":");
     text += &serde_json::to_string(metadata).map_err(json)?;
     let mut offset = 0;
-    for (name, tensor) in tensors {
-        if name == "__metadata__" || tensor.dtype() != DType::F32 {
-            return Err(Error::param(name, format!("cannot be saved: {:?} under this name", tensor.dtype())));
-        }
-        let end = offset + 4 * tensor.elem_count();
+    for (name, tensor) in in_file_order(tensors) {
+        let dtype = match tensor.dtype() {
+            DType::F32 if name != "__metadata__" => "F32",
+            DType::F16 if name != "__metadata__" => "F16",
+            other => return Err(Error::param(name, format!("cannot be saved: {other:?} under this name"))),
+        };
+        let end = offset + tensor.dtype().size_in_bytes() * tensor.elem_count();
         let name = serde_json::to_string(name).map_err(json)?;
         let shape = tensor.dims();
         // Writing into a String cannot fail.
-        let _ = write!(text, ",{name}:{{\"dtype\":\"F32\",\"shape\":{shape:?},\"data_offsets\":[{offset},{end}]}}");
+        let _ = write!(text, ",{name}:{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{offset},{end}]}}");
         offset = end;
     }
     text.push('}');
@@ -95,9 +97,19 @@ fn header(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<S
     Ok(bytes)
 }
 
+/// By name, wide elements first: an f32 then starts at a multiple of its size, as readers that map the file want it.
+fn in_file_order(tensors: &BTreeMap<String, Tensor>) -> impl Iterator<Item = (&String, &Tensor)> {
+    let of = |wide: bool| tensors.iter().filter(move |(_, t)| (t.dtype() != DType::F16) == wide);
+    of(true).chain(of(false))
+}
+
 /// Hands a tensor's values to `f` as the bytes of the file, some thousand at a time.
 fn each_chunk(tensor: &Tensor, mut f: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut bytes = Vec::with_capacity(4 << 14);
+    if tensor.dtype() == DType::F16 {
+        tensor.write_bytes(&mut bytes)?;
+        return f(&bytes);
+    }
     with_f32(tensor, |values| {
         values.chunks(1 << 14).try_for_each(|chunk| {
             bytes.clear();
@@ -195,8 +207,8 @@ impl CheckpointMeta {
                 return Err(Error::file(path, format!("checkpoint format `{other}`; this program reads `{FORMAT}`")));
             }
             None => {
-                let hint =
-                    "not a checkpoint of this program (no `format` in its metadata); bare weights can start a backbone";
+                let hint = "not a checkpoint of this program (no `format` in its metadata); `docent weights convert` makes one of a \
+                     detector's bare weights";
                 return Err(Error::file(path, hint));
             }
         }
@@ -258,9 +270,22 @@ impl CheckpointMeta {
         if same {
             return Ok(());
         }
+        Err(self.other_categories(path, expected))
+    }
+
+    /// Does this checkpoint know at least the categories `expected`, in any order? Enough to score it on their data.
+    ///
+    /// # Errors
+    /// Both lists, when one is unknown.
+    pub fn covers_categories(&self, path: &Path, expected: &[Category]) -> Result<()> {
+        let known = |e: &Category| self.categories.iter().any(|c| c.id == e.id && c.name == e.name);
+        if expected.iter().all(known) { Ok(()) } else { Err(self.other_categories(path, expected)) }
+    }
+
+    fn other_categories(&self, path: &Path, expected: &[Category]) -> Error {
         let list = |c: &[Category]| c.iter().map(|c| format!("{} {}", c.id, c.name)).collect::<Vec<_>>().join(", ");
         let (had, want) = (list(&self.categories), list(expected));
-        Err(Error::file(path, format!("other categories, or another order:\n  checkpoint: {had}\n  data: {want}")))
+        Error::file(path, format!("other categories, or another order:\n  checkpoint: {had}\n  data: {want}"))
     }
 }
 

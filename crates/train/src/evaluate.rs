@@ -31,6 +31,22 @@ pub fn evaluate(
     dataset: &Arc<Dataset>,
     recipe: &DataRecipe,
     batch: usize,
+    progress: impl FnMut(usize, usize) -> Result<()>,
+) -> Result<Evaluation> {
+    evaluate_as(model, dataset, recipe, batch, |label| dataset.category_of(label), progress)
+}
+
+/// As [`evaluate`], for a model whose classes are not the data's: `category` gives a label's category id, and a detection without
+/// one is dropped.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_as(
+    model: &FasterRcnn,
+    dataset: &Arc<Dataset>,
+    recipe: &DataRecipe,
+    batch: usize,
+    category: impl Fn(u32) -> Option<u64>,
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let start = Instant::now();
@@ -42,7 +58,7 @@ pub fn evaluate(
         let images = Batch::new(&items, &Device::Cpu)?.images;
         for (item, found) in items.iter().zip(model.detect(&images)?) {
             for d in found {
-                let Some(category_id) = dataset.category_of(d.label) else { continue };
+                let Some(category_id) = category(d.label) else { continue };
                 let [x1, y1, x2, y2] = to_original(d.bbox, (item.planes.height, item.planes.width), item.original);
                 detections.push(Detection {
                     image_id: item.image_id,

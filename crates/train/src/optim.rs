@@ -83,7 +83,7 @@ impl SgdConfig {
 }
 
 /// Does `name` fit `pattern`, in which `*` stands for any run of characters?
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or("");
     let Some(mut rest) = name.strip_prefix(first) else { return false };

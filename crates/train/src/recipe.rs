@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use docent_coco::{CheckConfig, Resize, VocConfig};
 use docent_detect::FasterRcnnConfig;
+use docent_detect::config::FREEZABLE;
 use docent_distill::{Channels, MethodConfig};
 use serde::{Deserialize, Serialize};
 
@@ -173,13 +174,20 @@ pub struct ModelRecipe {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitRecipe {
-    /// A safetensors file with a backbone's weights under torchvision's names; absent: random weights.
+    /// A file with a backbone's weights under torchvision's names (safetensors or `.pth`); absent: random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<PathBuf>,
-    /// Must `backbone` be given? `bccd`'s teacher is meant to start from ImageNet weights.
+    /// A whole detector's weights to go on from, for fine-tuning: a checkpoint, or torchvision's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+    /// Names in `from` that stay out, so that these tensors start at their own first values; `*` stands for any run of
+    /// characters. Another number of classes wants `roi_heads.box_predictor.*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<String>,
+    /// Must `backbone` or `from` be given? `bccd`'s teacher is meant to start from ImageNet weights.
     #[serde(default)]
     pub required: bool,
-    /// 0: everything trains. n: the stem and the first n - 1 residual stages are frozen (as detectron2's FREEZE_AT).
+    /// 0: everything trains. n: the stem and the first n - 1 stages are frozen (as detectron2's FREEZE_AT).
     #[serde(default)]
     pub freeze_at: usize,
 }
@@ -397,9 +405,6 @@ impl Recipe {
     }
 }
 
-/// Stem and residual stages: the most that [`InitRecipe::freeze_at`] can count.
-const FREEZABLE: usize = 5;
-
 /// Checks a model as far as that is possible before the data is known.
 fn check_model(part: &str, model: &FasterRcnnConfig, init: &InitRecipe) -> Result<()> {
     let mut model = model.clone();
@@ -410,6 +415,12 @@ fn check_model(part: &str, model: &FasterRcnnConfig, init: &InitRecipe) -> Resul
             "{part}.init.freeze_at = {}: a backbone has a stem and 4 stages, so {FREEZABLE} freezes all of it",
             init.freeze_at
         )));
+    }
+    if init.backbone.is_some() && init.from.is_some() {
+        return Err(Error::Recipe(format!("{part}.init: backbone and from both bring a backbone's weights; keep one")));
+    }
+    if !init.skip.is_empty() && init.from.is_none() {
+        return Err(Error::Recipe(format!("{part}.init.skip names tensors of init.from, which is not given")));
     }
     Ok(())
 }
@@ -423,7 +434,7 @@ fn classes_from_data(table: &mut toml::Table, model: &str) {
 }
 
 /// Sets `a.b=c` in `table`; `c` is read as TOML, and as a string where that fails.
-fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {
+pub(crate) fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let bad = |why: &str| Error::Recipe(format!("--set {assignment}: {why}"));
     let (path, value) = assignment.split_once('=').ok_or_else(|| bad("write it as key.subkey=value"))?;
     let value = format!("v = {value}")
@@ -446,7 +457,7 @@ fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {
 }
 
 /// Adds "did you mean" to serde's message about an unknown field.
-fn with_hint(message: &str) -> String {
+pub(crate) fn with_hint(message: &str) -> String {
     let mut names = message.split('`').skip(1).step_by(2);
     let hint = match (message.contains("unknown field") || message.contains("unknown variant"), names.next()) {
         (true, Some(given)) => nearest(given, names),

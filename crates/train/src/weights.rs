@@ -1,4 +1,4 @@
-//! Weight files in: safetensors with names, shapes and metadata checked.
+//! Weight files in: safetensors and PyTorch's own, with names, shapes and metadata checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,15 +10,41 @@ use safetensors::tensor::Dtype;
 use safetensors::{SafeTensorError, SafeTensors};
 use sha2::{Digest, Sha256};
 
+use crate::pth;
 use crate::tensors::with_f32;
 use crate::{Error, Result, integrity};
 
-/// The content of one safetensors file.
+/// How a weight file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// safetensors.
+    Safetensors,
+    /// `torch.save`: a zip archive.
+    PthZip,
+    /// `torch.save` before 1.6: a pickle with the storages behind it.
+    PthLegacy,
+}
+
+impl fmt::Display for FileFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::PthZip => "PyTorch, zip archive",
+            Self::PthLegacy => "PyTorch, legacy pickle",
+        })
+    }
+}
+
+/// The content of one weight file.
 #[derive(Debug, Clone)]
 pub struct WeightFile {
+    /// How it is written.
+    pub format: FileFormat,
     /// Tensors by name, as f32 whatever the file stores.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The header's `__metadata__`.
+    /// Element types as the file stores them, by name.
+    pub stored: BTreeMap<String, DType>,
+    /// A safetensors header's `__metadata__`; PyTorch's files have none.
     pub metadata: BTreeMap<String, String>,
     /// SHA-256 of the file's bytes, in hexadecimal.
     pub sha256: String,
@@ -38,8 +64,25 @@ pub struct WeightFile {
 /// A file that is absent, cut, no safetensors file, of an element type without meaning for weights, or that holds NaN or infinity;
 /// one of ours whose content is not what was written; the message names the file, and the tensor where there is one.
 pub fn read_safetensors(path: &Path) -> Result<WeightFile> {
+    parse_safetensors(path, &std::fs::read(path).map_err(|e| Error::io(path, e))?)
+}
+
+/// Reads a weight file of any [`FileFormat`] onto the CPU, told by its first bytes; values as in [`read_safetensors`].
+///
+/// Of PyTorch's files the tensors are read and nothing is run: a file that asks for more than tensors in dictionaries is an error.
+///
+/// # Errors
+/// As [`read_safetensors`]; a PyTorch file that is cut, holds something else than a state dict (or one under `model`,
+/// `state_dict` or the like), or asks for code.
+pub fn read_weights(path: &Path) -> Result<WeightFile> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    parse_safetensors(path, &bytes)
+    let Some(form) = pth::form(&bytes) else { return parse_safetensors(path, &bytes) };
+    let tensors = pth::read(form, &bytes).map_err(|e| Error::file(path, e))?;
+    let format = match form {
+        pth::Form::Zip => FileFormat::PthZip,
+        pth::Form::Legacy => FileFormat::PthLegacy,
+    };
+    gather(path, format, tensors, BTreeMap::new(), &bytes)
 }
 
 /// [`read_safetensors`] from bytes; `path` names them in messages.
@@ -52,7 +95,7 @@ pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
     let metadata: BTreeMap<String, String> =
         header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     integrity::check(path, &metadata, &view)?;
-    let (mut tensors, mut saturated) = (BTreeMap::new(), Vec::new());
+    let mut tensors = BTreeMap::new();
     for (name, view) in view.iter() {
         let known = matches!(
             view.dtype(),
@@ -64,20 +107,36 @@ pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
                 format!("tensor `{name}` has element type {}, which cannot become f32", view.dtype()),
             ));
         }
-        let mut tensor = view.load(&Device::Cpu)?.to_dtype(DType::F32)?;
+        tensors.insert(name.to_owned(), view.load(&Device::Cpu)?);
+    }
+    gather(path, FileFormat::Safetensors, tensors, metadata, bytes)
+}
+
+/// Brings every tensor to f32 and looks at its values.
+fn gather(
+    path: &Path,
+    format: FileFormat,
+    tensors: BTreeMap<String, Tensor>,
+    metadata: BTreeMap<String, String>,
+    bytes: &[u8],
+) -> Result<WeightFile> {
+    let stored = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dtype())).collect();
+    let mut saturated = Vec::new();
+    let mut finite = |(name, tensor): (String, Tensor)| {
+        let mut tensor = tensor.to_dtype(DType::F32)?;
         let bad = with_f32(&tensor, |v| v.iter().position(|v| !v.is_finite()))?;
         if bad.is_some() && name.ends_with("running_var") {
             tensor = tensor.minimum(f64::from(f32::MAX))?;
-            saturated.push(name.to_owned());
+            saturated.push(name.clone());
         }
         if let Some(at) = with_f32(&tensor, |v| v.iter().position(|v| !v.is_finite()))? {
             let what = format!("tensor `{name}` holds NaN or infinity (element {at}); the file is of no use");
             return Err(Error::file(path, what));
         }
-        tensors.insert(name.to_owned(), tensor);
-    }
-    saturated.sort_unstable();
-    Ok(WeightFile { tensors, metadata, sha256: sha256_hex(bytes), saturated })
+        Ok((name, tensor))
+    };
+    let tensors = tensors.into_iter().map(&mut finite).collect::<Result<_>>()?;
+    Ok(WeightFile { format, tensors, stored, metadata, sha256: sha256_hex(bytes), saturated })
 }
 
 /// What a reader can do about a file that does not parse.
@@ -86,9 +145,9 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "the file is empty".to_owned();
     }
-    // A zip archive is PyTorch's own format, and so is a pickle.
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 0x02]) {
-        return "this is a PyTorch .pth file, a safetensors file is needed".to_owned();
+    if pth::form(bytes).is_some() {
+        return "this is a PyTorch .pth file, a safetensors file is needed: `docent weights convert` makes one"
+            .to_owned();
     }
     match error {
         SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength
@@ -190,15 +249,27 @@ pub fn with_prefix(tensors: BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<
     tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
 }
 
-/// The prefix of a ResNet backbone inside torchvision's Faster R-CNN.
+/// The prefix of a backbone inside torchvision's Faster R-CNN.
 pub const BACKBONE_PREFIX: &str = "backbone.body.";
 
-/// The tensors of a classification network as a detector's backbone asks for them: the classifier (`fc.`, `classifier.`) left out,
-/// [`BACKBONE_PREFIX`] before every other name.
+/// Beginnings of the names that a classification network has and a detector's backbone has not: the classifier, and
+/// MobileNetV2's last 1x1 layer before it.
+const CLASSIFIER: [&str; 3] = ["fc.", "classifier.", "features.18."];
+
+/// Does this tensor of a classification network stay out of a detector's backbone?
+pub fn is_classifier(name: &str) -> bool {
+    CLASSIFIER.iter().any(|c| name.starts_with(c))
+}
+
+/// The tensors of a classification network as a detector's backbone asks for them: the classifier left out ([`is_classifier`]),
+/// [`BACKBONE_PREFIX`] before every other name, in the place of MobileNetV2's `features.`.
 pub fn backbone_tensors(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let mut tensors = tensors;
-    tensors.retain(|name, _| !name.starts_with("fc.") && !name.starts_with("classifier."));
-    with_prefix(tensors, BACKBONE_PREFIX)
+    let inside = tensors.into_iter().filter(|(name, _)| !is_classifier(name));
+    let renamed = inside.map(|(name, tensor)| {
+        let short = name.strip_prefix("features.").unwrap_or(&name);
+        (format!("{BACKBONE_PREFIX}{short}"), tensor)
+    });
+    renamed.collect()
 }
 
 /// How a backbone's weights want to be used, from its file's metadata. What the file does not say is `None`.

@@ -67,8 +67,8 @@ fn nothing_but_the_new_file_remains_and_a_failed_write_leaves_the_old_one() {
     let first = save_checkpoint(&path, &tensors(), &BTreeMap::new()).unwrap();
     assert_eq!(names(), ["last.safetensors"]);
     let mut bad = tensors();
-    bad.insert("half".into(), Tensor::zeros(2, DType::F16, &Device::Cpu).unwrap());
-    assert!(save_checkpoint(&path, &bad, &BTreeMap::new()).unwrap_err().to_string().contains("half"));
+    bad.insert("double".into(), Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap());
+    assert!(save_checkpoint(&path, &bad, &BTreeMap::new()).unwrap_err().to_string().contains("double"));
     assert_eq!(read_safetensors(&path).unwrap().sha256, first);
     // A rename that fails (a folder stands there) removes the temporary file.
     let taken = folder.path().join("taken");

@@ -1,0 +1,166 @@
+//! What a pickle of tensors can hold, and the functions that stand for data in it.
+
+use candle_core::DType;
+
+/// A value's place in [`Pickle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Id(u32);
+
+impl Id {
+    /// The place `index`, where an id can say it.
+    pub fn at(index: usize) -> Option<Self> {
+        u32::try_from(index).ok().map(Self)
+    }
+
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a pickle can hold here.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    None,
+    Bool(bool),
+    Int(i128),
+    Float,
+    Text(String),
+    Tuple(Vec<Id>),
+    List(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    Function(Function),
+    Storage(StorageRef),
+    Tensor(TensorRef),
+}
+
+/// The callables that stand for data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    /// `collections.OrderedDict`
+    OrderedDict,
+    /// `torch.Size`
+    Size,
+    /// `torch._utils._rebuild_tensor_v2`
+    RebuildTensor,
+    /// `torch._utils._rebuild_parameter`
+    RebuildParameter,
+    /// `torch.FloatStorage` and its like.
+    Storage(Element),
+}
+
+/// Type of a storage's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Element {
+    Of(DType),
+    /// One byte, 0 or 1.
+    Bool,
+}
+
+impl Element {
+    /// The type that candle reads it as.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::Of(dtype) => dtype,
+            Self::Bool => DType::U8,
+        }
+    }
+}
+
+/// A storage that the pickle speaks of; its bytes lie elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StorageRef {
+    /// A text.
+    pub key: Id,
+    pub element: Element,
+    /// Elements.
+    pub len: usize,
+}
+
+/// A view of a storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TensorRef {
+    pub storage: StorageRef,
+    /// All in elements.
+    pub offset: usize,
+    pub shape: Vec<usize>,
+    pub stride: Vec<usize>,
+}
+
+/// A pickle that was read.
+pub(super) struct Pickle {
+    values: Vec<Value>,
+    root: Id,
+    /// Bytes that it took.
+    pub len: usize,
+}
+
+impl Pickle {
+    /// `values` with the ids that its reader gave out, `root` among them.
+    pub fn new(values: Vec<Value>, root: Id, len: usize) -> Self {
+        Self { values, root, len }
+    }
+
+    /// The value that the pickle is of.
+    pub fn root(&self) -> &Value {
+        self.get(self.root)
+    }
+
+    /// A value inside.
+    pub fn get(&self, id: Id) -> &Value {
+        // Ids are given out by the reader alone, and values are never taken out.
+        &self.values[id.index()]
+    }
+
+    /// Every storage that it speaks of.
+    pub fn storages(&self) -> impl Iterator<Item = &StorageRef> {
+        self.values.iter().filter_map(|v| if let Value::Storage(storage) = v { Some(storage) } else { None })
+    }
+
+    /// A value that is text.
+    pub fn text(&self, id: Id) -> Option<&str> {
+        if let Value::Text(text) = self.get(id) { Some(text) } else { None }
+    }
+}
+
+impl Value {
+    /// For messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Bool(_) => "a bool",
+            Self::Int(_) => "an integer",
+            Self::Float => "a float",
+            Self::Text(_) => "a text",
+            Self::Tuple(_) => "a tuple",
+            Self::List(_) => "a list",
+            Self::Dict(_) => "a dictionary",
+            Self::Function(_) => "a function",
+            Self::Storage(_) => "a storage",
+            Self::Tensor(_) => "a tensor",
+        }
+    }
+}
+
+/// The closed list of names.
+pub(super) fn function(module: &str, name: &str) -> Result<Function, String> {
+    let storage = |element| Ok(Function::Storage(element));
+    match (module, name) {
+        ("collections", "OrderedDict") => Ok(Function::OrderedDict),
+        ("torch", "Size") => Ok(Function::Size),
+        ("torch._utils", "_rebuild_tensor_v2") => Ok(Function::RebuildTensor),
+        ("torch._utils", "_rebuild_parameter") => Ok(Function::RebuildParameter),
+        ("torch", "FloatStorage") => storage(Element::Of(DType::F32)),
+        ("torch", "DoubleStorage") => storage(Element::Of(DType::F64)),
+        ("torch", "HalfStorage") => storage(Element::Of(DType::F16)),
+        ("torch", "BFloat16Storage") => storage(Element::Of(DType::BF16)),
+        ("torch", "LongStorage") => storage(Element::Of(DType::I64)),
+        ("torch", "IntStorage") => storage(Element::Of(DType::I32)),
+        ("torch", "ShortStorage") => storage(Element::Of(DType::I16)),
+        ("torch", "ByteStorage") => storage(Element::Of(DType::U8)),
+        ("torch", "BoolStorage") => storage(Element::Bool),
+        _ => Err(format!(
+            "it asks for `{module}.{name}`; only tensors in dictionaries are read and no code is run: save the state dict alone, \
+             torch.save(model.state_dict(), FILE)"
+        )),
+    }
+}

@@ -1,0 +1,409 @@
+//! Other programs' weights: recognised, renamed, converted, refused; and fine-tuning from them.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use docent_coco::Rgb8;
+use docent_detect::{
+    BackboneConfig, FasterRcnn, FasterRcnnConfig, ImageBatch, MobileNetV2Config, Mode, NormKind, ResNetConfig,
+};
+use docent_train::build::build;
+use docent_train::detector::Detector;
+use docent_train::import::{Content, ConvertOptions, Converted, Target, convert};
+use docent_train::recipe::{InitRecipe, ModelRecipe, Recipe, text_of};
+use docent_train::{Category, Error, ParamStore, load_checkpoint, read_weights, save_checkpoint};
+use tempfile::TempDir;
+
+type Tensors = BTreeMap<String, Tensor>;
+
+/// torchvision's architecture, narrow.
+fn config(classes: usize, backbone: impl Into<BackboneConfig>) -> FasterRcnnConfig {
+    let mut config = FasterRcnnConfig { classes, fpn_channels: 8, backbone: backbone.into(), ..Default::default() };
+    config.roi.hidden = 12;
+    config
+}
+
+fn resnet(depth: usize, norm: NormKind) -> ResNetConfig {
+    ResNetConfig { depth, width: 0.125, norm, ..ResNetConfig::default() }
+}
+
+fn tensors(config: &FasterRcnnConfig) -> Tensors {
+    let store = ParamStore::new(7, &Device::Cpu);
+    FasterRcnn::new(config, store.var_builder()).unwrap();
+    store.snapshot().unwrap()
+}
+
+/// The spelling of torchvision before 0.13.
+fn old_names(tensors: Tensors) -> Tensors {
+    let old = |name: &str| {
+        let name = name.replace("rpn.head.conv.0.0.", "rpn.head.conv.");
+        match name.split('.').collect::<Vec<_>>().as_slice() {
+            [a, b, blocks, level, "0", leaf] if blocks.ends_with("_blocks") => {
+                format!("{a}.{b}.{blocks}.{level}.{leaf}")
+            }
+            _ => name,
+        }
+    };
+    tensors.into_iter().map(|(name, tensor)| (old(&name), tensor)).collect()
+}
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Bare weights.
+    fn write(&self, name: &str, tensors: &Tensors) -> PathBuf {
+        let path = self.path(name);
+        save_checkpoint(&path, tensors, &BTreeMap::new()).unwrap();
+        path
+    }
+}
+
+fn converted(path: &Path, options: &ConvertOptions) -> Converted {
+    convert(path, read_weights(path).unwrap(), options).unwrap()
+}
+
+fn refused(path: &Path, options: &ConvertOptions) -> String {
+    let message = convert(path, read_weights(path).unwrap(), options).unwrap_err().to_string();
+    assert!(message.contains("w.safetensors") || message.contains("--set"), "{message}");
+    message
+}
+
+fn values(t: &Tensor) -> Vec<f32> {
+    t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn the_coco_form_becomes_a_checkpoint_with_epsilon_0_and_cocos_ids() {
+    let folder = Folder::new();
+    let config = config(91, resnet(50, NormKind::FrozenBatchNorm));
+    let source = tensors(&config);
+    let path = folder.write("w.safetensors", &old_names(source.clone()));
+    let content = Content::of(&path, &read_weights(&path).unwrap()).unwrap();
+    assert!(
+        content.describe().contains("ResNet-50, width 0.125") && content.describe().contains("COCO_V1"),
+        "{}",
+        content.describe()
+    );
+
+    let all = converted(&path, &ConvertOptions::default());
+    assert_eq!(all.target, Target::Detector);
+    let out = folder.path("coco.safetensors");
+    all.save(&out).unwrap();
+    let detector = Detector::load(&out).unwrap();
+    assert_eq!(detector.model.config().backbone.norm_eps(), 0.0);
+    let mut expected = config.clone();
+    expected.backbone.set_norm_eps(0.0);
+    assert_eq!(detector.model.config(), &expected, "what is not in the shapes is torchvision's");
+    assert_eq!((detector.resize.shortest, detector.resize.longest), (800, 1333));
+    let category = |label| detector.category(label).map(|c| (c.id, c.name.as_str()));
+    assert_eq!(
+        [category(1), category(13), category(90)],
+        [Some((1, "person")), Some((13, "stop sign")), Some((90, "toothbrush"))]
+    );
+    assert_eq!((category(12), category(91)), (Some((12, "N/A 12")), None));
+    // Under the present names, and each with its own values.
+    let back = load_checkpoint(&out).unwrap();
+    assert_eq!(back.tensors.keys().collect::<Vec<_>>(), source.keys().collect::<Vec<_>>());
+    assert!(source.iter().all(|(name, tensor)| values(tensor) == values(&back.tensors[name])));
+    assert!(all.notes.iter().any(|n| n.contains("18 names")), "{:?}", all.notes);
+    detector.detect(&Rgb8::filled(40, 30, [120, 90, 60])).unwrap();
+
+    // COCO's data has 80 categories: as a teacher on it the detector needs exactly these.
+    let used = converted(&path, &ConvertOptions { drop_unused: true, ..Default::default() });
+    let out = folder.path("used.safetensors");
+    used.save(&out).unwrap();
+    let small = Detector::load(&out).unwrap();
+    assert_eq!((small.model.config().classes, small.meta.categories.len()), (81, 80));
+    assert!(small.meta.categories.iter().all(|c| !c.name.starts_with("N/A")));
+    assert!(detector.meta.covers_categories(&out, &small.meta.categories).is_ok(), "enough for eval");
+    assert!(detector.meta.check_categories(&out, &small.meta.categories).is_err());
+    assert!(small.meta.covers_categories(&out, &detector.meta.categories).is_err());
+    // Row 12 of the new predictor is class 13 of the old.
+    let rows = |t: &Tensors, layer: &str, from: usize, n: usize| {
+        values(&t[&format!("roi_heads.box_predictor.{layer}.weight")].narrow(0, from, n).unwrap())
+    };
+    assert_eq!(rows(&used.tensors, "cls_score", 12, 1), rows(&source, "cls_score", 13, 1));
+    assert_eq!(rows(&used.tensors, "bbox_pred", 48, 4), rows(&source, "bbox_pred", 52, 4));
+    assert_eq!(rows(&used.tensors, "bbox_pred", 0, 48), rows(&source, "bbox_pred", 0, 48));
+    assert_eq!(used.tensors["roi_heads.box_predictor.bbox_pred.bias"].dims(), [324]);
+}
+
+#[test]
+fn present_names_keep_torchvisions_epsilon_and_settings_can_be_given() {
+    let folder = Folder::new();
+    let mobile = MobileNetV2Config { width: 0.35, norm: NormKind::BatchNorm, norm_eps: 1e-5 };
+    for backbone in
+        [resnet(18, NormKind::FrozenBatchNorm).into(), resnet(34, NormKind::BatchNorm).into(), mobile.into()]
+    {
+        let config = config(4, BackboneConfig::clone(&backbone));
+        let path = folder.write("w.safetensors", &tensors(&config));
+        let meta = |options: &ConvertOptions| {
+            let found = converted(&path, options);
+            docent_train::CheckpointMeta::from_map(&path, &found.metadata).unwrap()
+        };
+        let plain = meta(&ConvertOptions::default());
+        assert_eq!(plain.model_as::<FasterRcnnConfig>(&path).unwrap(), config);
+        assert_eq!(plain.categories[2], Category { id: 3, name: "class 3".into() });
+        let named = ["cat", "dog", "cow"].iter().zip([5, 8, 9]).map(|(n, id)| Category { id, name: (*n).into() });
+        let set = ["backbone.norm_eps=0", "anchors.sizes=[8,16,32,64,128]", "normalize.std=[1,1,1]"].map(String::from);
+        let options = ConvertOptions { set: set.into(), categories: Some(named.collect()), ..Default::default() };
+        let other = meta(&options);
+        assert_eq!((other.categories[1].id, other.categories[1].name.as_str()), (8, "dog"));
+        let found: FasterRcnnConfig = other.model_as(&path).unwrap();
+        assert_eq!((found.backbone.norm_eps(), found.anchors.sizes[0], found.normalize.std), (0.0, 8.0, [1.0; 3]));
+
+        let wrong = |set: &str| refused(&path, &ConvertOptions { set: vec![set.into()], ..Default::default() });
+        assert!(wrong("backbone.norm_epz=0").contains("did you mean 'norm_eps'"), "{}", wrong("backbone.norm_epz=0"));
+        assert!(wrong("fpn_channels=16").contains("wrongly shaped"));
+        let one =
+            ConvertOptions { categories: Some(vec![Category { id: 1, name: "cat".into() }]), ..Default::default() };
+        assert!(refused(&path, &one).contains("1 categories for 4 classes"));
+    }
+}
+
+#[test]
+fn every_tensor_that_does_not_fit_is_listed() {
+    let folder = Folder::new();
+    let mut source = tensors(&config(4, resnet(18, NormKind::FrozenBatchNorm)));
+    let zeros = |n: usize| Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
+    source.remove("roi_heads.box_head.fc7.bias");
+    source.insert("roi_heads.mask_head.bias".into(), zeros(2));
+    source.insert("rpn.head.cls_logits.bias".into(), zeros(7));
+    let path = folder.write("w.safetensors", &source);
+    let message = refused(&path, &ConvertOptions::default());
+    for part in [
+        "missing (1): roi_heads.box_head.fc7.bias",
+        "unexpected (1): roi_heads.mask_head.bias",
+        "cls_logits.bias (model [3], file [7])",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    // What docent has not is told from what is broken.
+    source.insert("rpn.head.conv.1.0.weight".into(), zeros(2));
+    let path = folder.write("w.safetensors", &source);
+    assert!(refused(&path, &ConvertOptions::default()).contains("second version"));
+    let path = folder.write("w.safetensors", &BTreeMap::from([("encoder.weight".to_owned(), zeros(3))]));
+    assert!(refused(&path, &ConvertOptions::default()).contains("encoder"));
+}
+
+#[test]
+fn classification_networks_become_backbones_and_detectors_give_theirs() {
+    let folder = Folder::new();
+    let config = config(3, resnet(18, NormKind::BatchNorm));
+    let source = tensors(&config);
+    let mut network: Tensors =
+        source.iter().filter_map(|(n, t)| Some((n.strip_prefix("backbone.body.")?.to_owned(), t.clone()))).collect();
+    let size = network.len();
+    network.insert("fc.weight".into(), Tensor::zeros((5, 64), DType::F32, &Device::Cpu).unwrap());
+    network.insert("fc.bias".into(), Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap());
+    let path = folder.write("w.safetensors", &network);
+    let found = converted(&path, &ConvertOptions { f16: true, ..Default::default() });
+    assert_eq!((found.target, found.tensors.len()), (Target::Backbone, size));
+    assert!(found.notes.iter().any(|n| n.contains("fc.bias, fc.weight")), "{:?}", found.notes);
+    assert_eq!(found.metadata["stride_in_1x1"], "false");
+    assert_eq!(found.metadata["source"], "w.safetensors");
+    assert_eq!((found.tensors["conv1.weight"].dtype(), found.tensors["bn1.weight"].dtype()), (DType::F16, DType::F32));
+    let out = folder.path("backbone.safetensors");
+    found.save(&out).unwrap();
+    let recipe = |from: Option<PathBuf>, backbone: Option<PathBuf>, skip: &[&str]| {
+        let skip = skip.iter().map(|s| (*s).to_owned()).collect();
+        ModelRecipe { model: config.clone(), init: InitRecipe { from, backbone, skip, ..Default::default() } }
+    };
+    let built = build(&recipe(None, Some(out), &[]), 3, 1).unwrap();
+    let store: Tensors = built.store.entries().into_iter().map(|(n, _, t)| (n, t)).collect();
+    let name = "backbone.body.layer4.1.conv2.weight";
+    let off = values(&store[name]).iter().zip(values(&source[name])).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off > 0.0 && off < 1e-3, "rounded to f16: {off}");
+
+    // The same from a detector's file.
+    let path = folder.write("w.safetensors", &source);
+    let found = converted(&path, &ConvertOptions { to: Some(Target::Backbone), ..Default::default() });
+    assert_eq!((found.tensors.len(), found.metadata["bn_eps"].as_str()), (size, "0.00001"));
+    let message = refused(
+        &folder.write("w.safetensors", &network),
+        &ConvertOptions { to: Some(Target::Detector), ..Default::default() },
+    );
+    assert!(message.contains("a detector is needed; backbone: ResNet-18"), "{message}");
+}
+
+#[test]
+fn half_precision_keeps_what_f16_cannot_hold() {
+    let folder = Folder::new();
+    let config = config(3, resnet(18, NormKind::BatchNorm));
+    let mut source = tensors(&config);
+    let name = "backbone.body.bn1.running_var".to_owned();
+    source.insert(name.clone(), Tensor::full(1e6f32, 8, &Device::Cpu).unwrap());
+    let path = folder.path("w.safetensors");
+    let categories = [Category { id: 4, name: "cat".into() }, Category { id: 9, name: "dog".into() }];
+    let meta =
+        docent_train::CheckpointMeta::new(&config, &categories, &docent_coco::Resize::default(), "mine", 12).unwrap();
+    save_checkpoint(&path, &source, &meta.to_map().unwrap()).unwrap();
+    let half = converted(&path, &ConvertOptions { f16: true, ..Default::default() });
+    let out = folder.path("half.safetensors");
+    half.save(&out).unwrap();
+    let (before, after) = (std::fs::metadata(&path).unwrap().len(), std::fs::metadata(&out).unwrap().len());
+    assert!(after < before * 6 / 10, "{after} of {before} bytes");
+    let back = Detector::load(&out).unwrap();
+    assert_eq!((back.meta.categories[1].id, back.meta.recipe.as_str(), back.meta.step), (9, "mine", 12));
+    let entries: Tensors = back.store.entries().into_iter().map(|(n, _, t)| (n, t)).collect();
+    assert_eq!(values(&entries[&name]), [1e6; 8]);
+    for (name, tensor) in &source {
+        let (a, b) = (values(tensor), values(&entries[name]));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= a.abs() / 1000.0 + 1e-6), "{name}");
+    }
+    // Any reader of the format sees f32 where it should be aligned.
+    let bytes = std::fs::read(&out).unwrap();
+    let (at, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    for (name, info) in header.tensors() {
+        if info.dtype == safetensors::Dtype::F32 {
+            assert_eq!((8 + at + info.data_offsets.0) % 4, 0, "{name}");
+        }
+    }
+    source.insert("rpn.head.conv.0.0.weight".into(), Tensor::full(1e5f32, (8, 8, 3, 3), &Device::Cpu).unwrap());
+    save_checkpoint(&path, &source, &meta.to_map().unwrap()).unwrap();
+    assert!(refused(&path, &ConvertOptions { f16: true, ..Default::default() }).contains("rpn.head.conv.0.0.weight"));
+}
+
+#[test]
+fn fine_tuning_takes_what_fits_and_asks_about_the_rest() {
+    let folder = Folder::new();
+    let theirs = config(91, resnet(18, NormKind::FrozenBatchNorm));
+    let source = tensors(&theirs);
+    let path = folder.write("coco.safetensors", &old_names(source.clone()));
+    let recipe = |skip: &[&str]| ModelRecipe {
+        model: config(0, resnet(18, NormKind::FrozenBatchNorm)),
+        init: InitRecipe {
+            from: Some(path.clone()),
+            skip: skip.iter().map(|s| (*s).to_owned()).collect(),
+            freeze_at: 2,
+            ..Default::default()
+        },
+    };
+    let error = |skip: &[&str]| match build(&recipe(skip), 4, 0) {
+        Err(Error::Recipe(message)) => message,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("{skip:?} was accepted"),
+    };
+    let message = error(&[]);
+    let suggested = r#"init.skip = ["roi_heads.box_predictor.bbox_pred.*", "roi_heads.box_predictor.cls_score.*"]"#;
+    assert!(message.contains(suggested) && message.contains("cls_score.bias (model [4], file [91])"), "{message}");
+    assert!(error(&["roi_heads.box_predictor.*", "roi_head.*"]).contains("no tensor's name fits `roi_head.*`"));
+    assert!(
+        error(&["roi_heads.box_predictor.*", "backbone.body.bn1.*"]).contains("backbone.body.bn1.bias"),
+        "frozen and random"
+    );
+
+    let built = build(&recipe(&["roi_heads.box_predictor.*"]), 4, 3).unwrap();
+    let fresh = {
+        let store = ParamStore::new(3, &Device::Cpu);
+        FasterRcnn::new(built.model.config(), store.var_builder()).unwrap();
+        store.snapshot().unwrap()
+    };
+    for (name, kind, tensor) in built.store.entries() {
+        let from = if name.starts_with("roi_heads.box_predictor.") { &fresh } else { &source };
+        assert_eq!(values(&tensor), values(&from[&name]), "{name}");
+        let frozen = name.contains("bn")
+            || name.contains("downsample.1")
+            || name.starts_with("backbone.body.conv1")
+            || name.starts_with("backbone.body.layer1");
+        assert_eq!(kind == docent_train::Kind::Trainable, !frozen, "{name}");
+    }
+    assert_eq!(built.model.config().backbone.norm_eps(), 0.0, "it belongs to the file's weights");
+    assert!(built.notes.iter().any(|n| n.contains("4 tensors skipped")), "{:?}", built.notes);
+    assert_eq!(built.init.unwrap().path, path.display().to_string());
+}
+
+#[test]
+fn recipes_know_both_backbones_and_refuse_contradictions() {
+    let parse = |set: &[&str]| {
+        let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
+        Recipe::parse(&text_of("shapes").unwrap(), &set)
+    };
+    let mobile = r#"student.model.backbone={ arch = "mobilenet_v2", width = 0.35, norm = "batch_norm" }"#;
+    let recipe = parse(&[mobile]).unwrap();
+    let expected = MobileNetV2Config { width: 0.35, norm: NormKind::BatchNorm, norm_eps: 1e-5 };
+    assert_eq!(recipe.student.model.backbone, expected.into());
+    assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+    for (set, part) in [
+        (&["student.model.backbone.arch=mobilenet_v2"][..], "`depth` is a ResNet's field"),
+        (&["student.model.backbone.widht=0.5"], "did you mean 'width'"),
+        (&["student.init.skip=[\"rpn.*\"]"], "init.from"),
+        (&["student.init.from=a.pth", "student.init.backbone=b.pth"], "keep one"),
+    ] {
+        let message = parse(set).unwrap_err().to_string();
+        assert!(message.contains(part), "{set:?}: {message}");
+    }
+}
+
+/// `../shared/weights` beside the repository; a test that lacks it says so.
+#[allow(clippy::print_stdout)]
+fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/weights").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there", path.display());
+    None
+}
+
+/// The MSRA form, recognised and converted, gives the features that were computed elsewhere from the same file.
+#[test]
+fn the_msra_backbone_gives_its_expected_features() {
+    let (Some(path), Some(expected)) =
+        (shared("resnet50-imagenet.safetensors"), shared("resnet50-imagenet.expected.json"))
+    else {
+        return;
+    };
+    let content = Content::of(&path, &read_weights(&path).unwrap()).unwrap();
+    assert_eq!(content.describe(), "backbone: ResNet-50, MSRA's form, without classifier");
+    let folder = Folder::new();
+    let found = converted(&path, &ConvertOptions::default());
+    let out = folder.path("r50.safetensors");
+    found.save(&out).unwrap();
+    let model = FasterRcnnConfig { classes: 0, fpn_channels: 8, ..Default::default() };
+    let init = InitRecipe { backbone: Some(out), ..Default::default() };
+    let built = build(&ModelRecipe { model, init }, 2, 0).unwrap();
+    let (h, w) = (64, 96);
+    let pixel = |i: usize| ((7 * (i / (h * w)) + 3 * (i / w % h) + 5 * (i % w)) % 256) as f32 / 255.0;
+    let planes: Vec<f32> = (0..3 * h * w).map(pixel).collect();
+    let batch = ImageBatch::from_planes(&[(h, w, &planes)], 32, &Device::Cpu).unwrap();
+    let levels = built.model.backbone(&batch, Mode::Eval).unwrap().levels;
+    let expected: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(expected).unwrap()).unwrap();
+    for (level, name) in levels.iter().zip(["C2", "C3", "C4", "C5"]) {
+        let want = &expected["features"][name];
+        assert_eq!(serde_json::json!(level.dims()), want["shape"]);
+        let v = values(level);
+        let l2 = v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let want_l2 = want["l2"].as_f64().unwrap();
+        assert!((l2 / want_l2 - 1.0).abs() < 1e-3, "{name}: {l2} instead of {want_l2}");
+        for (at, sample) in want["samples"].as_object().unwrap() {
+            let (found, sample) = (f64::from(v[at.parse::<usize>().unwrap()]), sample.as_f64().unwrap());
+            assert!((found - sample).abs() < 1e-3 * sample.abs().max(1.0), "{name}[{at}]: {found} instead of {sample}");
+        }
+    }
+}
+
+#[test]
+fn the_mobilenet_of_imagenet_starts_a_students_backbone() {
+    let Some(path) = shared("mobilenet_v2-imagenet.safetensors") else { return };
+    let content = Content::of(&path, &read_weights(&path).unwrap()).unwrap();
+    assert!(content.describe().starts_with("backbone: MobileNetV2, torchvision's form"), "{}", content.describe());
+    let backbone = MobileNetV2Config { norm: NormKind::BatchNorm, ..Default::default() };
+    let model = FasterRcnnConfig { classes: 0, fpn_channels: 8, backbone: backbone.into(), ..Default::default() };
+    let init = InitRecipe { backbone: Some(path), freeze_at: 2, ..Default::default() };
+    let built = build(&ModelRecipe { model, init }, 3, 0).unwrap();
+    assert!(built.store.frozen_but_drawn().is_empty());
+    let kind = |name: &str| built.store.entries().into_iter().find(|e| e.0 == name).unwrap().1;
+    assert_eq!(kind("backbone.body.3.conv.2.weight"), docent_train::Kind::Frozen);
+    assert_eq!(kind("backbone.body.4.conv.2.weight"), docent_train::Kind::Trainable);
+}

@@ -1,0 +1,206 @@
+//! PyTorch's own files: both forms as torch writes them, damage, and pickles that ask for more than tensors.
+//!
+//! `tests/data/*.pth` come from `xtask/golden/weights.py --fixtures`; hostile files are put together here.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use docent_train::weights::FileFormat;
+use docent_train::{WeightFile, read_weights};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn values(file: &WeightFile, name: &str) -> Vec<f32> {
+    file.tensors[name].flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The error of reading `bytes`, which must name the file.
+fn refused(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.pth");
+    std::fs::write(&path, bytes).unwrap();
+    let message = read_weights(&path).unwrap_err().to_string();
+    assert!(message.contains("w.pth"), "{message}");
+    message
+}
+
+#[test]
+fn both_forms_hold_the_same_tensors() {
+    for (name, format) in [("state.zip.pth", FileFormat::PthZip), ("state.legacy.pth", FileFormat::PthLegacy)] {
+        let path = fixture(name);
+        assert!(std::fs::metadata(&path).unwrap().len() < 20_000);
+        let file = read_weights(&path).unwrap();
+        assert_eq!((file.format, file.tensors.len()), (format, 16));
+        assert_eq!(docent_train::weights::sha256_hex(std::fs::read(&path).unwrap()), file.sha256);
+        // -1, -0.5, .. in each float type; whole numbers from -2, bytes from 0.
+        for (name, dtype) in [("f32", DType::F32), ("f64", DType::F64), ("f16", DType::F16), ("bf16", DType::BF16)] {
+            let name = format!("type.{name}");
+            assert_eq!((values(&file, &name), file.stored[&name]), (vec![-1.0, -0.5, 0.0, 0.5, 1.0, 1.5], dtype));
+            assert_eq!(file.tensors[&name].dims(), [2, 3]);
+        }
+        for (name, dtype) in [("i64", DType::I64), ("i32", DType::I32), ("i16", DType::I16)] {
+            let name = format!("type.{name}");
+            assert_eq!((values(&file, &name), file.stored[&name]), (vec![-2.0, -1.0, 0.0, 1.0, 2.0, 3.0], dtype));
+        }
+        assert_eq!(values(&file, "type.u8"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(values(&file, "type.bool"), [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+        // Views of one storage.
+        let whole: Vec<f32> = (0..24).map(|i| i as f32 / 2.0 - 1.0).collect();
+        assert_eq!(values(&file, "view.whole"), whole);
+        assert_eq!(file.tensors["view.permuted"].dims(), [4, 2, 3]);
+        let permuted: Vec<f32> = (0..4).flat_map(|k| (0..6).map(move |ij| ij * 4 + k)).map(|at| whole[at]).collect();
+        assert_eq!(values(&file, "view.permuted"), permuted);
+        assert_eq!(
+            (values(&file, "view.rows"), file.tensors["view.rows"].dims()),
+            (whole[5..17].to_vec(), &[3, 4][..])
+        );
+        assert_eq!(values(&file, "view.stepped"), [whole[1], whole[6], whole[11], whole[16], whole[21]]);
+        assert_eq!((values(&file, "scalar"), file.tensors["scalar"].rank()), (vec![42.0], 0));
+        assert_eq!(file.tensors["empty"].dims(), [0, 4]);
+        assert_eq!(values(&file, "parameter"), [-1.0, -0.5, 0.0]);
+    }
+}
+
+#[test]
+fn a_training_scripts_wrapper_is_looked_through() {
+    let file = read_weights(&fixture("wrapped.pth")).unwrap();
+    assert_eq!(file.tensors.keys().collect::<Vec<_>>(), ["weight"]);
+    assert_eq!(values(&file, "weight"), [-1.0, -0.5, 0.0, 0.5]);
+}
+
+#[test]
+fn what_is_not_read_is_named() {
+    let message = read_weights(&fixture("namespace.pth")).unwrap_err().to_string();
+    assert!(message.contains("`argparse.Namespace`") && message.contains("torch.save(model.state_dict()"), "{message}");
+    let message = read_weights(&fixture("protocol4.pth")).unwrap_err().to_string();
+    assert!(message.contains("protocol 4"), "{message}");
+}
+
+/// A legacy file around the pickle `body` (without its PROTO) and what follows it.
+fn legacy(body: &[u8], rest: &[u8]) -> Vec<u8> {
+    let mut bytes = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.".to_vec();
+    bytes.extend(b"\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.");
+    bytes.extend(b"\x80\x02");
+    bytes.extend(body);
+    bytes.extend(rest);
+    bytes
+}
+
+fn text(s: &str) -> Vec<u8> {
+    [b"X", &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat()
+}
+
+fn int(n: i64) -> Vec<u8> {
+    [b"\x8a\x08", &n.to_le_bytes()[..]].concat()
+}
+
+/// `{'w': _rebuild_tensor_v2(storage of `len` floats, offset, shape, stride, ..)}` with a storage of two floats behind it.
+fn one_tensor(len: i64, offset: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
+    let sizes = |v: &[i64]| [b"(".to_vec(), v.iter().flat_map(|&n| int(n)).collect(), b"t".to_vec()].concat();
+    let storage =
+        [&b"("[..], &text("storage"), b"ctorch\nFloatStorage\n", &text("0"), &text("cpu"), &int(len), b"NtQ"].concat();
+    let call = [
+        &b"ctorch._utils\n_rebuild_tensor_v2\n("[..],
+        &storage,
+        &int(offset),
+        &sizes(shape),
+        &sizes(stride),
+        b"\x89NtR",
+    ];
+    let body = [&b"}"[..], &text("w"), &call.concat(), b"s."].concat();
+    let keys = [&b"\x80\x02]"[..], &text("0"), b"a."].concat();
+    let data = [&2i64.to_le_bytes()[..], &0.5f32.to_le_bytes(), &2.0f32.to_le_bytes()].concat();
+    legacy(&body, &[keys, data].concat())
+}
+
+#[test]
+fn a_tensor_lies_inside_its_storage_or_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.pth");
+    std::fs::write(&path, one_tensor(2, 0, &[2], &[1])).unwrap();
+    assert_eq!(values(&read_weights(&path).unwrap(), "w"), [0.5, 2.0]);
+    for (len, offset, shape, stride) in [
+        (2, 1, &[2][..], &[1][..]),
+        (2, 0, &[2], &[2]),
+        (2, -1, &[1], &[1]),
+        (2, 0, &[-1], &[1]),
+        (2, 0, &[2], &[-1]),
+        (2, 0, &[1 << 40], &[0]),
+        (2, 0, &[1 << 40, 1 << 40], &[0, 0]),
+        (2, 0, &[2], &[1, 1]),
+        (2, i64::MAX, &[2], &[i64::MAX]),
+        (1 << 60, 0, &[1 << 60], &[1]),
+    ] {
+        let message = refused(&one_tensor(len, offset, shape, stride));
+        assert!(message.contains("`w`") || message.contains("as a size"), "{shape:?}: {message}");
+    }
+}
+
+#[test]
+fn nothing_is_run_and_no_size_is_believed() {
+    let nested = [vec![b')'; 1], vec![0x85; 200_000], b".".to_vec()].concat();
+    let in_itself = b"]q\x00h\x00a.";
+    for (body, part) in [
+        (&b"cos\nsystem\nX\x02\x00\x00\x00ls\x85R."[..], "`os.system`"),
+        (b"c__builtin__\neval\n.", "`__builtin__.eval`"),
+        (b"ctorch\nQInt8Storage\n.", "`torch.QInt8Storage`"),
+        (b"(ios\nsystem\n.", "INST"),
+        (b"\x8c\x01a.", "SHORT_BINUNICODE"),
+        (b"ccollections\nOrderedDict\n)\x81.", "NEWOBJ"),
+        (b"X\xff\xff\xff\xffa.", "cut"),
+        (b"T\xff\xff\xff\x7fa.", "cut"),
+        (b"]r\xff\xff\xff\xff.", "memo"),
+        (b"h\x05.", "memo"),
+        (b"t.", "damaged"),
+        (b"R.", "stack"),
+        (b".", "stack"),
+        (b"(.", "stack"),
+        (b"}K\x01K\x02K\x03R.", "a call of an integer"),
+        (b"ccollections\nOrderedDict\n(NNtR.", "2 arguments"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n)R.", "0 arguments"),
+        (b"K\x01K\x02b.", "BUILD"),
+        (b"NQ.", "storage"),
+        (b"N.", "no dictionary"),
+        (b"}.", "no tensors"),
+        (b"}X\x01\x00\x00\x00aK\x01s.", "no tensors in its dictionary (a)"),
+        (&nested, "no dictionary"),
+        (in_itself, "no dictionary"),
+    ] {
+        let message = refused(&legacy(body, b"\x80\x02]."));
+        assert!(message.contains(part), "{}: {message}", String::from_utf8_lossy(&body[..body.len().min(40)]));
+    }
+    // A storage that says it has 2^61 elements.
+    let mut bytes = one_tensor(2, 0, &[2], &[1]);
+    let at = bytes.len() - 16;
+    bytes[at..at + 8].copy_from_slice(&(1i64 << 61).to_le_bytes());
+    assert!(refused(&bytes).contains("cut"));
+    bytes[at..at + 8].copy_from_slice(&(-1i64).to_le_bytes());
+    assert!(refused(&bytes).contains("negative"));
+    // Another pickle, and other archives.
+    assert!(refused(b"\x80\x02K\x07.").contains("not one of torch.save"));
+    assert!(refused(b"PK\x03\x04 and so on").contains("cut"));
+}
+
+/// No prefix is taken for a whole file, and no changed byte brings the reader down.
+#[test]
+fn damage_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.pth");
+    for name in ["state.zip.pth", "state.legacy.pth"] {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        for length in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert!(read_weights(&path).is_err(), "{name}: {length} of {} bytes were accepted", bytes.len());
+        }
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &changed).unwrap();
+            // Either is right: a changed name is still a name. What counts is that it comes back.
+            let _ = read_weights(&path);
+        }
+    }
+}

@@ -45,6 +45,8 @@ enum Command {
     Dataset(commands::dataset::Args),
     /// List the shipped recipes, or print one.
     Recipe(commands::recipe::Args),
+    /// Look into a weight file, or bring another program's weights in.
+    Weights(commands::weights::Args),
 }
 
 /// The backward pass walks a network's graph by recursion; a deep backbone wants more than a main thread's stack.
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(&args),
         Command::Dataset(args) => commands::dataset::run(&args),
         Command::Recipe(args) => commands::recipe::run(&args),
+        Command::Weights(args) => commands::weights::run(args),
     };
     let outcome = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).map(std::thread::JoinHandle::join);
     match outcome {

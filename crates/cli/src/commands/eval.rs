@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use docent_coco::{CocoMetrics, Dataset, Evaluator, Metrics, STAT_NAMES, open_dir, read_results, write_results};
 use docent_train::detector::Detector;
-use docent_train::evaluate::evaluate;
+use docent_train::evaluate::evaluate_as;
 use docent_train::recipe::DataRecipe;
 
 use crate::reading::ReadArgs;
@@ -17,7 +17,7 @@ use crate::reading::ReadArgs;
                         --data runs/data/shapes-v1\n  docent eval --results detections.json --annotations instances_val.json"
 )]
 pub struct Args {
-    /// A detector that `docent train` wrote.
+    /// A detector that `docent train` or `docent weights convert` wrote.
     #[arg(long, value_name = "FILE", required_unless_present = "results", conflicts_with = "results")]
     checkpoint: Option<PathBuf>,
     /// Detections in COCO's results form; no model runs then.
@@ -66,9 +66,12 @@ fn truth(args: &Args) -> Result<Dataset> {
 
 fn score(args: &Args, checkpoint: &Path, truth: &Arc<Dataset>) -> Result<Metrics> {
     let detector = Detector::load(checkpoint)?;
-    detector.meta.check_categories(checkpoint, truth.categories())?;
+    detector.meta.covers_categories(checkpoint, truth.categories())?;
     let data = DataRecipe::for_evaluation(detector.resize);
-    let result = evaluate(&detector.model, truth, &data, args.batch, |_, _| Ok(()))?;
+    // A detector may know more than the data asks for, as torchvision's do of COCO's ids.
+    let asked = |id: &u64| truth.categories().iter().any(|c| c.id == *id);
+    let category = |label| detector.category(label).map(|c| c.id).filter(asked);
+    let result = evaluate_as(&detector.model, truth, &data, args.batch, category, |_, _| Ok(()))?;
     if let Some(path) = &args.save {
         write_results(path, &result.detections)?;
     }

@@ -6,3 +6,4 @@ pub mod eval;
 pub mod predict;
 pub mod recipe;
 pub mod train;
+pub mod weights;

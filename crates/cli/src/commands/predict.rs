@@ -15,7 +15,7 @@ use crate::draw::{Mark, draw};
                         --out found pictures/"
 )]
 pub struct Args {
-    /// A detector that `docent train` wrote.
+    /// A detector that `docent train` or `docent weights convert` wrote.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Folder for the pictures with boxes and for `detections.json` (COCO's results form).

@@ -1,0 +1,112 @@
+//! `docent weights` as a person starts it, and what its files are good for.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use docent_coco::Rgb8;
+use docent_detect::{FasterRcnnConfig, NormKind, ResNetConfig};
+use docent_train::build::build;
+use docent_train::recipe::{InitRecipe, ModelRecipe};
+use docent_train::save_checkpoint;
+use serde_json::{Value, json};
+
+/// Output and error of a call that must (not) succeed. A panic is a fault of the program.
+fn docent(dir: &Path, succeeds: bool, args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_docent")).args(args).current_dir(dir).output().unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(!err.contains("panicked") && output.status.success() == succeeds, "{args:?}: {out}{err}");
+    if succeeds { out } else { err }
+}
+
+/// Bare weights of a detector as another program would write them: two classes, named nowhere.
+fn bare(path: &Path) {
+    let backbone = ResNetConfig { depth: 18, width: 0.125, norm: NormKind::BatchNorm, ..Default::default() };
+    let mut model = FasterRcnnConfig { classes: 0, fpn_channels: 8, backbone: backbone.into(), ..Default::default() };
+    model.roi.hidden = 8;
+    let built = build(&ModelRecipe { model, init: InitRecipe::default() }, 3, 0).unwrap();
+    save_checkpoint(path, &built.store.snapshot().unwrap(), &BTreeMap::new()).unwrap();
+}
+
+fn annotations(categories: &Value) -> String {
+    let image = json!({ "id": 5, "file_name": "5.png", "width": 64, "height": 48 });
+    let object = json!({ "id": 1, "image_id": 5, "category_id": 2, "bbox": [8, 8, 30, 30], "area": 900, "iscrowd": 0 });
+    json!({ "images": [image], "annotations": [object], "categories": categories }).to_string()
+}
+
+fn convert<'a>(rest: &[&'a str]) -> Vec<&'a str> {
+    [&["weights", "convert", "theirs.safetensors"][..], rest].concat()
+}
+
+#[test]
+fn a_foreign_detector_is_inspected_converted_and_used() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    bare(&dir.join("theirs.safetensors"));
+    std::fs::create_dir(dir.join("images")).unwrap();
+    Rgb8::filled(64, 48, [90, 140, 60]).save_png(&dir.join("images/5.png")).unwrap();
+    let both = json!([{ "id": 2, "name": "stripe" }, { "id": 7, "name": "dot" }]);
+    std::fs::write(dir.join("both.json"), annotations(&both)).unwrap();
+    std::fs::write(dir.join("one.json"), annotations(&json!([both[0]]))).unwrap();
+    std::fs::write(dir.join("other.json"), annotations(&json!([both[0], { "id": 8, "name": "dash" }]))).unwrap();
+
+    let seen = docent(dir, true, &["weights", "inspect", "theirs.safetensors"]);
+    for part in ["format    safetensors", "Faster R-CNN, ResNet-18, width 0.125 with BatchNorm", "3 classes"] {
+        assert!(seen.contains(part), "no `{part}` in {seen}");
+    }
+    let line = seen.lines().find(|l| l.starts_with("roi_heads.box_predictor.cls_score.weight ")).unwrap();
+    assert!(line.ends_with("f32   [3, 8]"), "{line}");
+    let brief = docent(dir, true, &["weights", "inspect", "--brief", "theirs.safetensors"]);
+    assert!(seen.starts_with(&brief) && brief.lines().count() < 6);
+
+    let small =
+        ["--set", "anchors.sizes=[8,16,32,64,128]", "--set", "roi.detections=5", "--set", "roi.score_threshold=0"];
+    let said = docent(
+        dir,
+        true,
+        &convert(&[&["mine.safetensors", "--f16", "--categories", "both.json"][..], &small].concat()),
+    );
+    assert!(said.contains("mine.safetensors: detector, "), "{said}");
+    let seen = docent(dir, true, &["weights", "inspect", "mine.safetensors"]);
+    assert!(
+        seen.contains("docent checkpoint") && seen.contains("2 stripe, 7 dot") && seen.contains("  f16   "),
+        "{seen}"
+    );
+
+    let said = docent(dir, true, &["predict", "--checkpoint", "mine.safetensors", "--out", "found", "images/5.png"]);
+    assert!(said.contains("5 detections"), "{said}");
+    // The data may ask for fewer categories than the detector knows, and for no other ones.
+    let eval =
+        |json| ["eval", "--checkpoint", "mine.safetensors", "--annotations", json, "--images", "images", "--json"];
+    for json in ["both.json", "one.json"] {
+        let figures: Value = serde_json::from_str(&docent(dir, true, &eval(json))).unwrap();
+        assert!(figures["stats"]["AP"].is_number(), "{figures}");
+    }
+    assert!(docent(dir, false, &eval("other.json")).contains("8 dash"));
+
+    for (args, part) in [
+        (convert(&["mine.safetensors"]), "is there already"),
+        (convert(&["mine.pth"]), "only safetensors are written"),
+        (convert(&["other.safetensors", "--set", "anchor.sizes=[1]"]), "did you mean 'anchors'"),
+        (convert(&["other.safetensors", "--categories", "one.json"]), "1 categories for 3 classes"),
+        (vec!["weights", "inspect", "both.json"], "both.json"),
+        (vec!["weights", "inspect", "nothing.pth"], "nothing.pth"),
+        (vec!["predict", "--checkpoint", "theirs.safetensors", "images/5.png"], "weights convert"),
+    ] {
+        let message = docent(dir, false, &args);
+        assert!(message.contains(part), "{args:?}: {message}");
+    }
+    assert!(!dir.join("other.safetensors").exists(), "a failure leaves no file");
+}
+
+#[test]
+fn pytorchs_files_are_inspected() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../train/tests/data");
+    let legacy = docent(&data, true, &["weights", "inspect", "state.legacy.pth"]);
+    assert!(legacy.contains("PyTorch, legacy pickle") && legacy.contains("not recognised"), "{legacy}");
+    assert!(legacy.lines().any(|l| l.starts_with("type.bf16 ") && l.ends_with("bf16  [2, 3]")), "{legacy}");
+    let zip = docent(&data, true, &["weights", "inspect", "state.zip.pth"]);
+    assert!(zip.contains("PyTorch, zip archive"), "{zip}");
+    assert!(docent(&data, false, &["weights", "inspect", "namespace.pth"]).contains("argparse.Namespace"));
+}

@@ -22,7 +22,9 @@ use crate::state::{Best, TrainState};
 use crate::step::Lesson;
 use crate::summary::RunSummary;
 use crate::update::update;
-use crate::{CacheSize, Error, ParamStore, Result, Sgd, SgdConfig, Stop, TeacherCache, clip_grad_norm, experiment, files};
+use crate::{
+    CacheSize, Error, ParamStore, Result, Sgd, SgdConfig, Stop, TeacherCache, clip_grad_norm, experiment, files,
+};
 
 /// What a run trains, and from what.
 pub struct RunPlan<'a> {

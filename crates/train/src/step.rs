@@ -147,7 +147,7 @@ fn teach(
         strides: STRIDES.into_iter().take(stages.levels.len()).collect(),
         levels: stages.levels,
     };
-    let stages = stages.filter(|_| needs.stages).map(|theirs| (levels(pass.stages.clone()), levels(theirs)));
+    let stages = stages.map(|theirs| (levels(pass.stages.clone()), levels(theirs)));
     Ok(distiller.loss(&StepContext {
         student_features: pass.features,
         teacher_features: pyramid.as_ref(),

@@ -180,10 +180,7 @@ fn missing_detections(place: &Place, options: &AblateOptions) {
 }
 
 fn other_settings(place: &Place, options: &AblateOptions) {
-    let refused = |options: &AblateOptions| match Ablation::open(&place.grid, options) {
-        Ok(_) => panic!("accepted"),
-        Err(e) => e.to_string(),
-    };
+    let refused = |options: &AblateOptions| Ablation::open(&place.grid, options).err().unwrap().to_string();
     let changed = AblateOptions { set: vec!["schedule.lr=0.5".into()], ..options.clone() };
     let message = refused(&changed);
     assert!(message.contains("other settings") && message.contains("tiny.jsonl"), "{message}");

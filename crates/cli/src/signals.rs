@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use anyhow::Result;
-use docent_train::Stop;
+use docent_train::{Error, Stop};
 
 /// The study was stopped by a signal; not a fault, and told to the caller by the usual exit code.
 #[derive(Debug)]
@@ -28,10 +28,22 @@ pub struct Watch(Arc<AtomicI32>);
 
 impl Watch {
     /// 128 and the signal's number: what a shell reports of a program that a signal ended.
-    pub fn exit_code(&self) -> u8 {
+    fn exit_code(&self) -> u8 {
         const SIGINT: i32 = 2;
         let signal = self.0.load(Ordering::Acquire);
         128 + u8::try_from(if signal == 0 { SIGINT } else { signal }).unwrap_or(0)
+    }
+
+    /// Names the command to go on with where the error is that the study was stopped.
+    pub fn explain(&self, error: Error, resume: impl FnOnce() -> String) -> anyhow::Error {
+        match error {
+            Error::Stopped { run, step } => {
+                let text =
+                    format!("stopped in run {run} after step {step}; nothing is lost. To go on:\n  {}", resume());
+                Interrupted { code: self.exit_code(), text }.into()
+            }
+            error => error.into(),
+        }
     }
 }
 

@@ -10,10 +10,15 @@ mod formula;
 use candle_core::Device;
 use common::{Golden, boxes, image};
 use docent_coco::{Planes, Resize, ResizeRule, Rgb8};
-use docent_detect::{FasterRcnn, ImageBatch, Proposals, Targets};
+use docent_detect::{FasterRcnn, ImageBatch, Proposals, ResNetConfig, Targets};
 use docent_train::evaluate::to_original;
 use docent_train::{Sgd, SgdConfig, data};
 use formula::{Formula, batch, builder, config, train_with};
+
+/// A ResNet-18 of so much of its width.
+fn narrow(width: f64) -> ResNetConfig {
+    ResNetConfig { depth: 18, width, ..ResNetConfig::default() }
+}
 
 /// The generator's picture: 8-bit, interleaved.
 fn picture(name: &str, height: usize, width: usize) -> Rgb8 {
@@ -38,7 +43,7 @@ fn pictures_to_detections_in_their_own_pixels() {
     let resized: Vec<usize> = batch.sizes.iter().flat_map(|&(h, w)| [h, w]).collect();
     golden.compare_counts("sizes", &resized);
     golden.compare_counts("padded", batch.pixels.dims());
-    let config = config(18, 0.25, 32, 64);
+    let config = config(narrow(0.25), 32, 64);
     golden.summary("pixels", &config.normalize.apply(&batch).unwrap(), 2000);
 
     let model = FasterRcnn::new(&config, builder(&formula)).unwrap();
@@ -56,7 +61,7 @@ fn pictures_to_detections_in_their_own_pixels() {
 fn twenty_steps_of_sgd() {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "steps.safetensors");
     let formula = Formula::new(&golden, "steps");
-    let model = FasterRcnn::new(&config(18, 0.125, 16, 32), builder(&formula)).unwrap();
+    let model = FasterRcnn::new(&config(narrow(0.125), 16, 32), builder(&formula)).unwrap();
 
     let images = [0, 1].map(|turn| batch(&format!("{}/{turn}", formula.seed)));
     let truth = |turn: usize, i: usize| Targets {

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use docent_train::Stop;
 use docent_train::ablate::{AblateOptions, Ablation, Grid, MAIN, State, Tier};
 
-use crate::commands::train::{data_folder, provenance};
+use crate::commands::train::{data_folder, provenance, quoted};
 use crate::console::{Console, clock};
+use crate::signals;
 
 #[derive(clap::Args)]
 #[command(
@@ -54,6 +56,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let grid = Grid::open(&args.recipe)?;
     let base = grid.teacher_recipe(MAIN, &args.set)?;
+    let stop = Stop::default();
     let options = AblateOptions {
         dir: args.out.unwrap_or_else(|| PathBuf::from("runs").join(&grid.name)),
         results: args.results.unwrap_or_else(|| PathBuf::from(format!("docs/results/{}.jsonl", grid.name))),
@@ -65,13 +68,16 @@ pub fn run(args: Args) -> Result<()> {
         cells: args.cells,
         tiers: args.tier,
         provenance: provenance(),
+        stop: stop.clone(),
     };
     let mut ablation = Ablation::open(&grid, &options)?;
     if args.dry_run {
         return list(&ablation);
     }
     println!("ablation {} · folder {} · records {}", grid.name, options.dir.display(), options.results.display());
-    let report = ablation.run(&mut Console::new())?;
+    let watch = signals::watch(stop)?;
+    let again = || quoted(&std::env::args().collect::<Vec<_>>());
+    let report = ablation.run(&mut Console::new()).map_err(|e| watch.explain(e, again))?;
     println!("\n{}", report.text);
     for file in report.files {
         println!("{}", file.display());

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use docent_train::Stop;
 use docent_train::dry_run::dry_run;
 use docent_train::manifest::Provenance;
 use docent_train::recipe::{Recipe, Source, text_of};
 use docent_train::study::{self, StudyOptions};
-use docent_train::{Error, Stop};
 
 use crate::console::{Console, clock};
-use crate::signals::{self, Interrupted};
+use crate::signals;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  docent train\n  docent train --recipe shapes --seed 1\n  \
@@ -88,16 +88,8 @@ pub fn run(args: Args) -> Result<()> {
     let stop = Stop::default();
     let watch = signals::watch(stop.clone())?;
     let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance: provenance(), stop };
-    let summary = study::run(&recipe, &options, &mut Console::new()).map_err(|error| match error {
-        Error::Stopped { run, step } => {
-            let text = format!(
-                "stopped in run {run} after step {step}; nothing is lost. To go on:\n  {}",
-                resume_command(std::env::args(), &out)
-            );
-            Interrupted { code: watch.exit_code(), text }.into()
-        }
-        error => anyhow::Error::from(error),
-    })?;
+    let summary = study::run(&recipe, &options, &mut Console::new())
+        .map_err(|e| watch.explain(e, || resume_command(std::env::args(), &out)))?;
     println!(
         "\n{} · {} training and {} held-out images",
         summary.dataset.name, summary.dataset.images[0], summary.dataset.images[1]
@@ -157,6 +149,11 @@ fn resume_command(args: impl Iterator<Item = String>, out: &Path) -> String {
     if !words.iter().any(|w| w == "--resume") {
         words.push("--resume".to_owned());
     }
+    quoted(&words)
+}
+
+/// The words as a shell would take them.
+pub fn quoted(words: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     let quote = |w: &String| {
         if !w.is_empty() && w.chars().all(plain) { w.clone() } else { format!("'{}'", w.replace('\'', "'\\''")) }

@@ -21,13 +21,14 @@ pub use report::{Report, report};
 
 use crate::data::Data;
 use crate::events::{Event, EventSink};
+use crate::lock::FolderLock;
 use crate::manifest::{FileHash, Provenance};
 use crate::recipe::Recipe;
 use crate::run::RunFolder;
 use crate::study::{Study, StudyOptions, Teacher, same_recipe};
 use crate::summary::percent;
 use crate::weights::sha256_hex;
-use crate::{Error, Result, files};
+use crate::{Error, Result, Stop, files};
 
 /// Where and how an ablation runs.
 #[derive(Debug, Clone)]
@@ -52,6 +53,8 @@ pub struct AblateOptions {
     pub tiers: Vec<Tier>,
     /// For the manifests and records.
     pub provenance: Provenance,
+    /// Who holds a clone can stop the ablation; the next start goes on.
+    pub stop: Stop,
 }
 
 /// Where a run of a cell stands.
@@ -194,6 +197,8 @@ impl<'a> Ablation<'a> {
     /// # Errors
     /// A run that fails; what was finished before stands in the records.
     pub fn run(&mut self, sink: &mut dyn EventSink) -> Result<Report> {
+        files::create_dir(&self.options.dir)?;
+        let _lock = FolderLock::acquire(&self.options.dir)?;
         // The first draws are dear; what was drawn once is kept.
         let mut cache = report::Cache::default();
         let plan = self.plan()?;
@@ -304,7 +309,8 @@ impl<'a> Ablation<'a> {
 
     fn study_options(&self, below: PathBuf) -> StudyOptions {
         let dir = self.options.dir.join(below);
-        StudyOptions { dir, resume: true, provenance: self.options.provenance.clone() }
+        let (provenance, stop) = (self.options.provenance.clone(), self.options.stop.clone());
+        StudyOptions { dir, resume: true, provenance, stop }
     }
 
     /// A file of the ablation's folder, by its path in it.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use docent_train::Stop;
 use docent_train::ablate::{AblateOptions, Ablation, Grid, Line, Records, State, Tier};
 use docent_train::events::Event;
 use docent_train::manifest::Provenance;
@@ -71,6 +72,7 @@ impl Place {
                 revision: Some("abc".into()),
                 command: vec!["docent".into(), "ablate".into()],
             },
+            stop: Stop::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One split of a data set: images, their annotations, categories, and the way to the pixels.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -13,6 +14,9 @@ use crate::decode::{Rgb8, decode_file};
 use crate::error::{Error, Result};
 use crate::policy::{CheckConfig, Policy};
 use crate::types::{Annotation, Category, Image};
+
+/// From this size on a file is hashed on a thread of its own while it is parsed.
+const PARALLEL_BYTES: usize = 1 << 20;
 
 /// The three lists of a COCO file, and nothing else of it.
 #[derive(Deserialize)]
@@ -110,7 +114,16 @@ impl Dataset {
     /// # Errors
     /// As [`Self::load_with`].
     pub fn from_json(bytes: &[u8], json: &Path, images: &Path, checks: &CheckConfig) -> Result<Self> {
-        let file: FileIn = serde_json::from_slice(bytes).map_err(|source| Error::Json {
+        // Each goes over the whole file, which may have half a gigabyte.
+        let (parsed, digest) = if bytes.len() < PARALLEL_BYTES {
+            (serde_json::from_slice(bytes), hex_digest(bytes))
+        } else {
+            std::thread::scope(|scope| {
+                let digest = scope.spawn(|| hex_digest(bytes));
+                (serde_json::from_slice(bytes), digest.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            })
+        };
+        let file: FileIn = parsed.map_err(|source| Error::Json {
             path: json.to_owned(),
             expected: "a COCO annotation file (an object with images, annotations and categories)",
             source,
@@ -125,7 +138,7 @@ impl Dataset {
             xml_files: Vec::new(),
         };
         let dataset = Self::build(parts, checks)?;
-        let _ = dataset.digest.set(hex_digest(bytes));
+        let _ = dataset.digest.set(digest);
         Ok(dataset)
     }
 

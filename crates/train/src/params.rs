@@ -276,7 +276,8 @@ impl ParamStore {
             }
             // The copy keeps buffers that are updated in place out of the caller's map.
             Some(tensor) => deep_copy(&tensor.to_device(&self.device)?.to_dtype(DType::F32)?)?,
-            None if inner.probe => Tensor::zeros(shape, DType::F32, &self.device)?,
+            // One number, whatever the shape: a probe of a damaged config must not ask for memory.
+            None if inner.probe => Tensor::zeros((), DType::F32, &self.device)?.broadcast_as(shape)?,
             None => Tensor::from_vec(draw(init, shape, inner.seed, name), shape, &self.device)?,
         };
         let kind = if is_buffer(name) {

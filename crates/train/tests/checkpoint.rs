@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use docent_train::detector::Detector;
 use docent_train::state::STATE_FORMAT;
 use docent_train::{
-    Best, Category, CheckpointMeta, Error, TrainState, load_checkpoint, read_safetensors, save_checkpoint,
+    Best, Category, Checkpoint, CheckpointMeta, Error, TrainState, load_checkpoint, read_safetensors, save_checkpoint,
 };
 use serde_json::json;
 
@@ -259,4 +260,21 @@ fn a_changed_bit_or_word_is_found() {
     refused(&bytes, "another stride place in the metadata");
     std::fs::write(&path, &whole).unwrap();
     load_checkpoint(&path).unwrap();
+}
+
+/// Found by fuzzing: a damaged config asked for 4 TB before a single tensor was compared.
+#[test]
+fn a_config_that_asks_for_too_much_is_refused_without_memory() {
+    let refused = |model: serde_json::Value| {
+        let categories = vec![Category { id: 1, name: "a".into() }, Category { id: 2, name: "b".into() }];
+        let meta = CheckpointMeta::new(&model, &categories, &json!({}), "tiny", 1).unwrap();
+        let checkpoint = Checkpoint { tensors: BTreeMap::new(), meta, sha256: String::new() };
+        Detector::from_checkpoint(Path::new("damaged.safetensors"), checkpoint).map(|_| ()).unwrap_err().to_string()
+    };
+    let message = refused(json!({ "classes": 3, "fpn_channels": 4_000_000_000_u64 }));
+    assert!(message.contains("fpn_channels") && message.contains("too large"), "{message}");
+    // Within the bounds, but 200 GB if it were made.
+    let most = json!({ "classes": 3, "fpn_channels": 16384, "roi": { "hidden": 65536 } });
+    let message = refused(most);
+    assert!(message.contains("missing") && message.contains("roi_heads.box_head.fc6.weight"), "{message}");
 }

@@ -4,10 +4,17 @@ use super::{AnchorConfig, FasterRcnnConfig, LEVELS, NormKind, ResNetConfig, RoiC
 use crate::{Error, Result};
 
 fn at_least(field: &'static str, value: usize, least: usize) -> Result<()> {
-    if value < least {
-        return Err(Error::config(field, format!("{value} is too small; the nearest allowed value is {least}")));
-    }
-    Ok(())
+    between(field, value, least, usize::MAX)
+}
+
+/// Sizes have a bound, so that a damaged file cannot ask for more memory than there is.
+fn between(field: &'static str, value: usize, least: usize, most: usize) -> Result<()> {
+    let (side, nearest) = match value {
+        v if v < least => ("small", least),
+        v if v > most => ("large", most),
+        _ => return Ok(()),
+    };
+    Err(Error::config(field, format!("{value} is too {side}; the nearest allowed value is {nearest}")))
 }
 
 /// `value` must be finite and within `[lo, hi]`.
@@ -54,8 +61,8 @@ impl FasterRcnnConfig {
     /// # Errors
     /// The first field with a value that it cannot have, with the nearest allowed values.
     pub fn validate(&self) -> Result<()> {
-        at_least("classes", self.classes, 2)?;
-        at_least("fpn_channels", self.fpn_channels, 1)?;
+        between("classes", self.classes, 2, 1 << 16)?;
+        between("fpn_channels", self.fpn_channels, 1, 1 << 14)?;
         self.backbone.validate()?;
         self.anchors.validate()?;
         self.rpn.validate()?;
@@ -72,6 +79,7 @@ impl ResNetConfig {
     pub fn validate(&self) -> Result<()> {
         self.blocks()?;
         positive("backbone.width", self.width)?;
+        within("backbone.width", self.width, 0.0, 16.0)?;
         if self.base() == 0 {
             return Err(Error::config(
                 "backbone.width",
@@ -117,6 +125,7 @@ impl AnchorConfig {
         if self.ratios.is_empty() {
             return Err(Error::config("anchors.ratios", "empty; give at least one, such as 1"));
         }
+        between("anchors.ratios (their number)", self.ratios.len(), 1, 64)?;
         for &s in &self.sizes {
             positive("anchors.sizes", f64::from(s))?;
         }
@@ -154,8 +163,8 @@ impl RoiConfig {
     /// The first field with a value that it cannot have.
     pub fn validate(&self) -> Result<()> {
         at_least("roi.samples", self.samples, 1)?;
-        at_least("roi.output", self.output, 1)?;
-        at_least("roi.hidden", self.hidden, 1)?;
+        between("roi.output", self.output, 1, 64)?;
+        between("roi.hidden", self.hidden, 1, 1 << 16)?;
         at_least("roi.detections", self.detections, 1)?;
         within("roi.positive_fraction", self.positive_fraction, 0.0, 1.0)?;
         thresholds("roi.positive_iou", "roi.negative_iou", self.positive_iou, self.negative_iou)?;
@@ -194,10 +203,12 @@ mod tests {
         assert!(m.contains("anchors.sizes") && m.contains('5'), "{m}");
         let m = message(|c| c.classes = 1);
         assert!(m.contains("classes") && m.contains("value is 2"), "{m}");
-        for width in [f64::NAN, 0.001] {
-            let m = message(|c| c.backbone = ResNetConfig { width, ..Default::default() }.into());
-            assert!(m.contains("backbone.width"), "{m}");
-        }
+        let m = message(|c| c.fpn_channels = 4_000_000_000);
+        assert!(m.contains("fpn_channels") && m.contains("too large") && m.contains("16384"), "{m}");
+        let of_width = |width| message(|c| c.backbone = ResNetConfig { width, ..Default::default() }.into());
+        assert!(of_width(1e18).contains("nearest allowed value is 16"));
+        assert!(of_width(f64::NAN).contains("backbone.width"));
+        assert!(of_width(0.001).contains("backbone.width"));
         assert!(message(|c| c.normalize.std[1] = 0.0).contains("normalize.std"));
     }
 }

@@ -191,11 +191,12 @@ fn damage_is_an_error() {
     let path = folder.path().join("w.pth");
     for name in ["state.zip.pth", "state.legacy.pth"] {
         let bytes = std::fs::read(fixture(name)).unwrap();
-        for length in 0..bytes.len() {
+        // Every seventh place, and each of the last ones, where a reader is soonest content.
+        for length in (0..bytes.len()).step_by(7).chain(bytes.len() - 40..bytes.len()) {
             std::fs::write(&path, &bytes[..length]).unwrap();
             assert!(read_weights(&path).is_err(), "{name}: {length} of {} bytes were accepted", bytes.len());
         }
-        for at in 0..bytes.len() {
+        for at in (0..bytes.len()).step_by(5) {
             let mut changed = bytes.clone();
             changed[at] ^= 1 << (at % 8);
             std::fs::write(&path, &changed).unwrap();

@@ -108,11 +108,12 @@ fn a_damaged_state_is_put_aside_and_the_one_before_it_taken() {
     let recipe = bench.alone(&[]);
     bench.study(&recipe, "whole", false).0.unwrap();
     cut_at(&bench, &recipe, "older", 4);
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
-        ("empty", &|b| b.clear()),
-        ("cut", &|b| b.truncate(b.len() / 2)),
-        ("one bit", &|b| *b.last_mut().unwrap() ^= 1),
-        ("zeros, as after a loss of power", &|b| b.fill(0)),
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
+        ("empty", |b| b.clear()),
+        ("cut", |b| b.truncate(b.len() / 2)),
+        ("one bit", |b| *b.last_mut().unwrap() ^= 1),
+        ("zeros, as after a loss of power", |b| b.fill(0)),
     ];
     for (what, damage) in damages {
         copy(&bench.path("older"), &bench.path(what));

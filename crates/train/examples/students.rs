@@ -16,7 +16,7 @@ use docent_train::{CheckpointMeta, ParamStore, save_checkpoint};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-const CLASSES: usize = 13;
+const CLASSES: usize = 31;
 /// Deviation of the class logits over an image's regions: enough that many regions are sure of something.
 const SPREAD: f64 = 3.0;
 

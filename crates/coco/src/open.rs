@@ -62,9 +62,11 @@ pub(crate) const WAY_OUT: &str = "name the files: training and validation JSON, 
 ///
 /// Annotations are `annotations/instances_*train*.json` and `annotations/instances_*val*.json`. Where there is one such file
 /// alone (whatever follows `instances_`; or one JSON file alone in `annotations/`), its images are split by a hash of their ids
-/// (see [`split_by_id`]). Where there is no JSON but PASCAL VOC's XML, see [`open_voc`](crate::open_voc). Images lie in `images/`, `JPEGImages/`, in a
-/// folder whose name starts with `train` or `val`, in such a folder below `images/`, or in the folder itself; the one that holds the
-/// files that the annotations name is taken. Then image files are checked ([`Dataset::with_images_checked`]).
+/// (see [`split_by_id`]). Where there is no JSON but PASCAL VOC's XML, see [`open_voc`](crate::open_voc).
+///
+/// Images lie in `images/`, `JPEGImages/`, in a folder whose name starts with `train` or `val`, in such a folder below `images/`, or
+/// in the folder itself; the one that holds the files that the annotations name is taken. Then image files are checked
+/// ([`Dataset::with_images_checked`]).
 ///
 /// # Errors
 /// Annotations or images that are missing or ambiguous (the message lists what was looked for and what was found), unreadable

@@ -20,6 +20,11 @@ pub enum Look {
     Pixels,
 }
 
+/// Is there something to read? A pipe is read as a file is.
+pub(crate) fn is_there(path: &Path) -> bool {
+    path.exists() && !path.is_dir()
+}
+
 impl Dataset {
     /// Looks at every image file and lists what is wrong, in the order of the images.
     pub fn check_images(&self, look: Look) -> Vec<Finding> {
@@ -30,7 +35,7 @@ impl Dataset {
     fn check_image(&self, i: usize, look: Look) -> Option<Finding> {
         let path = self.image_path(i);
         let image = self.image(i);
-        let (kind, detail) = if path.is_file() {
+        let (kind, detail) = if is_there(&path) {
             let size = match look {
                 Look::Exists => return None,
                 Look::Header => image_size(&path),

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::checks::Finding;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::files::is_there;
 use crate::policy::CheckConfig;
 use crate::types::Category;
 use crate::voc::{self, VocConfig};
@@ -284,7 +285,7 @@ fn find_images(dir: &Path, dataset: &Dataset, split: Split) -> Result<PathBuf> {
         .into_iter()
         .filter(|c| c.is_dir())
         .map(|c| {
-            let there = sample.iter().filter(|name| c.join(name).is_file()).count();
+            let there = sample.iter().filter(|name| is_there(&c.join(name))).count();
             (c, there)
         })
         .collect();
@@ -298,7 +299,7 @@ fn find_images(dir: &Path, dataset: &Dataset, split: Split) -> Result<PathBuf> {
         return Ok((*root).clone());
     }
     let missing =
-        counts.iter().find(|(_, n)| *n == best).and_then(|(c, _)| sample.iter().find(|name| !c.join(name).is_file()));
+        counts.iter().find(|(_, n)| *n == best).and_then(|(c, _)| sample.iter().find(|name| !is_there(&c.join(name))));
     let problem = match (whole.len(), missing) {
         (0, Some(name)) => {
             format!("no folder holds the images of {} (for one, {name} is missing)", dataset.source().display())

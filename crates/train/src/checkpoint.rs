@@ -47,6 +47,7 @@ pub(crate) fn save_keeping(
     let mut metadata = metadata.clone();
     let mut content = ContentHash::new(&metadata);
     for (name, tensor) in tensors {
+        element_type(name, tensor)?;
         content.tensor(name, tensor.dims());
         each_chunk(tensor, |bytes| {
             content.bytes(bytes);
@@ -67,6 +68,15 @@ pub(crate) fn save_keeping(
     })
 }
 
+/// The format's name of what a tensor holds, where it can be saved.
+fn element_type(name: &str, tensor: &Tensor) -> Result<&'static str> {
+    match tensor.dtype() {
+        DType::F32 if name != "__metadata__" => Ok("F32"),
+        DType::F16 if name != "__metadata__" => Ok("F16"),
+        other => Err(Error::param(name, format!("cannot be saved: {other:?} under this name"))),
+    }
+}
+
 /// The safetensors header: 8 bytes of length, then JSON padded to a multiple of 8.
 ///
 /// Written here because the safetensors crate keeps metadata in a hash map, whose order differs from run to run.
@@ -76,11 +86,7 @@ fn header(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<S
     text += &serde_json::to_string(metadata).map_err(json)?;
     let mut offset = 0;
     for (name, tensor) in in_file_order(tensors) {
-        let dtype = match tensor.dtype() {
-            DType::F32 if name != "__metadata__" => "F32",
-            DType::F16 if name != "__metadata__" => "F16",
-            other => return Err(Error::param(name, format!("cannot be saved: {other:?} under this name"))),
-        };
+        let dtype = element_type(name, tensor)?;
         let end = offset + tensor.dtype().size_in_bytes() * tensor.elem_count();
         let name = serde_json::to_string(name).map_err(json)?;
         let shape = tensor.dims();

@@ -41,7 +41,8 @@ fn a_file_that_may_not_grow_keeps_the_last_state() {
     let blocks = before.len() / 512 / 3;
     let said = shell(&bench, &[], &format!("ulimit -f {blocks} && exec {{}}"), "study", &["--resume"]);
     assert_eq!(said.code, Some(1), "{}", said.err);
-    assert!(said.err.contains("state.safetensors") && said.err.contains("go on with --resume"), "{}", said.err);
+    // The state or the best checkpoint, whichever is written first.
+    assert!(said.err.contains(".safetensors") && said.err.contains("go on with --resume"), "{}", said.err);
     assert!(fs::read(run.state()).unwrap() == before, "the last state stands as it was");
     let left: Vec<_> = fs::read_dir(run.path().join("checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!left.iter().any(|n| n.to_string_lossy().ends_with(".tmp")), "{left:?}");

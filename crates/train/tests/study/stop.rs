@@ -10,8 +10,8 @@ use crate::bench::{Bench, Recorder, STEPS, log};
 #[test]
 fn a_study_that_is_asked_to_stop_loses_nothing_and_ends_with_the_same_bits() {
     let bench = Bench::new();
-    // So few states that those found below were written because of the request.
-    let recipe = bench.recipe(&["checkpoint.steps=100"]);
+    // So few states that those found below were written because of the request; two batches in an evaluation, with a place between.
+    let recipe = bench.recipe(&["checkpoint.steps=100", "eval.batch=2"]);
     bench.study(&recipe, "whole", false).0.unwrap();
     let runs = ["teacher", "baseline", "distilled"];
 

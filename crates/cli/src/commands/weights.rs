@@ -54,7 +54,7 @@ struct ConvertArgs {
     f16: bool,
     /// A setting that the shapes do not tell, over the model's config; may be repeated.
     ///
-    /// For instance backbone.norm_eps=0, backbone.stride_place=in1x1, anchors.sizes=[16,32,64,128,256], normalize.std=[1,1,1].
+    /// For instance `anchors.sizes=[16,32,64,128,256]`, `normalize.std=[1,1,1]`, backbone.norm_eps=0, backbone.stride_place=in1x1.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// COCO annotations whose categories, by id, are the classes 1, 2, ...

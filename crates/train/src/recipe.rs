@@ -3,6 +3,8 @@
 //! A recipe names data, models, distillation, schedule and seed. The shipped ones are embedded ([`shipped`]), any field can be
 //! overridden ([`Recipe::parse`] takes `a.b=c` assignments), and every run folder keeps the resolved text.
 
+mod assign;
+
 use std::path::{Path, PathBuf};
 
 use docent_coco::{CheckConfig, Resize, VocConfig};
@@ -14,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::optim::ParamGroup;
 use crate::schedule::ScheduleConfig;
 use crate::{CacheSize, Error, Result};
+
+use assign::nearest;
+pub(crate) use assign::{assign, with_hint};
 
 /// One experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -431,48 +436,6 @@ fn classes_from_data(table: &mut toml::Table, model: &str) {
     if let Some(part) = part {
         part.entry("classes").or_insert(toml::Value::Integer(0));
     }
-}
-
-/// Sets `a.b=c` in `table`; `c` is read as TOML, and as a string where that fails.
-pub(crate) fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {
-    let bad = |why: &str| Error::Recipe(format!("--set {assignment}: {why}"));
-    let (path, value) = assignment.split_once('=').ok_or_else(|| bad("write it as key.subkey=value"))?;
-    let value = format!("v = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut keys: Vec<&str> = path.trim().split('.').collect();
-    let last = keys.pop().filter(|k| !k.is_empty()).ok_or_else(|| bad("the key is empty"))?;
-    let mut at = table;
-    for key in keys {
-        at = at
-            .entry(key)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| bad(&format!("'{key}' is a value, not a table")))?;
-    }
-    at.insert(last.to_owned(), value);
-    Ok(())
-}
-
-/// Adds "did you mean" to serde's message about an unknown field.
-pub(crate) fn with_hint(message: &str) -> String {
-    let mut names = message.split('`').skip(1).step_by(2);
-    let hint = match (message.contains("unknown field") || message.contains("unknown variant"), names.next()) {
-        (true, Some(given)) => nearest(given, names),
-        _ => String::new(),
-    };
-    format!("{}{hint}", message.trim_end())
-}
-
-fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
-    known
-        .map(|k| (strsim::damerau_levenshtein(given, k), k))
-        .min()
-        .filter(|(distance, _)| *distance <= 4)
-        .map(|(_, k)| format!(" (did you mean '{k}'?)"))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

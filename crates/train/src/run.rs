@@ -3,8 +3,10 @@
 //! The folder is a contract: `recipe.toml`, `manifest.json`, `metrics.jsonl`, `checkpoints/{last,best}.safetensors` beside
 //! `checkpoints/last.state.safetensors` and the state before it, and `detections.json` and `result.json` once it is finished.
 
+mod folder;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use candle_core::Var;
@@ -12,10 +14,10 @@ use docent_detect::FasterRcnn;
 use docent_distill::{Distiller, Progress};
 
 use crate::checkpoint::{CheckpointMeta, save_checkpoint};
-use crate::data::{Batch, Data, DataSummary, train_loader};
+use crate::data::{Batch, Data, train_loader};
 use crate::evaluate::{Evaluation, cost, evaluate};
 use crate::events::{EvalRecord, Event, EventSink, Fanout, JsonlWriter, StepRecord};
-use crate::manifest::{FileHash, Manifest, resident_mib};
+use crate::manifest::{Manifest, resident_mib};
 use crate::recipe::Recipe;
 use crate::schedule::{Schedule, scale_lr};
 use crate::state::{Best, TrainState};
@@ -25,6 +27,10 @@ use crate::update::update;
 use crate::{
     CacheSize, Error, ParamStore, Result, Sgd, SgdConfig, Stop, TeacherCache, clip_grad_norm, experiment, files,
 };
+
+use folder::hash;
+
+pub use folder::RunFolder;
 
 /// What a run trains, and from what.
 pub struct RunPlan<'a> {
@@ -60,109 +66,6 @@ pub struct Teaching<'a> {
     pub distiller: &'a dyn Distiller,
     /// The distillation's own parameters (adapters); they stay out of the student's checkpoint.
     pub store: &'a ParamStore,
-}
-
-/// Paths of a run's folder.
-#[derive(Debug, Clone)]
-pub struct RunFolder(PathBuf);
-
-impl RunFolder {
-    /// The folder of run `name` in a study.
-    pub fn new(study: &Path, name: &str) -> Self {
-        Self(study.join(name))
-    }
-    /// The folder itself.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-    /// The reported weights.
-    pub fn last(&self) -> PathBuf {
-        self.0.join("checkpoints/last.safetensors")
-    }
-    /// The weights with the highest AP seen; never part of a comparison.
-    pub fn best(&self) -> PathBuf {
-        self.0.join("checkpoints/best.safetensors")
-    }
-    /// Optimizer, adapters and position.
-    pub fn state(&self) -> PathBuf {
-        self.0.join("checkpoints/last.state.safetensors")
-    }
-    /// The state before that one, for the day on which that one cannot be read.
-    pub fn previous_state(&self) -> PathBuf {
-        self.0.join("checkpoints/previous.state.safetensors")
-    }
-    /// The finished run's figures.
-    pub fn result(&self) -> PathBuf {
-        self.0.join("result.json")
-    }
-
-    /// The resolved recipe.
-    pub fn recipe(&self) -> PathBuf {
-        self.0.join("recipe.toml")
-    }
-    /// The reported weights' detections on the held-out split, in COCO's results form.
-    pub fn detections(&self) -> PathBuf {
-        self.0.join("detections.json")
-    }
-
-    /// Steps up to the last checkpoint, as the log tells; 0 where no run has begun.
-    ///
-    /// # Errors
-    /// When the log is there and cannot be read.
-    pub fn steps_done(&self) -> Result<usize> {
-        let path = self.metrics();
-        if !path.exists() || !self.state().exists() {
-            return Ok(0);
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let step = |line: &str| match serde_json::from_str::<Event>(line) {
-            Ok(Event::Checkpoint { step, .. }) => Some(step),
-            _ => None,
-        };
-        Ok(text.lines().rev().find_map(step).unwrap_or(0))
-    }
-
-    /// What produced the run.
-    pub fn manifest(&self) -> PathBuf {
-        self.0.join("manifest.json")
-    }
-    /// One line of JSON an event.
-    pub fn metrics(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
-    }
-
-    /// The figures, if the run is finished.
-    ///
-    /// # Errors
-    /// When the files are there and cannot be read, or when the run was made from other data or another teacher.
-    pub fn finished(&self, data: &DataSummary, teacher: Option<&FileHash>) -> Result<Option<RunSummary>> {
-        let path = self.result();
-        if !path.exists() {
-            return Ok(None);
-        }
-        self.check_inputs(data, teacher)?;
-        files::read_json(&path).map(Some)
-    }
-
-    /// A recipe names files, and files change: is what lies here made from this data and this teacher?
-    fn check_inputs(&self, data: &DataSummary, teacher: Option<&FileHash>) -> Result<Manifest> {
-        let before: Manifest = files::read_json(&self.manifest())?;
-        self.same("other data", &before.data.digest, &data.digest)?;
-        self.same("another teacher", hash(before.teacher.as_ref()), hash(teacher))?;
-        Ok(before)
-    }
-
-    fn same(&self, what: &str, was: &str, is: &str) -> Result<()> {
-        if was == is {
-            return Ok(());
-        }
-        let what = format!("this run began with {what} (SHA-256 there {was}, here {is}); choose another --out");
-        Err(Error::file(&self.manifest(), what))
-    }
-}
-
-fn hash(file: Option<&FileHash>) -> &str {
-    file.map_or("none", |f| &f.sha256)
 }
 
 /// Trains, evaluates and writes the folder; goes on after a checkpoint that is there already.

@@ -1,11 +1,15 @@
 //! RoIAlign: feature maps cut out along real-valued boxes, and its gradient.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::boxes::BoxXyxy;
+use crate::matmul::transpose;
+use crate::parallel::{self, Shared};
+use crate::simd::wide;
 use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
 
@@ -15,9 +19,8 @@ use taps::{AxisTaps, axis_taps};
 
 const NAME: &str = "roi_align";
 
-/// RoIs whose output is made by one task. Within it the channels are the outer loop, so that a plane of the map is read
-/// from cache by all of them.
-const ROIS_A_TASK: usize = 16;
+/// Channels that are computed side by side.
+const LANES: usize = 16;
 
 /// How [`roi_align`] samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,6 +118,11 @@ impl Cut {
         let (rows, down) = axis_taps(b[1], b[3], height, p);
         Self { image, rows, cols, count: (across * down).max(1.0) }
     }
+
+    /// Whether it reads any cell of the image: one that lies off the map reads none.
+    fn reads(&self, image: usize) -> bool {
+        self.image == image && !self.rows.span().is_empty() && !self.cols.span().is_empty()
+    }
 }
 
 struct RoiAlign {
@@ -123,6 +131,17 @@ struct RoiAlign {
     channels: usize,
     height: usize,
     width: usize,
+}
+
+/// What one task computes: [`LANES`] channels (fewer at the end) of one image, side by side in every step. The channels of
+/// a cell are neighbours in its copy of the map, [H, W, LANES], so that each weight is applied to whole vectors of them.
+struct Block<'a> {
+    op: &'a RoiAlign,
+    image: usize,
+    channel: usize,
+    lanes: usize,
+    /// Rows of the map that some RoI of the image reads.
+    rows: Range<usize>,
 }
 
 impl RoiAlign {
@@ -135,52 +154,149 @@ impl RoiAlign {
         self.height * self.width
     }
 
-    /// One RoI, one channel: `plane` [H, W] to `out` [output, output]. `line` is scratch of W values.
-    fn gather(&self, cut: &Cut, plane: &[f32], out: &mut [f32], line: &mut [f32]) {
-        let (top, across) = (cut.rows.span().start, cut.cols.span());
-        let line = &mut line[..across.len()];
-        let row = |r: u32| &plane[(top + r as usize) * self.width..][across.clone()];
-        for (i, out) in out.chunks_exact_mut(self.output).enumerate() {
-            // First down the rows, over a whole stretch of neighbouring columns; then across.
-            line.fill(0.0);
-            for taps in cut.rows.bin(i) {
-                let [a, b, c, d] = taps.index.map(row);
-                let [u, v, w, x] = taps.weight;
-                for ((((l, a), b), c), d) in line.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                    *l += (u * a + v * b) + (w * c + x * d);
-                }
+    /// Runs `f` for each block of channels of each image that has RoIs.
+    fn each_block(&self, batch: usize, f: impl Fn(&Block<'_>) + Sync) {
+        let blocks = self.channels.div_ceil(LANES);
+        let rows: Vec<Range<usize>> = (0..batch).map(|image| self.rows_read(image)).collect();
+        let work = self.cuts.len() * self.channels * self.cell() * 16;
+        parallel::for_each(batch * blocks, work, |task| {
+            let (image, channel) = (task / blocks, task % blocks * LANES);
+            let lanes = LANES.min(self.channels - channel);
+            if !rows[image].is_empty() {
+                f(&Block { op: self, image, channel, lanes, rows: rows[image].clone() });
             }
-            for (j, o) in out.iter_mut().enumerate() {
-                let mut sum = 0.0;
-                for taps in cut.cols.bin(j) {
-                    let [a, b, c, d] = taps.index.map(|c| line[c as usize]);
-                    let [u, v, w, x] = taps.weight;
-                    sum += (u * a + v * b) + (w * c + x * d);
+        });
+    }
+
+    /// The rows of an image's map between the first and the last that a RoI reads.
+    fn rows_read(&self, image: usize) -> Range<usize> {
+        let spans = self.cuts.iter().filter(|cut| cut.reads(image)).map(|cut| cut.rows.span());
+        spans.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+    }
+}
+
+impl Block<'_> {
+    /// The RoIs that read the image, with their numbers. The output of others is 0.
+    fn cuts(&self) -> impl Iterator<Item = (usize, &Cut)> {
+        self.op.cuts.iter().enumerate().filter(|(_, cut)| cut.reads(self.image))
+    }
+
+    /// Elements of the map's copy.
+    fn len(&self) -> usize {
+        self.rows.len() * self.op.width * LANES
+    }
+
+    /// Where the first of its rows and channels lies in the maps [B, C, H, W].
+    fn of_maps(&self) -> usize {
+        (self.image * self.op.channels + self.channel) * self.op.plane() + self.rows.start * self.op.width
+    }
+
+    /// Where RoI `r`'s first of its channels lies in the output [R, C, output, output].
+    fn of_output(&self, r: usize) -> usize {
+        (r * self.op.channels + self.channel) * self.op.cell()
+    }
+
+    fn forward(&self, x: &[f32], out: Shared<'_>) {
+        let (cell, cells) = (self.op.cell(), self.rows.len() * self.op.width);
+        parallel::scratch(self.len() + (self.op.width + cell) * LANES, |buffer| {
+            let (map, rest) = buffer.split_at_mut(self.len());
+            let (line, found) = rest.split_at_mut(self.op.width * LANES);
+            let planes = &x[self.of_maps()..];
+            assert!((self.lanes - 1) * self.op.plane() + cells <= planes.len());
+            // SAFETY: the rows of these planes lie in x, and the copy has room for all of them.
+            unsafe { transpose(self.lanes, cells, planes.as_ptr(), self.op.plane(), map.as_mut_ptr(), LANES) };
+            for (r, cut) in self.cuts() {
+                gather(cut, map, self.rows.start, self.op.width, self.op.output, line, found);
+                // SAFETY: this task alone writes these channels of the RoI.
+                unsafe { transpose(cell, self.lanes, found.as_ptr(), LANES, out.ptr(self.of_output(r)), cell) };
+            }
+        });
+    }
+
+    fn backward(&self, grad: &[f32], dx: Shared<'_>) {
+        let (cell, cells) = (self.op.cell(), self.rows.len() * self.op.width);
+        parallel::scratch(self.len() + (self.op.width + cell) * LANES, |buffer| {
+            let (map, rest) = buffer.split_at_mut(self.len());
+            let (line, given) = rest.split_at_mut(self.op.width * LANES);
+            map.fill(0.0);
+            for (r, cut) in self.cuts() {
+                let of_roi = &grad[self.of_output(r)..][..self.lanes * cell];
+                // SAFETY: `given` has room for the RoI's cells.
+                unsafe { transpose(self.lanes, cell, of_roi.as_ptr(), cell, given.as_mut_ptr(), LANES) };
+                scatter(cut, given, self.rows.start, self.op.width, self.op.output, line, map);
+            }
+            // SAFETY: this task alone holds these rows of these planes.
+            unsafe { transpose(cells, self.lanes, map.as_ptr(), LANES, dx.ptr(self.of_maps()), self.op.plane()) };
+        });
+    }
+}
+
+/// The channels of one cell.
+type Cell = [f32; LANES];
+
+/// Cell `i` of a buffer of cells.
+#[inline(always)]
+fn cell(buffer: &[f32], i: usize) -> &Cell {
+    buffer[i * LANES..].first_chunk().unwrap_or(&[0.0; LANES])
+}
+
+/// The weighted sum of four cells.
+#[inline(always)]
+fn weighted(cells: [&Cell; 4], [u, v, w, x]: [f32; 4], sum: &mut Cell) {
+    let [a, b, c, d] = cells;
+    for k in 0..LANES {
+        sum[k] += (u * a[k] + v * b[k]) + (w * c[k] + x * d[k]);
+    }
+}
+
+wide! {
+    /// One RoI: cells of `map` (rows from `top` on) to the cells of `out`, [output, output, LANES].
+    fn gather(cut: &Cut, map: &[f32], top: usize, width: usize, output: usize, line: &mut [f32], out: &mut [f32]) {
+        let (first, across) = (cut.rows.span().start - top, cut.cols.span());
+        for (i, out) in out.chunks_exact_mut(output * LANES).enumerate() {
+            // First down the rows, for all columns that are read; then across.
+            for (x, sum) in line.chunks_exact_mut(LANES).take(across.len()).enumerate() {
+                let mut column = [0.0; LANES];
+                for taps in cut.rows.bin(i) {
+                    let at = taps.index.map(|r| cell(map, (first + r as usize) * width + across.start + x));
+                    weighted(at, taps.weight, &mut column);
                 }
-                *o = sum / cut.count;
+                sum.copy_from_slice(&column);
+            }
+            for (j, out) in out.chunks_exact_mut(LANES).enumerate() {
+                let mut sum = [0.0; LANES];
+                for taps in cut.cols.bin(j) {
+                    weighted(taps.index.map(|c| cell(line, c as usize)), taps.weight, &mut sum);
+                }
+                for k in 0..LANES {
+                    out[k] = sum[k] / cut.count;
+                }
             }
         }
     }
 
-    /// The transpose of [`RoiAlign::gather`]: adds to `plane` what `grad` [output, output] says.
-    fn scatter(&self, cut: &Cut, grad: &[f32], plane: &mut [f32], line: &mut [f32]) {
-        let (top, across) = (cut.rows.span().start, cut.cols.span());
-        let line = &mut line[..across.len()];
-        for (i, grad) in grad.chunks_exact(self.output).enumerate() {
+    /// The transpose of [`gather`]: adds to `map` what `grad` [output, output, LANES] says.
+    fn scatter(cut: &Cut, grad: &[f32], top: usize, width: usize, output: usize, line: &mut [f32], map: &mut [f32]) {
+        let (first, across) = (cut.rows.span().start - top, cut.cols.span());
+        let line = &mut line[..across.len() * LANES];
+        for (i, grad) in grad.chunks_exact(output * LANES).enumerate() {
             line.fill(0.0);
-            for (j, g) in grad.iter().enumerate() {
-                let g = g / cut.count;
+            for (j, g) in grad.chunks_exact(LANES).enumerate() {
                 for taps in cut.cols.bin(j) {
-                    for (c, w) in taps.index.iter().zip(taps.weight) {
-                        line[*c as usize] += w * g;
+                    for (&c, w) in taps.index.iter().zip(taps.weight) {
+                        let w = w / cut.count;
+                        let to = &mut line[c as usize * LANES..][..LANES];
+                        for k in 0..LANES {
+                            to[k] += w * g[k];
+                        }
                     }
                 }
             }
             for taps in cut.rows.bin(i) {
                 for (&r, u) in taps.index.iter().zip(taps.weight).filter(|(_, u)| *u != 0.0) {
-                    let row = &mut plane[(top + r as usize) * self.width..][across.clone()];
-                    for (p, l) in row.iter_mut().zip(line.iter()) {
-                        *p += u * l;
+                    let at = ((first + r as usize) * width + across.start) * LANES;
+                    for (to, from) in map[at..at + line.len()].iter_mut().zip(line.iter()) {
+                        *to += u * from;
                     }
                 }
             }
@@ -195,41 +311,21 @@ impl CustomOp1 for RoiAlign {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = values(NAME, storage, layout)?;
-        let (cell, plane) = (self.cell(), self.plane());
-        let of_roi = self.channels * cell;
-        let mut out = vec![0f32; self.cuts.len() * of_roi];
-        if of_roi > 0 {
-            out.par_chunks_mut(ROIS_A_TASK * of_roi).zip(self.cuts.par_chunks(ROIS_A_TASK)).for_each(|(out, cuts)| {
-                let mut line = vec![0f32; self.width];
-                for c in 0..self.channels {
-                    for (cut, out) in cuts.iter().zip(out.chunks_exact_mut(of_roi)) {
-                        let from = (cut.image * self.channels + c) * plane;
-                        self.gather(cut, &x[from..from + plane], &mut out[c * cell..][..cell], &mut line);
-                    }
-                }
-            });
-        }
+        let mut out = vec![0.0; self.cuts.len() * self.channels * self.cell()];
+        let shared = Shared::new(&mut out);
+        self.each_block(layout.dims()[0], |block| block.forward(x, shared));
         let shape = Shape::from((self.cuts.len(), self.channels, self.output, self.output));
         Ok((CpuStorage::F32(out), shape))
     }
 
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let (cell, plane) = (self.cell(), self.plane());
-        let mut dx = vec![0f32; arg.elem_count()];
-        if plane > 0 && !self.cuts.is_empty() {
-            let grad = operand(NAME, "the gradient", grad)?;
-            let view = View::new(NAME, &grad);
-            let grad = view.values()?;
-            // A plane belongs to one task, and takes its RoIs in order.
-            dx.par_chunks_mut(plane).enumerate().for_each(|(index, plane)| {
-                let (image, c) = (index / self.channels, index % self.channels);
-                let mut line = vec![0f32; self.width];
-                for (r, cut) in self.cuts.iter().enumerate().filter(|(_, cut)| cut.image == image) {
-                    let from = (r * self.channels + c) * cell;
-                    self.scatter(cut, &grad[from..from + cell], plane, &mut line);
-                }
-            });
-        }
+        let grad = operand(NAME, "the gradient", grad)?;
+        let view = View::new(NAME, &grad);
+        let grad = view.values()?;
+        let mut dx = vec![0.0; arg.elem_count()];
+        let shared = Shared::new(&mut dx);
+        // A block's planes belong to one task, which takes their RoIs in order.
+        self.each_block(arg.dim(0)?, |block| block.backward(grad, shared));
         Ok(Some(tensor(dx, arg.shape().clone())?))
     }
 }

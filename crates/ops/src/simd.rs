@@ -24,7 +24,7 @@ pub(crate) fn level() -> Level {
         && is_x86_feature_detected!("avx512vl")
     {
         Level::Avx512
-    } else if is_x86_feature_detected!("avx2") {
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         Level::Avx2
     } else {
         Level::Baseline

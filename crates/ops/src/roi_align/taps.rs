@@ -27,12 +27,14 @@ pub(super) struct AxisTaps {
 
 impl AxisTaps {
     /// The taps of output cell `i`; none if it lies off the map.
+    #[inline(always)]
     pub(super) fn bin(&self, i: usize) -> &[Taps] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
         &self.taps[start..self.ends[i] as usize]
     }
 
     /// The smallest range that holds every index.
+    #[inline(always)]
     pub(super) fn span(&self) -> Range<usize> {
         self.span.clone()
     }

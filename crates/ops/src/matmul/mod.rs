@@ -1,5 +1,7 @@
 //! Strided matrix products on one thread, transposition, and a product cut into fixed blocks for all threads.
 
+mod kernel;
+
 use crate::parallel::{self, Shared};
 
 /// A matrix read through strides: element (i, j) lies at `i * rows + j * cols`.
@@ -64,20 +66,22 @@ pub(crate) unsafe fn gemm([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: 
     }
 }
 
-/// Columns of one panel of a right operand: a whole number of the widest micro-kernels' columns (48 for AVX-512, 24 for
-/// AVX2, 16 for NEON). A product with a dense panel and at most [`STRIP`] rows reads both operands where they lie; wider
-/// ones are packed once more by the gemm crate, which costs up to a third of the time where the sums are short.
+/// Columns of one panel of a right operand: a whole number of the kernels' vectors.
 pub(crate) const PANEL: usize = 48;
 
-/// Rows of one call of a product with a panel.
-pub(crate) const STRIP: usize = 32;
+/// Rows of one call of the gemm crate: with so few it reads both operands where they lie, more are packed first.
+const STRIP: usize = 32;
 
-/// [`gemm`] with a dense panel, `b` = rows of [`PANEL`] values of which n count: m may be any.
+/// [`gemm`] with a dense panel, `b` = rows of [`PANEL`] values of which n count.
 ///
 /// # Safety
 /// As [`gemm`].
 pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: bool, a: Mat<'_>, panel: &[f32]) {
-    debug_assert!(n <= PANEL);
+    debug_assert!(n <= PANEL && a.covers(m, k));
+    // SAFETY: the caller's promise.
+    if unsafe { kernel::multiply([m, n, k], dst, ld, add, a, panel) } {
+        return;
+    }
     for i in (0..m).step_by(STRIP) {
         // SAFETY: rows i.. of what the caller has promised.
         unsafe {
@@ -232,6 +236,45 @@ mod tests {
             let (at, bt) = (transposed(&a, m, k), transposed(&b, k, n));
             assert!((0..m * k).all(|i| at[(i % k) * m + i / k] == a[i]));
             assert_eq!(product([m, n, k], Mat::transposed(&at, m), Mat::transposed(&bt, k)), want);
+        }
+    }
+
+    #[test]
+    fn panels_agree_with_loops_and_bits_do_not_depend_on_how_many_elements_are_asked_for() {
+        let (m, k) = (13, 300);
+        let a: Vec<f32> = (0..m * k).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        let panel: Vec<f32> = (0..k * PANEL).map(|i| ((i * 53) % 89) as f32 / 40.0 - 1.0).collect();
+        let multiply = |rows: usize, n: usize, a: Mat<'_>, before: Option<f32>| {
+            // Two columns more than asked for, which must stay as they are.
+            let mut dst = vec![before.unwrap_or(7.0); rows * (n + 2)];
+            // SAFETY: rows of n + 2 values, and nobody else has them.
+            unsafe { gemm_panel([rows, n, k], dst.as_mut_ptr(), n + 2, before.is_some(), a, &panel) };
+            dst
+        };
+        let whole = multiply(m, PANEL, Mat::row_major(&a, k), None);
+        let at = transposed(&a, m, k);
+        for rows in 1..=m {
+            for n in [1, 2, 7, 8, 9, 15, 16, 17, 24, 25, 31, 40, 47, 48] {
+                let got = multiply(rows, n, Mat::row_major(&a, k), None);
+                let turned = multiply(rows, n, Mat::transposed(&at, m), None);
+                let added = multiply(rows, n, Mat::row_major(&a, k), Some(0.5));
+                for (i, j) in (0..rows).flat_map(|i| (0..n + 2).map(move |j| (i, j))) {
+                    let here = i * (n + 2) + j;
+                    if j >= n {
+                        assert_eq!((got[here], added[here]), (7.0, 0.5), "row {i}, column {j} of {rows} x {n}");
+                        continue;
+                    }
+                    let of_whole = whole[i * (PANEL + 2) + j];
+                    let want: f64 = (0..k).map(|p| f64::from(a[i * k + p]) * f64::from(panel[p * PANEL + j])).sum();
+                    assert!((f64::from(of_whole) - want).abs() < 1e-4);
+                    assert!((got[here] - of_whole).abs() < 1e-5 && (added[here] - of_whole - 0.5).abs() < 1e-5);
+                    // The gemm crate's kernels, where there are none of ours, promise less.
+                    #[cfg(target_arch = "x86_64")]
+                    if crate::simd::level() != crate::simd::Level::Baseline {
+                        assert_eq!([got[here], turned[here]].map(f32::to_bits), [of_whole.to_bits(); 2]);
+                    }
+                }
+            }
         }
     }
 }

@@ -1,0 +1,217 @@
+//! The innermost loops of a product with a dense panel, for AVX-512 and AVX2; elsewhere the gemm crate's.
+//!
+//! A block of rows and columns of the result stays in registers while the depth runs: at each step of it, vectors of the
+//! panel's row are loaded once and multiplied by one value of each row of the left operand. Nothing is packed or copied. An
+//! element is the sum over the depth in order, whatever block it lies in, so that its bits do not depend on how many
+//! rows and columns are asked for.
+
+use super::{Mat, PANEL};
+
+/// The depth of one block: its part of a tile's columns stays in the first cache for all rows.
+const DEPTH: usize = 256;
+
+/// `dst = a b` or `dst += a b` for the first `n` columns of a panel; false if this CPU has no kernel.
+///
+/// # Safety
+/// `a` covers m x k and the panel k rows. `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses
+/// these elements meanwhile; with `add` they are initialised.
+pub(super) unsafe fn multiply(
+    [m, n, k]: [usize; 3],
+    dst: *mut f32,
+    ld: usize,
+    add: bool,
+    a: Mat<'_>,
+    panel: &[f32],
+) -> bool {
+    debug_assert!(n <= PANEL && panel.len() >= k * PANEL);
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::simd::{Level, level};
+        let block: Block = match level() {
+            Level::Avx512 => avx512::block,
+            Level::Avx2 => avx2::block,
+            Level::Baseline => return false,
+        };
+        if k == 0 && !add {
+            // SAFETY: the caller's promise.
+            (0..m).for_each(|i| unsafe { dst.add(i * ld).write_bytes(0, n) });
+        }
+        for from in (0..k).step_by(DEPTH) {
+            let left = Left { at: a.data.as_ptr().wrapping_add(from * a.cols), rows: a.rows, cols: a.cols };
+            let right = panel.as_ptr().wrapping_add(from * PANEL);
+            // SAFETY: the CPU has the instructions; the rest is the caller's promise.
+            unsafe { block([m, n, DEPTH.min(k - from)], dst, ld, add || from > 0, left, right) };
+        }
+        true
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (m, k, dst, ld, add, a);
+        false
+    }
+}
+
+/// A left operand by its address: element (i, p) lies at `i * rows + p * cols`.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Left {
+    at: *const f32,
+    rows: usize,
+    cols: usize,
+}
+
+/// Sizes, result, its rows' distance, whether to add, left operand, panel.
+#[cfg(target_arch = "x86_64")]
+type Block = unsafe fn([usize; 3], *mut f32, usize, bool, Left, *const f32);
+
+/// Defines the kernel of one instruction set: its lanes, the vectors of columns and the rows that a tile
+/// holds in registers, and the rows of a tile of one vector, for the last columns. One register more than sums, right operands
+/// and one left value need stays free: without it the compiler moves sums to memory and back, at a third of the speed.
+#[cfg(target_arch = "x86_64")]
+macro_rules! kernel {
+    ($name:ident, $features:literal, $lanes:literal, [$vectors:literal, $rows:literal, $narrow:literal],
+     $zero:ident, $load:ident, $store:ident, $splat:ident, $fma:ident, $plus:ident) => {
+        mod $name {
+            use std::arch::x86_64::{_mm_load_ss, $fma, $load, $plus, $splat, $store, $zero};
+
+            use super::{Left, PANEL};
+
+            /// All rows of `n` columns.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn block(
+                [m, n, k]: [usize; 3],
+                dst: *mut f32,
+                ld: usize,
+                add: bool,
+                a: Left,
+                b: *const f32,
+            ) {
+                let mut j = 0;
+                while j < n {
+                    let (dst, b) = (dst.wrapping_add(j), b.wrapping_add(j));
+                    // SAFETY (both): columns j.. of what the caller has promised.
+                    j += if n - j > ($vectors - 1) * $lanes {
+                        unsafe { strips::<$vectors, $rows>(m, k, dst, ld, (n - j).min($vectors * $lanes), add, a, b) };
+                        $vectors * $lanes
+                    } else {
+                        unsafe { strips::<1, $narrow>(m, k, dst, ld, (n - j).min($lanes), add, a, b) };
+                        $lanes
+                    };
+                }
+            }
+
+            /// All rows of `V` vectors of columns, `R` rows at a time; what is left in fours, twos and ones.
+            #[target_feature(enable = $features)]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn strips<const V: usize, const R: usize>(
+                m: usize,
+                k: usize,
+                dst: *mut f32,
+                ld: usize,
+                width: usize,
+                add: bool,
+                a: Left,
+                b: *const f32,
+            ) {
+                let mut i = 0;
+                while i < m {
+                    let (to, left) = (dst.wrapping_add(i * ld), Left { at: a.at.wrapping_add(i * a.rows), ..a });
+                    // SAFETY (all): rows i.. of what the caller has promised.
+                    i += if m - i >= R {
+                        unsafe { tile::<V, R>(k, to, ld, width, add, left, b) };
+                        R
+                    } else if m - i >= 4 {
+                        unsafe { tile::<V, 4>(k, to, ld, width, add, left, b) };
+                        4
+                    } else if m - i >= 2 {
+                        unsafe { tile::<V, 2>(k, to, ld, width, add, left, b) };
+                        2
+                    } else {
+                        unsafe { tile::<V, 1>(k, to, ld, width, add, left, b) };
+                        1
+                    };
+                }
+            }
+
+            /// `R` rows of `V` vectors, in registers. The panel has whole vectors; of the result, `width` columns count.
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const V: usize, const R: usize>(
+                k: usize,
+                dst: *mut f32,
+                ld: usize,
+                width: usize,
+                add: bool,
+                a: Left,
+                mut b: *const f32,
+            ) {
+                let mut sums = [[$zero(); V]; R];
+                let mut left = a.at;
+                for _ in 0..k {
+                    let mut right = [$zero(); V];
+                    for v in 0..V {
+                        // SAFETY: a panel's row has PANEL values.
+                        right[v] = unsafe { $load(b.wrapping_add(v * $lanes)) };
+                    }
+                    for r in 0..R {
+                        // SAFETY: the left operand covers R rows. (A plain `*` is checked for null in a development build,
+                        // which costs more than the products.)
+                        let value = $splat(unsafe { _mm_load_ss(left.wrapping_add(r * a.rows)) });
+                        for v in 0..V {
+                            sums[r][v] = $fma(value, right[v], sums[r][v]);
+                        }
+                    }
+                    left = left.wrapping_add(a.cols);
+                    b = b.wrapping_add(PANEL);
+                }
+                for r in 0..R {
+                    let row = dst.wrapping_add(r * ld);
+                    if width == V * $lanes {
+                        for v in 0..V {
+                            let to = row.wrapping_add(v * $lanes);
+                            // SAFETY: the row has `width` columns.
+                            unsafe { $store(to, if add { $plus($load(to), sums[r][v]) } else { sums[r][v] }) };
+                        }
+                    } else {
+                        let mut values = [[0f32; $lanes]; V];
+                        for v in 0..V {
+                            // SAFETY: a vector's values.
+                            unsafe { $store(values[v].as_mut_ptr(), sums[r][v]) };
+                        }
+                        for (j, value) in values.as_flattened().iter().take(width).enumerate() {
+                            let to = row.wrapping_add(j);
+                            // SAFETY: the row has `width` columns, initialised where they are added to.
+                            unsafe { to.write(if add { *to + value } else { *value }) };
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
+    16,
+    [3, 8, 12],
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_broadcastss_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps
+);
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx2,
+    "avx2,fma",
+    8,
+    [2, 6, 8],
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_broadcastss_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps
+);

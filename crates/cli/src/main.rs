@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::predict::Incomplete;
 use crate::signals::Interrupted;
 
 /// Trains object detectors and distils big ones into small ones.
@@ -19,7 +20,7 @@ use crate::signals::Interrupted;
     version,
     propagate_version = true,
     after_help = "Exit codes:\n  0    done\n  1    something failed; the last line says what, and the way out\n  \
-                  2    the command line is wrong\n  101  a fault of the program itself: please report it\n  \
+                  2    the command line is wrong\n  3    predict: some pictures could not be used, the others are done\n  101  a fault of the program itself: please report it\n  \
                   130  stopped by SIGINT (Ctrl-C), 143 by SIGTERM: a checkpoint was written, the command to go on is printed\n\n\
                   A second signal stops at once, under the same code; what the last checkpoint holds is kept."
 )]
@@ -39,14 +40,24 @@ enum Command {
     Ablate(commands::ablate::Args),
     /// Score a checkpoint, or a file of detections, with COCO's metrics.
     Eval(commands::eval::Args),
-    /// Detect objects in an image or a folder of images.
+    /// Detect objects in pictures: draw them, list them.
     Predict(commands::predict::Args),
+    /// Write a study's or a run's report: figures, curves and pictures on one page.
+    Report(commands::report::Args),
     /// Check a data folder, or convert PASCAL VOC annotations.
     Dataset(commands::dataset::Args),
     /// List the shipped recipes, or print one.
     Recipe(commands::recipe::Args),
     /// Look into a weight file, or bring another program's weights in.
     Weights(commands::weights::Args),
+}
+
+/// An error's exit code.
+fn code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Incomplete>() {
+        return ExitCode::from(Incomplete::CODE);
+    }
+    error.downcast_ref::<Interrupted>().map_or(ExitCode::FAILURE, |stopped| ExitCode::from(stopped.code))
 }
 
 /// The backward pass walks a network's graph by recursion; a deep backbone wants more than a main thread's stack.
@@ -64,6 +75,7 @@ fn main() -> ExitCode {
         Command::Ablate(args) => commands::ablate::run(args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Dataset(args) => commands::dataset::run(&args),
         Command::Recipe(args) => commands::recipe::run(&args),
         Command::Weights(args) => commands::weights::run(args),
@@ -73,7 +85,7 @@ fn main() -> ExitCode {
         Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
         Ok(Ok(Err(error))) => {
             eprintln!("docent: {error:#}");
-            error.downcast_ref::<Interrupted>().map_or(ExitCode::FAILURE, |stopped| ExitCode::from(stopped.code))
+            code(&error)
         }
         // The panic has printed itself.
         Ok(Err(_)) => ExitCode::from(101),

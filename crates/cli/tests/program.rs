@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 /// What a call of the program came to.
 struct Said {
     ok: bool,
+    code: Option<i32>,
     out: String,
     err: String,
 }
@@ -19,7 +20,8 @@ struct Said {
 fn docent(dir: &Path, args: &[&str]) -> Said {
     let output = Command::new(env!("CARGO_BIN_EXE_docent")).args(args).current_dir(dir).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    let said = Said { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) };
+    let code = output.status.code();
+    let said = Said { ok: output.status.success(), code, out: text(output.stdout), err: text(output.stderr) };
     assert!(!said.err.contains("panicked") && output.status.code().is_some_and(|c| c != 101), "{args:?}: {}", said.err);
     said
 }
@@ -103,13 +105,22 @@ fn detections_in_a_file_are_scored() {
     let args = ["eval", "--results", "found.json", "--annotations", "truth.json"];
     let value: Value = serde_json::from_str(&works(dir.path(), &[&args[..], &["--json"]].concat())).unwrap();
     let near = |value: &Value, want: f64| assert!((value.as_f64().unwrap() - want).abs() < 1e-12, "{value} for {want}");
-    near(&value["per_class"]["cat"], 1.0);
-    near(&value["per_class"]["dog"], 0.7);
+    // In the order of ids.
+    let [dog, cat] = [0, 1].map(|i| &value["per_class"][i]);
+    assert_eq!((&cat["name"], &cat["objects"], &cat["detections"]), (&json!("cat"), &json!(1), &json!(1)));
+    near(&cat["ap"], 1.0);
+    near(&dog["ap"], 0.7);
+    near(&dog["ar"], 0.7);
+    near(&value["errors"]["ap50"], 1.0);
+    assert!(value["errors"]["kinds"].as_array().unwrap().iter().all(|k| k["count"] == 0), "{value}");
     near(&value["stats"]["AP"], 0.85);
     near(&value["stats"]["AP50"], 1.0);
     near(&value["stats"]["APl"], -1.0);
     let table = works(dir.path(), &args);
-    assert!(table.contains("AP      0.850000") && table.contains("AP by category"), "{table}");
+    assert!(table.contains("AP      0.850000") && table.contains("ARl    -1.000000"), "{table}");
+    let row = table.lines().find(|l| l.starts_with("dog")).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["dog", "0.700000", "1.000000", "0.700000", "1", "1"]);
+    assert!(table.contains("what AP50 is lost to") && table.lines().any(|l| l.starts_with("duplicate")), "{table}");
 
     write(
         &dir.path().join("other.json"),
@@ -228,14 +239,26 @@ fn a_study_is_trained_kept_scored_and_used() {
     for name in ["5.png", "6.png"] {
         let [before, after] =
             ["data/val", "pictures"].map(|f| docent_coco::decode_file(&dir.join(f).join(name)).unwrap());
-        assert_eq!((before.width, before.height), (after.width, after.height));
-        assert!(before.data != after.data, "boxes are drawn in {name}");
+        // Enlarged, so that the labels can be read.
+        assert_eq!((8 * before.width, 8 * before.height), (after.width, after.height));
+        let plain = |x, y| before.pixel(x / 8, y / 8) == after.pixel(x, y);
+        let drawn = (0..384).flat_map(|y| (0..512).map(move |x| (x, y))).filter(|&(x, y)| !plain(x, y)).count();
+        assert!(drawn > 1000, "boxes are drawn in {name}: {drawn}");
     }
+    let table = std::fs::read_to_string(dir.join("pictures/detections.csv")).unwrap();
+    let mut lines = table.lines();
+    assert_eq!(lines.next(), Some("file,image_id,category_id,class,score,x,y,width,height"));
+    assert_eq!(lines.clone().count(), found.len(), "the threshold is 0");
+    assert!(lines.all(|l| l.starts_with("data/val/") && l.contains(",2,stripe,")), "{table}");
+    let said = detect(&["--out", "sure", "--threshold", "1", "data/v*/*.png"]);
+    assert!(said.ok && said.out.contains("data/val/6.png: id 6, 0 of"), "{}{}", said.out, said.err);
+    assert_eq!(std::fs::read_to_string(dir.join("sure/detections.csv")).unwrap().lines().count(), 1);
 
     // A broken picture is named, the others are still done.
     std::fs::write(dir.join("data/val/4.png"), "no picture").unwrap();
     let said = detect(&["--out", "partly", "data/val", "data/none.png"]);
-    assert!(!said.ok && said.err.contains("2 of 4 pictures") && said.err.contains("4.png"), "{}", said.err);
+    assert!(said.code == Some(3) && said.err.contains("2 of 4 pictures"), "{:?} {}", said.code, said.err);
+    assert!(said.err.contains("4.png"), "{}", said.err);
     assert!(said.err.contains("none.png") && dir.join("partly/6.png").is_file());
     let partly = std::fs::read_to_string(dir.join("partly/detections.json")).unwrap();
     assert!(serde_json::from_str::<Value>(&partly).unwrap().is_array());

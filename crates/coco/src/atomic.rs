@@ -8,7 +8,10 @@ use crate::error::{Error, Result};
 
 /// Writes to a temporary file beside `path`, syncs it and renames it: a reader, or a crash, never sees half of it, and where writing
 /// fails the old file still stands.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// A file that cannot be written; the message names it.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let temporary = path.with_file_name(name);

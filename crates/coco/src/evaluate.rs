@@ -47,6 +47,10 @@ pub struct ClassMetrics {
     pub ap75: f64,
     /// Recall over IoU 0.50 to 0.95, all areas, 100 detections an image.
     pub ar: f64,
+    /// Annotated objects, crowds apart.
+    pub objects: usize,
+    /// Detections, also those beyond the hundred of an image.
+    pub detections: usize,
 }
 
 /// The names of [`Metrics::stats`], in order.
@@ -122,17 +126,26 @@ pub struct CocoMetrics;
 
 impl Evaluator for CocoMetrics {
     fn evaluate(&self, truth: &Dataset, detections: &[Detection]) -> Result<Metrics> {
-        let mut eval = matched(truth, detections)?;
-        eval.accumulate();
-        // This one sets the figures and prints nothing.
-        eval.summarize_lines();
-        let stats = eval
-            .stats()
-            .and_then(|s| <[f64; 12]>::try_from(s).ok())
-            .ok_or_else(|| Error::Metrics("the library gave no twelve figures".to_owned()))?;
-        let per_class = per_class(truth, &eval);
-        Ok(Metrics { stats, per_class })
+        figures(truth, detections, &mut matched(truth, detections)?)
     }
+}
+
+/// Accumulates matched detections into COCO's figures.
+pub(crate) fn figures(truth: &Dataset, detections: &[Detection], eval: &mut hotcoco::COCOeval) -> Result<Metrics> {
+    eval.accumulate();
+    // This one sets the figures and prints nothing.
+    eval.summarize_lines();
+    let stats = eval
+        .stats()
+        .and_then(|s| <[f64; 12]>::try_from(s).ok())
+        .ok_or_else(|| Error::Metrics("the library gave no twelve figures".to_owned()))?;
+    let mut per_class = per_class(truth, eval);
+    for class in &mut per_class {
+        let objects = truth.all_annotations().iter().filter(|a| a.category_id == class.category_id && !a.iscrowd);
+        class.objects = objects.count();
+        class.detections = detections.iter().filter(|d| d.category_id == class.category_id).count();
+    }
+    Ok(Metrics { stats, per_class })
 }
 
 /// Checks the detections and matches them with the truth, image by image.
@@ -230,13 +243,15 @@ fn per_class(truth: &Dataset, eval: &hotcoco::COCOeval) -> Vec<ClassMetrics> {
             ap50: of(threshold(0.5)),
             ap75: of(threshold(0.75)),
             ar: k.map_or(-1.0, |k| mean_of_known(recalls(k))),
+            objects: 0,
+            detections: 0,
         }
     };
     truth.categories().iter().map(class).collect()
 }
 
 /// The mean of the values that were computed (-1 stands for "not"), or -1.
-fn mean_of_known(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn mean_of_known(values: impl Iterator<Item = f64>) -> f64 {
     let (mut sum, mut n) = (0.0, 0usize);
     for v in values.filter(|&v| v > -1.0) {
         sum += v;

@@ -17,6 +17,7 @@
 //! | `decode`, `resize` | JPEG and PNG to RGB8; RGB8 to planes of 0..1 |
 //! | `loader` | batches from threads, in order, the same for any number of threads |
 //! | `evaluate` | the trait `Evaluator` and COCO's box metrics |
+//! | `analysis` | what stands behind them: curves, kinds of error, images and detections one by one |
 //! | [`rng`] | randomness keyed by (seed, purpose, epoch, id) |
 //! | [`shapes`] | a data set that is drawn, not downloaded |
 //!
@@ -73,6 +74,7 @@
 //! # }
 //! ```
 
+mod analysis;
 mod atomic;
 mod checks;
 mod dataset;
@@ -92,9 +94,13 @@ pub mod shapes;
 mod types;
 mod voc;
 
+pub use analysis::{Analysis, BACKGROUND_IOU, Curve, ErrorKind, ErrorShare, Errors, ImageScore, Verdict, analyze};
+pub use atomic::write_atomic;
 pub use checks::{Finding, FindingKind, OUTSIDE_TOLERANCE, checks, summarize};
 pub use dataset::{Dataset, Sample, Truth};
-pub use decode::{MAX_PIXELS, MAX_SIDE, Rgb8, decode_bytes, decode_file, image_size};
+pub use decode::{
+    MAX_PIXELS, MAX_SIDE, Rgb8, decode_bytes, decode_bytes_upright, decode_file, decode_file_upright, image_size,
+};
 pub use error::{Error, Result};
 pub use evaluate::{
     ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, parse_results, read_results, write_results,

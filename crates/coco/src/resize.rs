@@ -91,6 +91,21 @@ impl Resize {
     }
 }
 
+impl Rgb8 {
+    /// The image with its longer side at most `longest` pixels, antialiased; a smaller one stays as it is.
+    ///
+    /// # Errors
+    /// An image without pixels or with data of another length than its size says.
+    pub fn shrunk(&self, longest: usize) -> Result<Self> {
+        let side = self.width.max(self.height);
+        if side <= longest {
+            return Ok(self.clone());
+        }
+        let part = |s: usize| (s * longest.max(1) / side).max(1);
+        antialias(self, part(self.height), part(self.width))
+    }
+}
+
 /// An image as a model takes it: three planes (red, green, blue) of rows, values 0..1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planes {

@@ -39,6 +39,7 @@ pub mod manifest;
 pub mod optim;
 pub mod params;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod state;

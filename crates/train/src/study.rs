@@ -22,7 +22,7 @@ use crate::manifest::{FileHash, Host, Manifest, Provenance};
 use crate::recipe::{ModelRecipe, Recipe, TeacherRecipe};
 use crate::run::{self, Learner, RunFolder, RunPlan, Teaching};
 use crate::summary::{RunSummary, StudySummary, percent};
-use crate::{Error, Kind, ParamStore, Result, Stop, files};
+use crate::{Error, Kind, ParamStore, Result, Stop, files, report};
 
 /// Where and how a study runs.
 #[derive(Debug, Clone)]
@@ -71,7 +71,16 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
     study.describe_data(sink)?;
 
     let teacher = match (&recipe.teacher, &recipe.distill) {
-        (Some(teacher), Some(config)) => Some((study.teacher(teacher, sink)?, config)),
+        (Some(given), Some(config)) => {
+            let teacher = study.teacher(given, sink)?;
+            if given.checkpoint.is_some() {
+                // It has no run here; its detections are kept for whoever looks at the study.
+                let folder = RunFolder::new(dir, "teacher");
+                files::create_dir(folder.path())?;
+                docent_coco::write_results(&folder.detections(), &teacher.detections)?;
+            }
+            Some((teacher, config))
+        }
         _ => None,
     };
     let baseline = study.student("baseline", None, sink)?;
@@ -82,13 +91,14 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
     let summary = StudySummary {
         recipe: recipe.name.clone(),
         seed: recipe.seed,
-        dataset: study.summary,
+        dataset: study.summary.clone(),
         gain: distilled.as_ref().map(|d| d.ap - baseline.ap),
         teacher: teacher.map(|(teacher, _)| teacher.summary),
         baseline,
         distilled,
     };
     files::write_json(&dir.join("summary.json"), &summary)?;
+    study.report(dir, sink)?;
     Ok(summary)
 }
 
@@ -302,6 +312,19 @@ impl Study<'_> {
             },
             stop: &self.options.stop,
         };
-        run::run(&plan, &Learner { model: &built.model, store: &built.store }, teaching, sink)
+        let summary = run::run(&plan, &Learner { model: &built.model, store: &built.store }, teaching, sink)?;
+        self.report(&self.options.dir.join(name), sink)?;
+        Ok(summary)
+    }
+
+    /// Writes the page of a run or of the study. No result depends on it, so a page that cannot be made is a warning.
+    fn report(&self, dir: &Path, sink: &mut dyn EventSink) -> Result<()> {
+        match report::write(dir, Some(&self.data)) {
+            Ok(written) => written
+                .notes
+                .into_iter()
+                .try_for_each(|note| sink.event(&Event::Note { text: format!("{}: {note}", written.path.display()) })),
+            Err(e) => sink.event(&Event::Warning { text: format!("no report: {e}") }),
+        }
     }
 }

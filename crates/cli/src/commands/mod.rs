@@ -5,5 +5,6 @@ pub mod dataset;
 pub mod eval;
 pub mod predict;
 pub mod recipe;
+pub mod report;
 pub mod train;
 pub mod weights;

@@ -3,31 +3,63 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use docent_coco::{Detection, decode_file, ids_of_names, write_results};
+use anyhow::{Context, Result, ensure};
+use docent_coco::{Detection, decode_file, decode_file_upright, ids_of_names, write_atomic, write_results};
 use docent_train::detector::Detector;
+use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::draw::{Mark, draw};
+use crate::draw::{Mark, drawn};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  docent predict --checkpoint runs/shapes-seed0/distilled/checkpoints/last.safetensors \
-                        --out found pictures/"
+    after_help = "Examples:\n  docent predict --checkpoint runs/shapes-seed0/distilled/checkpoints/last.safetensors \
+                        --out found pictures/\n  \
+                        docent predict --checkpoint last.safetensors --threshold 0.3 --exif 'holiday/**/*.jpg' one.png\n\n\
+                        In the folder of --out: NAME.png for each picture, with its boxes (a small picture is enlarged there, so that \
+                        its labels can be read); detections.json, every detection in COCO's results form; detections.csv, those \
+                        that reach the threshold: file, image_id, category_id, class, score, x, y, width, height. Boxes count \
+                        the picture's own pixels.\n\n\
+                        Exit codes:\n  0  every picture was used\n  1  nothing was done; the last line says why\n  \
+                        3  done, but for the pictures that are listed at the end: these could not be read or used"
 )]
 pub struct Args {
     /// A detector that `docent train` or `docent weights convert` wrote.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Folder for the pictures with boxes and for `detections.json` (COCO's results form).
+    /// Folder for the pictures with boxes, `detections.json` and `detections.csv`.
     #[arg(long, value_name = "DIR", default_value = "predictions")]
     out: PathBuf,
-    /// Draw the boxes that score at least this; the JSON holds all.
-    #[arg(long, default_value_t = 0.5)]
+    /// Draw and list (CSV) the boxes that score at least this; the JSON holds all.
+    #[arg(long, value_name = "SCORE", default_value_t = 0.5)]
     threshold: f32,
-    /// Pictures (JPEG or PNG), or folders of them.
+    /// Turn each picture as its EXIF orientation says; boxes then count the turned picture's pixels. Data sets are never turned.
+    #[arg(long)]
+    exif: bool,
+    /// Pictures (JPEG or PNG), folders of them, or patterns (`'DIR/**/*.jpg'`, quoted).
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
 }
+
+/// Some pictures could not be used; the others are done.
+#[derive(Debug)]
+pub struct Incomplete {
+    failed: Vec<String>,
+    pictures: usize,
+}
+
+impl Incomplete {
+    /// The program's exit code for it.
+    pub const CODE: u8 = 3;
+}
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { failed, pictures } = self;
+        write!(f, "{} of {pictures} pictures could not be used:\n  {}", failed.len(), failed.join("\n  "))
+    }
+}
+
+impl std::error::Error for Incomplete {}
 
 /// Detects, draws and writes. A picture that cannot be used does not stop the others.
 pub fn run(args: &Args) -> Result<()> {
@@ -35,75 +67,134 @@ pub fn run(args: &Args) -> Result<()> {
     let detector = Detector::load(&args.checkpoint)?;
     let files = pictures(&args.inputs)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let bar = progress(files.len());
+    let mut table = Table::new()?;
     let mut detections = Vec::new();
     let mut failed = Vec::new();
     for ((file, image_id), name) in files.iter().zip(ids(&files)).zip(names(&files)) {
         let path = args.out.join(name);
         ensure!(!is_same(file, &path), "{} would be overwritten: choose another --out", file.display());
-        match predict(args, &detector, file, image_id, &path) {
-            Ok(mut found) => detections.append(&mut found),
+        bar.set_message(file.display().to_string());
+        match predict(args, &detector, file, image_id, &path, &mut table) {
+            Ok((mut found, line)) => {
+                detections.append(&mut found);
+                // On a terminal the bar tells how far it is, and a line for each of thousands of pictures would hide it.
+                if bar.is_hidden() {
+                    println!("{line}");
+                }
+            }
             Err(error) => failed.push(format!("{error:#}")),
         }
+        bar.inc(1);
     }
-    let json = args.out.join("detections.json");
+    bar.finish_and_clear();
+    let [json, csv] = ["detections.json", "detections.csv"].map(|name| args.out.join(name));
     write_results(&json, &detections)?;
+    let rows = table.rows;
+    write_atomic(&csv, &table.finish()?)?;
     println!("{} detections in {}", detections.len(), json.display());
+    println!("{rows} that reach {} in {} and in the pictures beside it", args.threshold, csv.display());
     if !failed.is_empty() {
-        bail!("{} of {} pictures could not be used:\n  {}", failed.len(), files.len(), failed.join("\n  "));
+        return Err(Incomplete { failed, pictures: files.len() }.into());
     }
     Ok(())
 }
 
-/// One picture's detections; the picture with its boxes goes to `path`.
-fn predict(args: &Args, detector: &Detector, file: &Path, image_id: u64, path: &Path) -> Result<Vec<Detection>> {
-    let mut image = decode_file(file)?;
+/// One picture's detections and what to say of them; the picture with its boxes goes to `path`.
+fn predict(
+    args: &Args,
+    detector: &Detector,
+    file: &Path,
+    image_id: u64,
+    path: &Path,
+    table: &mut Table,
+) -> Result<(Vec<Detection>, String)> {
+    let image = if args.exif { decode_file_upright(file)? } else { decode_file(file)? };
     let found = detector.detect(&image).with_context(|| file.display().to_string())?;
     let mut detections = Vec::new();
     let mut marks = Vec::new();
     for d in &found {
         let Some(category) = detector.category(d.label) else { continue };
         let [x1, y1, x2, y2] = d.bbox.map(f64::from);
-        detections.push(Detection {
+        let detection = Detection {
             image_id,
             category_id: category.id,
             bbox: [x1, y1, x2 - x1, y2 - y1],
             score: f64::from(d.score),
-        });
+        };
         if d.score >= args.threshold {
+            table.add(file, &category.name, &detection)?;
             let label = format!("{} {:.2}", category.name, d.score);
             marks.push(Mark { bbox: d.bbox, class: d.label as usize - 1, label });
         }
+        detections.push(detection);
     }
-    println!(
-        "{}: id {image_id}, {} of {} boxes reach {}",
-        file.display(),
-        marks.len(),
-        detections.len(),
-        args.threshold
-    );
-    // The surest comes last, on top.
-    marks.reverse();
-    draw(&mut image, &marks);
-    image.save_png(path)?;
-    Ok(detections)
+    drawn(&image, &marks).save_png(path)?;
+    let (file, drawn, all, threshold) = (file.display(), marks.len(), detections.len(), args.threshold);
+    Ok((detections, format!("{file}: id {image_id}, {drawn} of {all} boxes reach {threshold}")))
 }
 
-/// The files of `inputs`, folders in name order.
+/// A bar on a terminal; nothing elsewhere.
+fn progress(pictures: usize) -> ProgressBar {
+    let bar = ProgressBar::new(pictures as u64);
+    if let Ok(style) = ProgressStyle::with_template("[{bar:24}] {pos}/{len} left {eta} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The detections as CSV.
+struct Table {
+    out: csv::Writer<Vec<u8>>,
+    rows: usize,
+}
+
+impl Table {
+    fn new() -> Result<Self> {
+        let mut out = csv::Writer::from_writer(Vec::new());
+        out.write_record(["file", "image_id", "category_id", "class", "score", "x", "y", "width", "height"])?;
+        Ok(Self { out, rows: 0 })
+    }
+
+    fn add(&mut self, file: &Path, class: &str, d: &Detection) -> Result<()> {
+        let [x, y, width, height] = d.bbox.map(|v| format!("{v:.2}"));
+        let (image, category, score) = (d.image_id.to_string(), d.category_id.to_string(), format!("{:.4}", d.score));
+        let file = file.display().to_string();
+        self.out.write_record([file.as_str(), &image, &category, class, &score, &x, &y, &width, &height])?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<u8>> {
+        self.out.into_inner().map_err(|e| anyhow::anyhow!("CSV: {}", e.error()))
+    }
+}
+
+/// The files of `inputs`: of folders and patterns the pictures, in name order.
 fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for input in inputs {
-        if !input.is_dir() {
+        let mut inside = if input.is_dir() {
+            let entries = std::fs::read_dir(input).with_context(|| format!("cannot read {}", input.display()))?;
+            entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()?
+        } else if let Some(pattern) = pattern(input) {
+            let paths = glob::glob(pattern).with_context(|| format!("{pattern} is no pattern"))?;
+            paths.collect::<Result<Vec<_>, _>>()?
+        } else {
             files.push(input.clone());
             continue;
-        }
-        let entries = std::fs::read_dir(input).with_context(|| format!("cannot read {}", input.display()))?;
-        let mut inside = entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()?;
+        };
         inside.retain(|p| is_picture(p));
         inside.sort();
-        ensure!(!inside.is_empty(), "{} holds no .jpg, .jpeg or .png", input.display());
+        ensure!(!inside.is_empty(), "{} holds or fits no .jpg, .jpeg or .png", input.display());
         files.append(&mut inside);
     }
     Ok(files)
+}
+
+/// The path as a pattern, where it is one and no file has just this name.
+fn pattern(input: &Path) -> Option<&str> {
+    input.to_str().filter(|text| text.contains(['*', '?', '[']) && !input.exists())
 }
 
 fn is_picture(path: &Path) -> bool {
@@ -152,6 +243,43 @@ mod tests {
         assert_eq!(
             names(&paths(&["x-2.jpg", "x.png", "x.jpg", "x-3.png"])),
             ["x-2.png", "x.png", "x-3.png", "x-3-4.png"]
+        );
+    }
+
+    #[test]
+    fn inputs_are_files_folders_and_patterns() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("in/deep")).unwrap();
+        for name in ["in/b.PNG", "in/a.jpg", "in/notes.txt", "in/deep/c.jpeg", "in/odd[1].jpg"] {
+            std::fs::write(at(name), "").unwrap();
+        }
+        let found = |inputs: &[&str]| {
+            let inputs: Vec<PathBuf> = inputs.iter().map(|i| at(i)).collect();
+            let files = pictures(&inputs).map_err(|e| e.to_string())?;
+            let name = |f: &PathBuf| f.strip_prefix(dir.path()).unwrap().to_string_lossy().into_owned();
+            Ok::<_, String>(files.iter().map(name).collect::<Vec<_>>())
+        };
+        assert_eq!(found(&["in"]).unwrap(), ["in/a.jpg", "in/b.PNG", "in/odd[1].jpg"]);
+        assert_eq!(found(&["in/**/*"]).unwrap(), ["in/a.jpg", "in/b.PNG", "in/deep/c.jpeg", "in/odd[1].jpg"]);
+        // A file of that name is no pattern; one that is named is tried whatever its name is.
+        assert_eq!(found(&["in/odd[1].jpg", "none.gif"]).unwrap(), ["in/odd[1].jpg", "none.gif"]);
+        for (input, part) in [("in/*.gif", "*.gif holds or fits no"), ("in/[", "is no pattern")] {
+            let message = found(&[input]).unwrap_err();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_table_quotes_what_it_must() {
+        let mut table = Table::new().unwrap();
+        let d = Detection { image_id: 7, category_id: 2, bbox: [1.0, 2.5, 3.0, 4.126], score: 0.98765 };
+        table.add(Path::new("a, b.png"), "red \"cell\"", &d).unwrap();
+        let text = String::from_utf8(table.finish().unwrap()).unwrap();
+        assert_eq!(
+            text,
+            "file,image_id,category_id,class,score,x,y,width,height\n\
+             \"a, b.png\",7,2,\"red \"\"cell\"\"\",0.9877,1.00,2.50,3.00,4.13\n"
         );
     }
 }

@@ -95,7 +95,7 @@ pub fn run(args: Args) -> Result<()> {
         summary.dataset.name, summary.dataset.images[0], summary.dataset.images[1]
     );
     print!("{}", summary.table());
-    println!("study: {}", out.display());
+    println!("study: {} (open {} in it)", out.display(), docent_train::report::FILE);
     Ok(())
 }
 

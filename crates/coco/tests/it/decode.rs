@@ -1,6 +1,6 @@
 //! Decoding: every pixel format to RGB8, and files that must be refused.
 
-use docent_coco::{Error, Rgb8, decode_bytes, decode_file};
+use docent_coco::{Error, Rgb8, decode_bytes, decode_bytes_upright, decode_file, decode_file_upright};
 
 use crate::support::data;
 
@@ -41,6 +41,29 @@ fn exif_rotation_is_not_applied() {
     // Its EXIF block asks for a quarter turn; the pixels are 32 wide and 16 high.
     let image = decode_file(&data("rotated.jpg")).unwrap();
     assert_eq!((image.width, image.height), (32, 16));
+}
+
+#[test]
+fn upright_is_turned_as_exif_says() {
+    let (flat, turned) =
+        (decode_file(&data("rotated.jpg")).unwrap(), decode_file_upright(&data("rotated.jpg")).unwrap());
+    assert_eq!((turned.width, turned.height), (16, 32));
+    // Orientation 6: the stored picture is turned by a quarter, clockwise. Its lower left corner comes to the upper left.
+    for (x, y) in [(0, 0), (5, 9), (15, 31)] {
+        assert_eq!(turned.pixel(x, y), flat.pixel(y, 15 - x), "{x},{y}");
+    }
+    // A file without the block stays as it is, and a damaged one is an error as ever.
+    assert_eq!(decode_file_upright(&data("rgb.jpg")).unwrap(), decode_file(&data("rgb.jpg")).unwrap());
+    assert!(decode_bytes_upright(b"not an image", "x").is_err());
+}
+
+#[test]
+fn a_jpeg_that_is_written_can_be_read() {
+    let image = Rgb8::filled(31, 17, [200, 100, 50]);
+    let read = decode_bytes(&image.to_jpeg().unwrap(), "made.jpg").unwrap();
+    assert_eq!((read.width, read.height), (31, 17));
+    assert!(read.data.iter().zip(&image.data).all(|(a, b)| a.abs_diff(*b) < 8));
+    assert!(Rgb8 { width: 3, height: 3, data: vec![0; 5] }.to_jpeg().is_err());
 }
 
 fn reason(bytes: &[u8]) -> String {

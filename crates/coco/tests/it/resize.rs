@@ -133,3 +133,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn shrinking_keeps_the_form_and_never_enlarges() {
+    let image = Rgb8::filled(300, 100, [10, 20, 30]);
+    let small = image.shrunk(60).unwrap();
+    assert_eq!((small.width, small.height, small.pixel(59, 19)), (60, 20, [10, 20, 30]));
+    assert_eq!(image.shrunk(300).unwrap(), image);
+    let line = Rgb8::filled(1000, 2, [1, 2, 3]).shrunk(10).unwrap();
+    assert_eq!((line.width, line.height), (10, 1));
+}

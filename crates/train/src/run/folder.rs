@@ -17,6 +17,10 @@ impl RunFolder {
     pub fn new(study: &Path, name: &str) -> Self {
         Self(study.join(name))
     }
+    /// The folder at `path`.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0

@@ -8,6 +8,7 @@ mod detector;
 mod folder;
 mod input;
 mod lesson;
+mod report;
 mod resume;
 mod stop;
 mod teacher;

@@ -3,6 +3,7 @@
 // clippy.toml allows these inside test functions; the helpers beside them are tests too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+mod augment;
 mod bad_input;
 mod checks;
 mod dataset;

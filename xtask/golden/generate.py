@@ -30,7 +30,9 @@ FILES = {
     "crates/distill/tests/golden/rivals.safetensors": "rivals",
     "crates/train/tests/golden/pipeline.safetensors": "pipeline",
     "crates/train/tests/golden/steps.safetensors": "steps",
+    "crates/train/tests/golden/adamw.safetensors": "adamw",
     "crates/coco/tests/golden/metrics.json": "metrics",
+    "crates/coco/tests/golden/jitter.json": "jitter",
 }
 # All golden files together, those that this run left alone too.
 MOST_BYTES = 3_000_000

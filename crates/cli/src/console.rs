@@ -1,75 +1,84 @@
-//! Events as a person wants them: progress bars on a terminal, plain lines elsewhere.
+//! Events as a person wants them: a live view on a terminal, plain lines elsewhere.
+
+mod view;
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use docent_train::Result;
-use docent_train::events::{Event, EventSink, StepRecord};
+use docent_train::events::{EvalRecord, Event, EventSink, StepRecord};
 use docent_train::summary::percent;
-use indicatif::{ProgressBar, ProgressStyle};
+
+use view::View;
 
 /// Seconds between two plain lines of a run.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
+/// Steps that a figure of the view is the mean of.
+const WINDOW: usize = 20;
+
 /// Writes events to the terminal or, where there is none, as lines.
 pub struct Console {
-    bar: Option<ProgressBar>,
     terminal: bool,
+    view: Option<View>,
     run: String,
     last_line: Option<Instant>,
-    /// When and at which step this start of the run began, for the time left.
-    started: (Instant, usize),
+    recent: Recent,
+}
+
+/// What is shown of a run beside its last step.
+#[derive(Default)]
+struct Recent {
+    /// The last steps, the newest at the end.
+    steps: Vec<StepRecord>,
+    /// The last evaluation, and the one with the highest AP.
+    last: Option<EvalRecord>,
+    best: Option<EvalRecord>,
 }
 
 impl Console {
     /// Looks whether standard error is a terminal.
     pub fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { bar: None, terminal, run: String::new(), last_line: None, started: (Instant::now(), 0) }
+        Self { terminal, view: None, run: String::new(), last_line: None, recent: Recent::default() }
     }
 
     fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
+        match &self.view {
+            Some(view) => view.println(text),
             None => println!("{text}"),
         }
     }
 
     fn step(&mut self, record: &StepRecord) {
-        let losses = format!(
-            "rpn {:.3}+{:.3} head {:.3}+{:.3}{}",
-            record.rpn_objectness,
-            record.rpn_box,
-            record.head_class,
-            record.head_box,
-            record.distill.as_ref().map_or(String::new(), |d| {
-                let terms: Vec<String> =
-                    d.terms.iter().map(|t| format!("{} {:.3}>{:.3}", t.name, t.raw, t.weighted)).collect();
-                format!(" | {} r {:.3} ratio {:.2}", terms.join(" "), d.decay, d.ratio)
-            })
-        );
-        if let Some(bar) = &self.bar {
-            bar.set_position(record.step as u64);
-            bar.set_message(format!("epoch {} {losses}", record.epoch));
+        self.recent.step(record);
+        if let Some(view) = &self.view {
+            view.step(record, &self.recent);
             return;
         }
         let due = self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY);
         if due || record.step == record.steps {
             self.last_line = Some(Instant::now());
-            let (start, from) = self.started;
-            let each = start.elapsed().as_secs_f64() / (record.step - from).max(1) as f64;
-            println!(
-                "{} step {}/{} epoch {} | {losses} | lr {:.4} grad {:.2} data {:.0}% left {}",
-                self.run,
-                record.step,
-                record.steps,
-                record.epoch,
-                record.lr,
-                record.grad_norm,
-                100.0 * record.data_seconds / record.step_seconds.max(1e-9),
-                clock(each * (record.steps - record.step) as f64)
-            );
+            println!("{}", self.line(record));
         }
+    }
+
+    /// A step as one line.
+    fn line(&self, record: &StepRecord) -> String {
+        let distill = record.distill.as_ref().map_or(String::new(), |_| format!(" | {}", distillation(record)));
+        let ap = self.recent.last.as_ref().map_or(String::new(), |e| format!("AP {} ", percent(e.ap)));
+        format!(
+            "{} step {}/{} epoch {} | {}{distill} | {ap}lr {:.4} grad {:.2} data {:.0}% left {}",
+            self.run,
+            record.step,
+            record.steps,
+            record.epoch,
+            detection(record),
+            record.lr,
+            record.grad_norm,
+            100.0 * self.recent.data_share(),
+            clock(self.recent.seconds_left(record))
+        )
     }
 }
 
@@ -78,17 +87,10 @@ impl EventSink for Console {
         match event {
             Event::RunStarted { run, steps, done } => {
                 self.run.clone_from(run);
-                self.started = (Instant::now(), *done);
+                self.recent = Recent::default();
                 self.last_line = None;
                 if self.terminal {
-                    let bar = ProgressBar::new(*steps as u64).with_position(*done as u64);
-                    if let Ok(style) =
-                        ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} left {eta} {wide_msg}")
-                    {
-                        bar.set_style(style);
-                    }
-                    bar.set_prefix(run.clone());
-                    self.bar = Some(bar);
+                    self.view = Some(View::new(run, *steps, *done));
                 } else {
                     println!(
                         "{run}: {steps} steps{}",
@@ -99,22 +101,28 @@ impl EventSink for Console {
             Event::RunSkipped { run } => self.say(&format!("{run}: finished before, kept")),
             Event::Step(record) => self.step(record),
             Event::Evaluating { done, total } => {
-                if let Some(bar) = &self.bar {
-                    bar.set_message(format!("evaluating {done}/{total}"));
+                if let Some(view) = &self.view {
+                    view.evaluating(*done, *total);
                 }
             }
-            Event::Evaluated(e) => self.say(&format!(
-                "{}: epoch {} AP {} AP50 {} AP75 {}",
-                self.run,
-                e.epoch,
-                percent(e.ap),
-                percent(e.ap50),
-                percent(e.ap75)
-            )),
+            Event::Evaluated(e) => {
+                self.say(&format!(
+                    "{}: epoch {} AP {} AP50 {} AP75 {}",
+                    self.run,
+                    e.epoch,
+                    percent(e.ap),
+                    percent(e.ap50),
+                    percent(e.ap75)
+                ));
+                self.recent.evaluated(e);
+                if let Some(view) = &self.view {
+                    view.evaluated(&self.recent);
+                }
+            }
             Event::Checkpoint { .. } => {}
             Event::RunFinished { run, seconds } => {
-                if let Some(bar) = self.bar.take() {
-                    bar.finish_and_clear();
+                if let Some(view) = self.view.take() {
+                    view.clear();
                 }
                 println!("{run}: done in {}", clock(*seconds));
             }
@@ -123,6 +131,84 @@ impl EventSink for Console {
         }
         Ok(())
     }
+}
+
+impl Recent {
+    fn step(&mut self, record: &StepRecord) {
+        if self.steps.len() == WINDOW {
+            self.steps.remove(0);
+        }
+        self.steps.push(record.clone());
+    }
+
+    fn evaluated(&mut self, record: &EvalRecord) {
+        if self.best.as_ref().is_none_or(|best| record.ap > best.ap) {
+            self.best = Some(record.clone());
+        }
+        self.last = Some(record.clone());
+    }
+
+    fn mean(&self, of: impl Fn(&StepRecord) -> f64) -> f64 {
+        self.steps.iter().map(of).sum::<f64>() / self.steps.len().max(1) as f64
+    }
+
+    /// Share of the recent steps' time in which the loop waited for data.
+    fn data_share(&self) -> f64 {
+        self.mean(|s| s.data_seconds) / self.mean(|s| s.step_seconds).max(1e-9)
+    }
+
+    /// Seconds that the run's other steps take at the recent pace; evaluations come on top.
+    fn seconds_left(&self, record: &StepRecord) -> f64 {
+        self.mean(|s| s.step_seconds) * record.steps.saturating_sub(record.step) as f64
+    }
+
+    /// The recent steps' mean as a step, so that single steps' noise does not flicker.
+    fn smoothed(&self, record: &StepRecord) -> StepRecord {
+        let mut mean = record.clone();
+        mean.rpn_objectness = self.mean(|s| s.rpn_objectness);
+        mean.rpn_box = self.mean(|s| s.rpn_box);
+        mean.head_class = self.mean(|s| s.head_class);
+        mean.head_box = self.mean(|s| s.head_box);
+        mean.total = self.mean(|s| s.total);
+        mean.grad_norm = self.mean(|s| s.grad_norm);
+        if let Some(d) = &mut mean.distill {
+            let of = |s: &StepRecord, i: usize| s.distill.as_ref().and_then(|d| d.terms.get(i)).cloned();
+            for (i, term) in d.terms.iter_mut().enumerate() {
+                term.raw = self.mean(|s| of(s, i).map_or(0.0, |t| t.raw));
+                term.weighted = self.mean(|s| of(s, i).map_or(0.0, |t| t.weighted));
+            }
+            d.ratio = self.mean(|s| s.distill.as_ref().map_or(0.0, |d| d.ratio));
+        }
+        mean
+    }
+
+    /// The last AP, and the best one where that is another.
+    fn ap(&self) -> String {
+        match (&self.last, &self.best) {
+            (Some(last), Some(best)) if best.epoch != last.epoch => format!(
+                "AP {} after epoch {} (best {} after epoch {})",
+                percent(last.ap),
+                last.epoch,
+                percent(best.ap),
+                best.epoch
+            ),
+            (Some(last), _) => format!("AP {} after epoch {}", percent(last.ap), last.epoch),
+            (None, _) => "AP not measured yet".to_owned(),
+        }
+    }
+}
+
+/// The detection losses: RPN objectness + box, head class + box.
+fn detection(record: &StepRecord) -> String {
+    let StepRecord { rpn_objectness, rpn_box, head_class, head_box, .. } = record;
+    format!("rpn {rpn_objectness:.3}+{rpn_box:.3} head {head_class:.3}+{head_box:.3}")
+}
+
+/// The distillation terms, raw and as they reach the total; r(t); their ratio to the detection losses.
+fn distillation(record: &StepRecord) -> String {
+    let Some(d) = &record.distill else { return String::new() };
+    let terms: Vec<String> = d.terms.iter().map(|t| format!("{} {:.3}>{:.3}", t.name, t.raw, t.weighted)).collect();
+    format!("{} r {:.3} ratio {:.2}", terms.join(" "), d.decay, d.ratio)
 }
 
 /// Seconds as h:mm:ss or m:ss.
@@ -137,12 +223,82 @@ pub fn clock(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::clock;
+    use docent_train::events::{DistillRecord, TermRecord};
+
+    use super::*;
+
+    fn step(step: usize, total: f64) -> StepRecord {
+        StepRecord {
+            step,
+            steps: 100,
+            epoch: 2,
+            lr: 0.02,
+            rpn_objectness: total,
+            rpn_box: 0.25,
+            head_class: 1.25,
+            head_box: 0.125,
+            total,
+            grad_norm: 3.0,
+            adapter_grad_norm: None,
+            positives: 11,
+            data_seconds: 0.05,
+            step_seconds: 0.5,
+            memory_mib: 100.0,
+            distill: None,
+            diagnosis: None,
+        }
+    }
+
+    fn scored(epoch: usize, ap: f64) -> EvalRecord {
+        EvalRecord { step: 50 * epoch, epoch, ap, ap50: 0.7, ap75: 0.4, seconds: 1.0 }
+    }
 
     #[test]
     fn times_read_like_a_clock() {
         assert_eq!(clock(59.6), "1:00");
         assert_eq!(clock(3_725.0), "1:02:05");
         assert_eq!(clock(-1.0), "0:00");
+    }
+
+    #[test]
+    fn recent_figures_are_means_and_what_is_left_follows_the_pace() {
+        let mut recent = Recent::default();
+        for i in 1..=40 {
+            recent.step(&step(i, i as f64));
+        }
+        assert_eq!(recent.steps.len(), WINDOW);
+        assert_eq!(recent.smoothed(&step(40, 40.0)).total, 30.5);
+        assert!((recent.seconds_left(&step(40, 40.0)) - 30.0).abs() < 1e-9);
+        assert!((recent.data_share() - 0.1).abs() < 1e-9);
+        assert_eq!(recent.ap(), "AP not measured yet");
+        recent.evaluated(&scored(1, 0.3));
+        assert_eq!(recent.ap(), "AP 30.0 after epoch 1");
+        recent.evaluated(&scored(2, 0.25));
+        assert_eq!(recent.ap(), "AP 25.0 after epoch 2 (best 30.0 after epoch 1)");
+    }
+
+    #[test]
+    fn a_plain_line_has_losses_ap_data_time_and_time_left() {
+        let mut console = Console {
+            terminal: false,
+            view: None,
+            run: "distilled".into(),
+            last_line: None,
+            recent: Recent::default(),
+        };
+        let mut record = step(10, 0.5);
+        record.distill = Some(DistillRecord {
+            terms: vec![TermRecord { name: "feat".into(), raw: 1.5, weighted: 0.36 }],
+            decay: 0.75,
+            ratio: 0.3,
+            stats: Vec::new(),
+        });
+        console.recent.step(&record);
+        console.recent.evaluated(&scored(1, 0.312));
+        assert_eq!(
+            console.line(&record),
+            "distilled step 10/100 epoch 2 | rpn 0.500+0.250 head 1.250+0.125 | feat 1.500>0.360 r 0.750 ratio 0.30 | \
+             AP 31.2 lr 0.0200 grad 3.00 data 10% left 0:45"
+        );
     }
 }

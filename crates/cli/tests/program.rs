@@ -299,3 +299,34 @@ fn an_ablation_is_listed_run_and_kept_and_a_dry_run_writes_nothing() {
     assert!(fails(dir, &["ablate", "--recipe", "bcd"]).contains("bccd-ablation"));
     assert!(fails(dir, &[&ablate[..], &["--cells", "ful"]].concat()).contains("alone, full"));
 }
+
+#[test]
+fn a_time_budget_chooses_the_epochs_once() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    tiny(dir);
+    let train = ["--threads", "2", "train", "--recipe", "tiny.toml", "--data", "data", "--tensorboard"];
+    let with = |rest: &[&'static str]| [&train[..], rest].concat();
+    assert!(fails(dir, &with(&["--for", "soon"])).contains("--for"));
+    let message = fails(dir, &with(&["--for", "1ms"]));
+    assert!(message.contains("one epoch of each run") && message.contains("data.limit"), "{message}");
+    assert!(!dir.join("runs").exists());
+
+    let start = std::time::Instant::now();
+    let out = works(dir, &with(&["--for", "8s"]));
+    assert!(start.elapsed().as_secs() < 60, "a budget of 8 s took {:?}", start.elapsed());
+    assert!(out.contains("chosen: schedule.epochs = ") && out.contains("teacher.epochs = "), "{out}");
+    let study = dir.join("runs/tiny-seed0");
+    let kept = Recipe::parse(&std::fs::read_to_string(study.join("recipe.toml")).unwrap(), &[]).unwrap();
+    let epochs = kept.schedule.epochs;
+    assert!(out.contains(&format!("chosen: schedule.epochs = {epochs},")), "{out}");
+    let summary: Value = serde_json::from_str(&std::fs::read_to_string(study.join("summary.json")).unwrap()).unwrap();
+    for run in ["baseline", "distilled"] {
+        assert_eq!(summary[run]["steps"], 2 * epochs, "both students make the same steps");
+        assert!(study.join(run).join("tensorboard").is_dir());
+    }
+    // The choice is not made again.
+    let again = works(dir, &with(&["--for", "8s", "--resume"]));
+    assert!(again.contains(&format!("at the beginning: {epochs}")), "{again}");
+    assert_eq!(again.matches("finished before, kept").count(), 3, "{again}");
+}

@@ -5,7 +5,7 @@
 //! ```text
 //! folder -> open_dir -> Splits { train, val: Dataset }
 //! Dataset -> sample(i) -> Sample { image: Rgb8, boxes, labels, image_id }
-//! Dataset -> Loader (flip, resize, threads) -> batches of TrainItem { planes, boxes, labels, .. }
+//! Dataset -> Loader (augment, resize, threads) -> batches of TrainItem { planes, boxes, labels, .. }
 //! Dataset + [Detection] -> CocoMetrics -> Metrics { stats: the 12 figures, per_class }
 //! ```
 //!
@@ -15,6 +15,7 @@
 //! | `checks`, `files`, `policy` | what is wrong with annotations and image files, and what is done about it |
 //! | `open` | from a folder to its two splits |
 //! | `decode`, `resize` | JPEG and PNG to RGB8; RGB8 to planes of 0..1 |
+//! | `augment`, `jitter` | crops, sizes and colours of training images, by keyed draws |
 //! | `loader` | batches from threads, in order, the same for any number of threads |
 //! | `evaluate` | the trait `Evaluator` and COCO's box metrics |
 //! | `analysis` | what stands behind them: curves, kinds of error, images and detections one by one |
@@ -76,6 +77,7 @@
 
 mod analysis;
 mod atomic;
+mod augment;
 mod checks;
 mod dataset;
 mod decode;
@@ -83,6 +85,7 @@ mod error;
 mod evaluate;
 mod files;
 mod ids;
+mod jitter;
 mod loader;
 mod open;
 mod parallel;
@@ -96,6 +99,7 @@ mod voc;
 
 pub use analysis::{Analysis, BACKGROUND_IOU, Curve, ErrorKind, ErrorShare, Errors, ImageScore, Verdict, analyze};
 pub use atomic::write_atomic;
+pub use augment::{Augment, ScaleCrop};
 pub use checks::{Finding, FindingKind, OUTSIDE_TOLERANCE, checks, summarize};
 pub use dataset::{Dataset, Sample, Truth};
 pub use decode::{
@@ -107,6 +111,7 @@ pub use evaluate::{
 };
 pub use files::Look;
 pub use ids::ids_of_names;
+pub use jitter::{ColourChange, ColourJitter};
 pub use loader::{Epoch, Loader, LoaderConfig, TrainItem};
 pub use open::{OpenOptions, Splits, open_dir, same_categories, split_by_id};
 pub use policy::{CheckConfig, Policy};

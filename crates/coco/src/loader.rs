@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 
+use crate::augment::Augment;
 use crate::dataset::{Dataset, Sample, has_area};
 use crate::decode::panic_text;
 use crate::error::{Error, Result};
@@ -23,13 +24,15 @@ pub struct LoaderConfig {
     pub resize: Resize,
     /// The probability that an image is mirrored left to right. Default 0.
     pub flip: f32,
+    /// Changes of the images beside the flip. Default none.
+    pub augment: Augment,
     /// Images in a batch. Default 1.
     pub batch: usize,
     /// Threads that decode and resize. Default 1.
     pub threads: usize,
     /// Batches that are made ready ahead of the one in use; with that one they bound the memory. Default 2.
     pub prefetch: usize,
-    /// Seeds the order and the flips. Default 0.
+    /// Seeds the order, the flips and the other changes. Default 0.
     pub seed: u64,
     /// Whether each epoch has its own random order. Default false: the order of the data set.
     pub shuffle: bool,
@@ -42,6 +45,7 @@ impl Default for LoaderConfig {
         Self {
             resize: Resize::default(),
             flip: 0.0,
+            augment: Augment::default(),
             batch: 1,
             threads: 1,
             prefetch: 2,
@@ -68,6 +72,7 @@ impl LoaderConfig {
         if !(0.0..=1.0).contains(&self.flip) {
             return refuse(format!("flip is {}; it is a probability between 0 and 1", self.flip));
         }
+        self.augment.validate()?;
         self.resize.validate()
     }
 }
@@ -79,13 +84,13 @@ pub struct TrainItem {
     pub image_id: u64,
     /// Its position in the data set.
     pub index: usize,
-    /// The resized (and flipped) image.
+    /// The resized image, with every change that was drawn for it.
     pub planes: Planes,
     /// Training truth, xyxy in pixels of `planes`.
     pub boxes: Vec<[f32; 4]>,
     /// One for each box, from 1.
     pub labels: Vec<u32>,
-    /// Height and width of the original image in pixels.
+    /// Height and width of the original image in pixels, before any crop.
     pub original: (usize, usize),
     /// Whether image and boxes are mirrored.
     pub flipped: bool,
@@ -95,6 +100,7 @@ pub struct TrainItem {
 struct Job {
     index: usize,
     epoch: u64,
+    batch: usize,
     position: usize,
     cancelled: Arc<AtomicBool>,
     reply: Sender<(usize, Result<TrainItem>)>,
@@ -136,7 +142,7 @@ impl Shared {
                 continue;
             }
             // A panic must not take the thread, and with it the run, along.
-            let made = catch_unwind(AssertUnwindSafe(|| self.make(job.index, job.epoch)));
+            let made = catch_unwind(AssertUnwindSafe(|| self.make(&job)));
             let item = made.unwrap_or_else(|panic| {
                 let text = format!("loading failed inside: {}", panic_text(&*panic));
                 Err(Error::decode(&self.dataset.image_path(job.index), text))
@@ -151,17 +157,29 @@ impl Shared {
         }
     }
 
-    fn make(&self, index: usize, epoch: u64) -> Result<TrainItem> {
-        let Sample { mut image, boxes, labels, image_id } = self.dataset.sample(index)?;
+    fn make(&self, &Job { index, epoch, batch, .. }: &Job) -> Result<TrainItem> {
+        let Sample { mut image, mut boxes, mut labels, image_id } = self.dataset.sample(index)?;
         let config = &self.config;
+        let augment = &config.augment;
+        let original = (image.height, image.width);
+        if let Some(crop) = &augment.crop {
+            let rng = &mut rng::keyed(config.seed, "crop", epoch, image_id);
+            if let Some(region) = crop.draw(rng, image.width, image.height, &boxes) {
+                crop.apply(region, &mut image, &mut boxes, &mut labels);
+            }
+        }
         let draw = rng::unit(&mut rng::keyed(config.seed, "flip", epoch, image_id));
         let flipped = draw < config.flip;
         if flipped {
             image.flip_horizontal();
         }
-        let planes = config.resize.apply(&image)?;
-        let original = (image.height, image.width);
-        let (boxes, labels) = place_boxes(&boxes, &labels, original, &planes, flipped);
+        if let Some(jitter) = &augment.jitter {
+            let changes = jitter.draw(&mut rng::keyed(config.seed, "jitter", epoch, image_id));
+            changes.into_iter().for_each(|change| change.apply(&mut image));
+        }
+        let planes = augment.resize_of(&config.resize, config.seed, epoch, batch as u64).apply(&image)?;
+        let size = (image.height, image.width);
+        let (boxes, labels) = place_boxes(&boxes, &labels, size, &planes, flipped);
         Ok(TrainItem { image_id, index, planes, boxes, labels, original, flipped })
     }
 }
@@ -170,12 +188,12 @@ impl Shared {
 fn place_boxes(
     boxes: &[[f32; 4]],
     labels: &[u32],
-    original: (usize, usize),
+    size: (usize, usize),
     planes: &Planes,
     flipped: bool,
 ) -> (Vec<[f32; 4]>, Vec<u32>) {
-    let width = original.1 as f32;
-    let sy = planes.height as f32 / original.0 as f32;
+    let width = size.1 as f32;
+    let sy = planes.height as f32 / size.0 as f32;
     let sx = planes.width as f32 / width;
     boxes
         .iter()
@@ -191,8 +209,9 @@ fn place_boxes(
 /// Makes batches of a data set on its own threads.
 ///
 /// The threads start with the loader and end when it is dropped, also in the middle of an epoch. Which images stand in which
-/// batch, and which are flipped, depends on the seed, the epoch and the image's id alone: never on the number of threads, and
-/// not on the batches before (so an epoch can be entered at any batch, see [`Self::epoch_from`]).
+/// batch, and how they are changed, depends on the seed, the epoch and the image's id alone (their size on the batch's number
+/// instead of the id): never on the number of threads, and not on the batches before (so an epoch can be entered at any batch,
+/// see [`Self::epoch_from`]).
 pub struct Loader {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -347,6 +366,7 @@ impl Epoch<'_> {
                 queue.jobs.push_back(Job {
                     index: self.order[position],
                     epoch: self.epoch,
+                    batch: self.asked,
                     position,
                     cancelled: self.cancelled.clone(),
                     reply: self.reply.clone(),

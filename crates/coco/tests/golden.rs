@@ -1,10 +1,13 @@
-//! The metrics against pycocotools: cases and figures of tests/golden/metrics.json (`xtask/golden/metrics.py`).
+//! The metrics against pycocotools: cases and figures of tests/golden/metrics.json (`xtask/golden/metrics.py`). Colours against
+//! torchvision.
 // Clippy knows only `#[test]` functions as tests; helpers may fail the same way.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 
-use docent_coco::{Annotation, Category, CocoMetrics, Dataset, Detection, Evaluator, Image, Metrics, STAT_NAMES};
+use docent_coco::{
+    Annotation, Category, CocoMetrics, ColourChange, Dataset, Detection, Evaluator, Image, Metrics, Rgb8, STAT_NAMES,
+};
 use serde::Deserialize;
 
 /// pycocotools works in float64, as we do.
@@ -113,4 +116,40 @@ fn the_cases_tell_orders_and_counts_apart() {
     let case = cases.get_mut("crowds").unwrap();
     case.truths.iter_mut().for_each(|t| t.iscrowd = 0);
     assert_ne!(ap(case), case.expected.stats, "crowds change nothing");
+}
+
+#[derive(Deserialize)]
+struct Picture {
+    width: usize,
+    height: usize,
+    changes: Vec<(String, f64)>,
+    levels: Vec<u8>,
+}
+
+/// Against torchvision's v2 functions on 8-bit images (`xtask/golden/jitter.py`). A value that float32 puts on the other side of a
+/// whole number is a level apart; that may happen to one in a hundred.
+#[test]
+fn colours_change_as_torchvisions() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/jitter.json");
+    let cases: BTreeMap<String, Picture> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let Picture { width, height, levels, .. } = &cases["picture"];
+    assert_eq!(cases.len(), 16);
+    for (name, case) in &cases {
+        let mut image = Rgb8 { width: *width, height: *height, data: levels.clone() };
+        for (what, factor) in &case.changes {
+            let change = match what.as_str() {
+                "brightness" => ColourChange::Brightness,
+                "contrast" => ColourChange::Contrast,
+                "saturation" => ColourChange::Saturation,
+                "hue" => ColourChange::Hue,
+                other => panic!("{other}"),
+            };
+            change(*factor).apply(&mut image);
+        }
+        assert_eq!((case.width, case.height), (image.width, image.height));
+        let off: Vec<u8> =
+            image.data.iter().zip(&case.levels).map(|(a, b)| a.abs_diff(*b)).filter(|d| *d > 0).collect();
+        println!("{name}: {} of {} values differ", off.len(), image.data.len());
+        assert!(off.iter().all(|d| *d == 1) && off.len() <= image.data.len() / 100, "{name}: {off:?}");
+    }
 }

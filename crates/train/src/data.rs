@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use docent_coco::{Dataset, Loader, LoaderConfig, OpenOptions, Splits, TrainItem, shapes};
+use docent_coco::{Augment, Dataset, Loader, LoaderConfig, OpenOptions, Splits, TrainItem, shapes};
 use docent_detect::{ImageBatch, Targets};
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,7 @@ fn loader(dataset: Arc<Dataset>, recipe: &DataRecipe, batch: usize, seed: u64, t
     let config = LoaderConfig {
         resize: recipe.resize,
         flip: if training { recipe.flip } else { 0.0 },
+        augment: if training { recipe.augment.clone() } else { Augment::default() },
         batch,
         threads: recipe.loader_threads,
         prefetch: recipe.prefetch,

@@ -1,14 +1,18 @@
 //! Are two recipes the same experiment? Where its files lie is no part of one; their digests are, and stand in the manifest.
+//!
+//! Nor is what is written about a run. Features that are off are left out of a recipe's text, so that a recipe from before them is
+//! still the same experiment.
 
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::recipe::Recipe;
+use crate::recipe::{LogRecipe, Recipe};
 use crate::weights::sha256_hex;
 
-/// `recipe` with nothing in it that says where a file lies. That a file of weights is used at all stays visible.
+/// `recipe` with nothing in it that says where a file lies or what is logged. That a file of weights is used at all stays visible.
 pub(crate) fn without_paths(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
+    recipe.log = LogRecipe::default();
     let data = &mut recipe.data;
     (data.dir, data.train_json, data.val_json, data.images) = (None, None, None, None);
     let teacher = recipe.teacher.as_mut();
@@ -37,12 +41,20 @@ mod tests {
         };
         let plain = with(&[]);
         assert_eq!(plain, with(&["data.dir=there", "data.train_json=a.json", "data.val_json=b.json", "data.images=c"]));
+        assert_eq!(plain, with(&["log.tensorboard=true"]));
         let weights = with(&["teacher.init.backbone=a.safetensors"]);
         assert_eq!(weights, with(&["teacher.init.backbone=b.safetensors"]));
         assert_ne!(plain, weights, "with weights or without is a difference");
         assert_ne!(plain, with(&["teacher.checkpoint=t.safetensors"]));
         assert_ne!(plain, with(&["student.init.backbone=s.safetensors"]));
-        for other in ["seed=9", "data.limit=7", "data.flip=0.25", "schedule.lr=0.5", "distill.w_cls=0.1"] {
+        for other in [
+            "seed=9",
+            "data.limit=7",
+            "data.flip=0.25",
+            "schedule.lr=0.5",
+            "distill.w_cls=0.1",
+            "schedule.optimizer=adamw",
+        ] {
             assert_ne!(plain, with(&[other]), "{other}");
         }
     }

@@ -5,7 +5,7 @@
 //! with the same bits. [`detector::Detector`] rebuilds a trained detector from its checkpoint alone.
 //!
 //! The parts serve other loops as well: [`ParamStore`] (every tensor by name: trainable, frozen or a buffer), [`Sgd`],
-//! [`clip_grad_norm`], [`Schedule`], [`save_checkpoint`] and [`read_safetensors`], and [`events`], which the loop emits and
+//! [`AdamW`], [`Ema`], [`clip_grad_norm`], [`Schedule`], [`save_checkpoint`] and [`read_safetensors`], and [`events`], which the loop emits and
 //! writers take.
 //!
 //! # Example
@@ -16,7 +16,7 @@
 //!
 //! let recipe = Recipe::parse(&text_of("shapes")?, &["schedule.epochs=2".to_owned()])?;
 //! assert_eq!(recipe.schedule.epochs, 2);
-//! // Every default is written out, and the text is the same experiment.
+//! // Defaults are written out (features that are off are not), and the text is the same experiment.
 //! let text = recipe.to_toml()?;
 //! assert!(text.contains("warmup_start = 0.001"));
 //! assert_eq!(Recipe::parse(&text, &[])?, recipe);
@@ -24,12 +24,15 @@
 //! ```
 
 pub mod ablate;
+pub mod budget;
 pub mod build;
 pub mod checkpoint;
 pub mod clip;
 pub mod data;
 pub mod detector;
 pub mod dry_run;
+pub mod early_stop;
+pub mod ema;
 pub mod error;
 pub mod evaluate;
 pub mod events;
@@ -47,6 +50,7 @@ pub mod step;
 pub mod study;
 pub mod summary;
 pub mod teacher_cache;
+pub mod tensorboard;
 pub mod update;
 pub mod weights;
 
@@ -54,14 +58,17 @@ mod experiment;
 mod files;
 mod init;
 mod integrity;
+mod probe;
 mod pth;
 mod stop;
 mod tensors;
 
 pub use checkpoint::{Category, Checkpoint, CheckpointMeta, load_checkpoint, save_checkpoint};
 pub use clip::{Clip, clip_grad_norm};
+pub use early_stop::{EarlyStop, Patience};
+pub use ema::{Ema, EmaConfig};
 pub use error::{Error, Result};
-pub use optim::{ParamGroup, Sgd, SgdConfig};
+pub use optim::{AdamW, AdamWConfig, Optimizer, OptimizerConfig, OptimizerKind, ParamGroup, Sgd, SgdConfig};
 pub use params::{Kind, ParamStore};
 pub use schedule::{Schedule, ScheduleConfig, scale_lr};
 pub use state::{Best, TrainState};

@@ -1,36 +1,28 @@
-//! SGD with momentum, weight decay, parameter groups and a state that can be saved.
+//! Optimizers: SGD and AdamW with weight decay, parameter groups and a state that can be saved.
+
+mod adamw;
+mod any;
+mod params;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor, Var};
+use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensors::{slice, slice_mut, with_f32};
+use crate::tensors::{slice, slice_mut};
 use crate::{Error, Result};
+
+pub use adamw::{AdamW, AdamWConfig};
+pub use any::{Optimizer, OptimizerConfig, OptimizerKind};
+pub use params::ParamGroup;
+pub(crate) use params::matches;
+use params::{Param, check_groups, finite_and_not_negative, params_of, unused_groups};
 
 /// Values updated by one task.
 const CHUNK: usize = 1 << 15;
-
-/// Parameters that are treated apart.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ParamGroup {
-    /// Names that belong here; `*` stands for any run of characters: `backbone.*`, `*.bias`.
-    pub pattern: String,
-    /// The learning rate is multiplied by this.
-    #[serde(default = "one")]
-    pub lr_mult: f64,
-    /// Replaces the optimizer's weight decay.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight_decay: Option<f64>,
-}
-
-fn one() -> f64 {
-    1.0
-}
 
 /// SGD's settings apart from the learning rate, which each step is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,44 +51,9 @@ impl SgdConfig {
         if !(0.0..1.0).contains(&self.momentum) {
             return Err(Error::config("momentum", format!("{} is not in 0..1", self.momentum)));
         }
-        let ok = |v: f64| v.is_finite() && v >= 0.0;
-        if !ok(self.weight_decay) {
-            return Err(Error::config(
-                "weight_decay",
-                format!("{} must be finite and not negative", self.weight_decay),
-            ));
-        }
-        for g in &self.groups {
-            if g.pattern.is_empty() || !ok(g.lr_mult) || !g.weight_decay.is_none_or(ok) {
-                return Err(Error::config(
-                    "groups",
-                    format!("{g:?}: the pattern must not be empty, the numbers not negative"),
-                ));
-            }
-        }
-        Ok(())
+        finite_and_not_negative("weight_decay", self.weight_decay)?;
+        check_groups(&self.groups)
     }
-
-    fn group_of(&self, name: &str) -> Option<usize> {
-        self.groups.iter().position(|g| matches(&g.pattern, name))
-    }
-}
-
-/// Does `name` fit `pattern`, in which `*` stands for any run of characters?
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or("");
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    // Without a star there is no further part, and the whole name must be used up.
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 /// Stochastic gradient descent as `torch.optim.SGD` (no dampening, no Nesterov).
@@ -116,10 +73,7 @@ pub struct Sgd {
 
 #[derive(Debug)]
 struct Slot {
-    name: String,
-    var: Var,
-    lr_mult: f64,
-    weight_decay: f32,
+    param: Param,
     /// None until the first step.
     momentum: Option<Vec<f32>>,
 }
@@ -131,29 +85,14 @@ impl Sgd {
     /// Settings out of range; a parameter that is not f32, not contiguous or not on the CPU; a name given twice.
     pub fn new(config: &SgdConfig, params: Vec<(String, Var)>) -> Result<Self> {
         config.validate()?;
-        let mut seen = std::collections::BTreeSet::new();
-        let mut slots = Vec::with_capacity(params.len());
-        for (name, var) in params {
-            if var.dtype() != DType::F32 || !var.is_contiguous() || !var.device().is_cpu() {
-                let what = format!("{:?} on {:?}", var.dtype(), var.device().location());
-                return Err(Error::param(name, format!("SGD needs contiguous f32 values on the CPU, this is {what}")));
-            }
-            if !seen.insert(name.clone()) {
-                return Err(Error::param(name, "given to the optimizer twice"));
-            }
-            let group = config.group_of(&name).map(|i| &config.groups[i]);
-            let lr_mult = group.map_or(1.0, |g| g.lr_mult);
-            let weight_decay = group.and_then(|g| g.weight_decay).unwrap_or(config.weight_decay) as f32;
-            slots.push(Slot { name, var, lr_mult, weight_decay, momentum: None });
-        }
-        Ok(Self { config: config.clone(), params: slots })
+        let params = params_of(&config.groups, config.weight_decay, params)?;
+        let params = params.into_iter().map(|param| Slot { param, momentum: None }).collect();
+        Ok(Self { config: config.clone(), params })
     }
 
     /// Patterns that no parameter's name fits first: probably misspelt, and worth a line in the log.
     pub fn unused_groups(&self) -> Vec<&str> {
-        let used: Vec<_> = self.params.iter().filter_map(|s| self.config.group_of(&s.name)).collect();
-        let unused = self.config.groups.iter().enumerate().filter(|(i, _)| !used.contains(i));
-        unused.map(|(_, g)| g.pattern.as_str()).collect()
+        unused_groups(&self.config.groups, self.params.iter().map(|s| s.param.name.as_str()))
     }
 
     /// One update. `factor` multiplies every gradient first: [`crate::Clip::factor`], or 1.
@@ -164,32 +103,26 @@ impl Sgd {
     /// A rate or factor that is not finite; a gradient of another shape or element type than its parameter. Parameters before the
     /// one named have been updated then.
     pub fn step(&mut self, grads: &GradStore, lr: f64, factor: f64) -> Result<usize> {
-        if !lr.is_finite() || !factor.is_finite() {
-            return Err(Error::config("lr", format!("rate {lr} and gradient factor {factor} must be finite")));
-        }
+        params::check_rate(lr, factor)?;
         let momentum = self.config.momentum as f32;
         let mut updated = 0;
         for slot in &mut self.params {
-            let Some(grad) = grads.get(&slot.var) else { continue };
-            if grad.shape() != slot.var.shape() {
-                let (g, p) = (grad.dims(), slot.var.dims());
-                return Err(Error::param(&slot.name, format!("its gradient has shape {g:?}, it has {p:?}")));
-            }
-            let grad = grad.contiguous()?;
+            let param = &slot.param;
+            let Some(grad) = param.gradient(grads)? else { continue };
             let first = slot.momentum.is_none();
             let buffer = match &mut slot.momentum {
                 _ if momentum == 0.0 => None,
                 some => Some(some.get_or_insert_with(|| vec![0.0; grad.elem_count()]).as_mut_slice()),
             };
             let update = Update {
-                lr: (lr * slot.lr_mult) as f32,
+                lr: (lr * param.lr_mult) as f32,
                 factor: factor as f32,
-                weight_decay: slot.weight_decay,
+                weight_decay: param.weight_decay,
                 momentum,
                 first,
                 buffer: Mutex::new(buffer),
             };
-            slot.var.inplace_op2(&grad, &update).map_err(|e| Error::param(&slot.name, e.to_string()))?;
+            param.var.inplace_op2(&grad, &update).map_err(|e| Error::param(&param.name, e.to_string()))?;
             updated += 1;
         }
         Ok(updated)
@@ -200,8 +133,8 @@ impl Sgd {
     /// # Errors
     /// Only candle's, on making the tensors.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
-        let buffers = self.params.iter().filter_map(|s| Some((s, s.momentum.as_ref()?)));
-        buffers.map(|(s, b)| Ok((s.name.clone(), Tensor::from_slice(b, s.var.shape(), &Device::Cpu)?))).collect()
+        let buffers = self.params.iter().filter_map(|s| Some((&s.param, s.momentum.as_ref()?)));
+        buffers.map(|(p, b)| Ok((p.name.clone(), Tensor::from_slice(b, p.var.shape(), &Device::Cpu)?))).collect()
     }
 
     /// Takes over buffers that [`Sgd::state`] gave, bit for bit. Parameters that `state` does not name start afresh.
@@ -215,23 +148,11 @@ impl Sgd {
                 "the saved state has momentum buffers, this optimizer has momentum 0",
             ));
         }
-        if let Some(name) = state.keys().find(|n| !self.params.iter().any(|s| s.name == **n)) {
+        if let Some(name) = state.keys().find(|n| !self.params.iter().any(|s| s.param.name == **n)) {
             return Err(Error::param(name, "has a saved momentum buffer, but is not trained here (is it frozen now?)"));
         }
-        let mut buffers = Vec::with_capacity(self.params.len());
-        for slot in &self.params {
-            buffers.push(match state.get(&slot.name) {
-                None => None,
-                Some(t) if t.shape() != slot.var.shape() => {
-                    let (saved, now) = (t.dims(), slot.var.dims());
-                    return Err(Error::param(
-                        &slot.name,
-                        format!("saved momentum has shape {saved:?}, it has {now:?}"),
-                    ));
-                }
-                Some(t) => Some(with_f32(t, <[f32]>::to_vec)?),
-            });
-        }
+        let saved = |slot: &Slot| state.get(&slot.param.name).map(|t| slot.param.values("momentum", t)).transpose();
+        let buffers = self.params.iter().map(saved).collect::<Result<Vec<_>>>()?;
         for (slot, buffer) in self.params.iter_mut().zip(buffers) {
             slot.momentum = buffer;
         }

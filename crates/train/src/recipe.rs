@@ -4,21 +4,21 @@
 //! overridden ([`Recipe::parse`] takes `a.b=c` assignments), and every run folder keeps the resolved text.
 
 mod assign;
+mod training;
 
 use std::path::{Path, PathBuf};
 
-use docent_coco::{CheckConfig, Resize, VocConfig};
+use docent_coco::{Augment, CheckConfig, Resize, VocConfig};
 use docent_detect::FasterRcnnConfig;
 use docent_detect::config::FREEZABLE;
 use docent_distill::{Channels, MethodConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::optim::ParamGroup;
-use crate::schedule::ScheduleConfig;
-use crate::{CacheSize, Error, Result};
+use crate::{CacheSize, EarlyStop, Error, Result};
 
 use assign::nearest;
 pub(crate) use assign::{assign, with_hint};
+pub use training::TrainingRecipe;
 
 /// One experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub struct Recipe {
     /// What is measured besides, to find out why.
     #[serde(default)]
     pub diagnose: DiagnoseRecipe,
+    /// What is written beside `metrics.jsonl`. No part of the experiment: it may differ after a resume.
+    #[serde(default, skip_serializing_if = "LogRecipe::is_default")]
+    pub log: LogRecipe,
 }
 
 /// Where a data set comes from.
@@ -96,6 +99,9 @@ pub struct DataRecipe {
     /// Probability of a horizontal flip in training.
     #[serde(default = "half")]
     pub flip: f32,
+    /// Other changes of the images in training: sizes, colours, crops. Absent: none.
+    #[serde(default, skip_serializing_if = "Augment::is_off")]
+    pub augment: Augment,
     /// Threads that decode and augment.
     #[serde(default = "one")]
     pub loader_threads: usize,
@@ -123,45 +129,13 @@ impl DataRecipe {
             eval_on_train: false,
             resize,
             flip: 0.0,
+            augment: Augment::default(),
             loader_threads: one(),
             prefetch: four(),
             checks: CheckConfig::default(),
             voc: VocConfig::default(),
         }
     }
-}
-
-/// Length, optimizer and learning rate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainingRecipe {
-    /// Passes over the training images.
-    pub epochs: usize,
-    /// Images a step.
-    pub batch: usize,
-    /// Parts that a step's images go through the network in, one after the other, so that a big batch needs no big memory; 1 is
-    /// all at once. Their gradients are added up: see [`crate::update`]. Must divide `batch`.
-    #[serde(default = "one")]
-    pub accumulate: usize,
-    /// Learning rate at `reference_batch` images a step; scaled linearly to `batch`, and printed.
-    pub lr: f64,
-    /// The batch that `lr` is meant for.
-    pub reference_batch: usize,
-    /// SGD's momentum.
-    #[serde(default = "momentum")]
-    pub momentum: f64,
-    /// SGD's weight decay, on every trainable parameter as in torchvision's reference.
-    #[serde(default = "weight_decay")]
-    pub weight_decay: f64,
-    /// Bound of the gradient's 2-norm, for student and adapters each; 0 turns it off.
-    #[serde(default = "clip")]
-    pub clip: f64,
-    /// Warm-up, then steps or a cosine.
-    #[serde(default)]
-    pub rate: ScheduleConfig,
-    /// Parameters with a learning rate or weight decay of their own, by name; the first pattern that fits decides.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<ParamGroup>,
 }
 
 /// A detector and its first weights.
@@ -219,6 +193,9 @@ pub struct TeacherRecipe {
     /// them again, with the same bits. Default `"1GiB"`; `"off"` keeps none.
     #[serde(default)]
     pub cache: CacheSize,
+    /// Ends the teacher's training when its AP rises no more. Absent: it is trained to its last epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<EarlyStop>,
 }
 
 /// Writing of state.
@@ -262,6 +239,20 @@ pub struct DiagnoseRecipe {
     pub every: usize,
 }
 
+/// Writers of the log.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogRecipe {
+    /// TensorBoard event files in each run's `tensorboard/`. Default false.
+    pub tensorboard: bool,
+}
+
+impl LogRecipe {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 fn half() -> f32 {
     0.5
 }
@@ -270,15 +261,6 @@ fn one() -> usize {
 }
 fn four() -> usize {
     4
-}
-fn momentum() -> f64 {
-    0.9
-}
-fn weight_decay() -> f64 {
-    1e-4
-}
-fn clip() -> f64 {
-    10.0
 }
 
 /// The recipes inside the program: name and TOML text.
@@ -333,7 +315,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The resolved recipe as TOML, every default written out.
+    /// The resolved recipe as TOML, defaults written out; features that are off are left out.
     ///
     /// # Errors
     /// Only if a value has no TOML form.
@@ -347,28 +329,11 @@ impl Recipe {
     /// The first finding, naming its key.
     pub fn validate(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Recipe(message));
-        let s = &self.schedule;
-        if s.epochs == 0 || s.batch == 0 || s.reference_batch == 0 {
-            return fail("schedule.epochs, schedule.batch and schedule.reference_batch must be at least 1".into());
-        }
-        if s.accumulate == 0 || !s.batch.is_multiple_of(s.accumulate) {
-            return fail(format!(
-                "schedule.accumulate = {} does not divide schedule.batch = {}",
-                s.accumulate, s.batch
-            ));
-        }
+        self.schedule.validate()?;
         if self.teacher.as_ref().is_some_and(|t| t.epochs == Some(0)) {
             return fail("teacher.epochs must be at least 1".into());
         }
-        for (key, value) in [("lr", s.lr), ("momentum", s.momentum), ("weight_decay", s.weight_decay), ("clip", s.clip)]
-        {
-            if !value.is_finite() || value < 0.0 {
-                return fail(format!("schedule.{key} = {value}: must be finite and not negative"));
-            }
-        }
-        if s.momentum >= 1.0 {
-            return fail(format!("schedule.momentum = {}: must be below 1", s.momentum));
-        }
+        self.validate_early_stop()?;
         if !(0.0..=1.0).contains(&self.data.flip) {
             return fail(format!("data.flip = {}: a probability lies in 0..=1", self.data.flip));
         }
@@ -384,6 +349,7 @@ impl Recipe {
         if self.data.limit == Some(0) {
             return fail("data.limit must be at least 1; leave it out for all images".into());
         }
+        self.data.augment.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
         self.data.checks.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
         check_model("student", &self.student.model, &self.student.init)?;
         if let Some(teacher) = &self.teacher {
@@ -405,7 +371,30 @@ impl Recipe {
             }
             checked.map_err(|e| Error::Recipe(format!("distill: {e}")))?;
         }
-        s.rate.validate().map_err(|e| Error::Recipe(format!("schedule.rate: {e}")))?;
+        Ok(())
+    }
+
+    /// Two runs that stop where each likes are no comparison, and without evaluations there is nothing to stop for.
+    fn validate_early_stop(&self) -> Result<()> {
+        let students = self.schedule.early_stop.as_ref();
+        let teachers = self.teacher.as_ref().and_then(|t| t.early_stop.as_ref());
+        if students.is_some() && self.distill.is_some() {
+            return Err(Error::Recipe(
+                "schedule.early_stop with a [distill]: student alone and distilled student would stop at different steps, and \
+                 their comparison would be one of schedules. teacher.early_stop stops the teacher's training alone; a recipe \
+                 without [teacher] and [distill] may stop its student"
+                    .into(),
+            ));
+        }
+        for (key, stop) in [("schedule", students), ("teacher", teachers)] {
+            let Some(stop) = stop else { continue };
+            stop.validate().map_err(|e| Error::Recipe(format!("{key}.early_stop: {e}")))?;
+            if self.eval.every == 0 {
+                return Err(Error::Recipe(format!(
+                    "{key}.early_stop needs evaluations on the way: set eval.every, the epochs between two of them"
+                )));
+            }
+        }
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! A run: one training, one folder.
 //!
 //! The folder is a contract: `recipe.toml`, `manifest.json`, `metrics.jsonl`, `checkpoints/{last,best}.safetensors` beside
-//! `checkpoints/last.state.safetensors` and the state before it, and `detections.json` and `result.json` once it is finished.
+//! `checkpoints/last.state.safetensors` and the state before it, `tensorboard/` where that is wanted, and `detections.json` and
+//! `result.json` once it is finished.
 
 mod folder;
 
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use candle_core::Var;
+use candle_core::{Tensor, Var};
 use docent_detect::FasterRcnn;
 use docent_distill::{Distiller, Progress};
 
@@ -23,9 +24,11 @@ use crate::schedule::{Schedule, scale_lr};
 use crate::state::{Best, TrainState};
 use crate::step::Lesson;
 use crate::summary::RunSummary;
+use crate::tensorboard::TensorBoardWriter;
 use crate::update::update;
 use crate::{
-    CacheSize, Error, ParamStore, Result, Sgd, SgdConfig, Stop, TeacherCache, clip_grad_norm, experiment, files,
+    CacheSize, EarlyStop, Ema, Error, Optimizer, ParamStore, Patience, Result, Stop, TeacherCache, clip_grad_norm,
+    experiment, files,
 };
 
 use folder::hash;
@@ -40,6 +43,8 @@ pub struct RunPlan<'a> {
     pub recipe: &'a Recipe,
     /// Passes over the data.
     pub epochs: usize,
+    /// Ends them before, where AP rises no more.
+    pub early_stop: Option<EarlyStop>,
     /// The open data.
     pub data: &'a Data,
     /// The study's folder; the run's is `name` in it.
@@ -89,7 +94,17 @@ pub fn run(
 
     let log_is_gone = done > 0 && !folder.metrics().exists();
     let mut log = JsonlWriter::resume(&folder.metrics(), done, trainer.epochs_done)?;
-    let mut sink = Fanout::new(vec![&mut log, sink]);
+    let mut board = match plan.recipe.log.tensorboard {
+        true => {
+            let recipe = plan.recipe.to_toml()?;
+            Some(TensorBoardWriter::resume(&folder.tensorboard(), done, trainer.epochs_done, &recipe)?)
+        }
+        false => None,
+    };
+    let mut writers: Vec<&mut dyn EventSink> = vec![&mut log];
+    writers.extend(board.as_mut().map(|board| board as &mut dyn EventSink));
+    writers.push(sink);
+    let mut sink = Fanout::new(writers);
     sink.event(&Event::RunStarted { run: plan.name.to_owned(), steps: trainer.schedule.total_steps(), done })?;
     for text in std::mem::take(&mut trainer.warnings) {
         sink.event(&Event::Warning { text })?;
@@ -115,14 +130,17 @@ struct Trainer<'a> {
     schedule: Schedule,
     steps_per_epoch: usize,
     student: Vec<(String, Var)>,
-    student_sgd: Sgd,
+    optimizer: Optimizer,
     adapters: Vec<(String, Var)>,
-    adapter_sgd: Sgd,
+    adapter_optimizer: Optimizer,
+    ema: Option<Ema>,
     cache: TeacherCache,
     /// Seconds of training so far, earlier starts included.
     seconds: f64,
     /// Highest AP so far.
     best: Option<Best>,
+    /// What an early stop waits for.
+    patience: Patience,
     /// Epochs whose steps and evaluation are done.
     epochs_done: usize,
     /// What a reader of the log must know of the state that was taken over.
@@ -141,12 +159,13 @@ impl<'a> Trainer<'a> {
         let steps_per_epoch = plan.data.train.len().div_ceil(s.batch);
         let lr = scale_lr(s.lr, s.reference_batch, s.batch)?;
         let schedule = Schedule::new(&s.rate, lr, plan.epochs, steps_per_epoch)?;
-        let config = SgdConfig { momentum: s.momentum, weight_decay: s.weight_decay, groups: s.groups.clone() };
+        let config = s.optimizer();
         let student = learner.store.trainable();
         let adapters = teaching.map_or(Vec::new(), |t| t.store.trainable());
         Ok(Self {
-            student_sgd: Sgd::new(&config, student.clone())?,
-            adapter_sgd: Sgd::new(&config, adapters.clone())?,
+            optimizer: config.build(student.clone())?,
+            adapter_optimizer: config.build(adapters.clone())?,
+            ema: s.ema.map(|config| Ema::new(config, learner.store)).transpose()?,
             cache: TeacherCache::new(plan.recipe.teacher.as_ref().map_or(CacheSize::OFF, |t| t.cache)),
             plan,
             learner,
@@ -158,6 +177,7 @@ impl<'a> Trainer<'a> {
             adapters,
             seconds: 0.0,
             best: None,
+            patience: Patience::default(),
             epochs_done: 0,
             warnings: Vec::new(),
             recipe_digest: experiment::digest(plan.recipe)?,
@@ -166,7 +186,7 @@ impl<'a> Trainer<'a> {
 
     fn rate_note(&self) -> Result<String> {
         let s = &self.plan.recipe.schedule;
-        let (mut unused, unused_by_adapters) = (self.student_sgd.unused_groups(), self.adapter_sgd.unused_groups());
+        let (mut unused, unused_by_adapters) = (self.optimizer.unused_groups(), self.adapter_optimizer.unused_groups());
         unused.retain(|pattern| unused_by_adapters.contains(pattern));
         let warning = match unused.as_slice() {
             [] => String::new(),
@@ -187,6 +207,7 @@ impl<'a> Trainer<'a> {
         let recipe = self.plan.recipe;
         let loader = train_loader(self.plan.data, &recipe.data, recipe.schedule.batch, recipe.seed)?;
         let mut step = done;
+        let mut ended = None;
         for epoch in self.epochs_done..self.plan.epochs {
             let mut waited = Instant::now();
             for items in loader.epoch_from(epoch, step - epoch * self.steps_per_epoch) {
@@ -218,22 +239,36 @@ impl<'a> Trainer<'a> {
             }
             let every = recipe.eval.every;
             if every > 0 && (epoch + 1).is_multiple_of(every) {
+                if self.plan.early_stop.is_some() {
+                    // The evaluation may be the final one, to which a resume comes back.
+                    self.save(step, epoch, sink)?;
+                }
                 match self.score(step, epoch + 1, sink) {
                     // This state comes back to the evaluation.
                     Err(stopped @ Error::Stopped { .. }) => {
                         self.save(step, epoch, sink)?;
                         return Err(stopped);
                     }
-                    result => drop(result?),
+                    result => {
+                        let result = result?;
+                        if self.stops_early(result.metrics.ap(), epoch + 1, sink)? {
+                            ended = Some(result);
+                            break;
+                        }
+                    }
                 }
             }
             self.save(step, epoch + 1, sink)?;
             self.plan.stop.check(self.plan.name, step)?;
         }
-        let Evaluation { metrics, detections, .. } = self.score(step, self.plan.epochs, sink)?;
+        let Evaluation { metrics, detections, .. } = match ended {
+            Some(result) => result,
+            None => self.score(step, self.plan.epochs, sink)?,
+        };
         docent_coco::write_results(&self.folder.detections(), &detections)?;
         let Learner { model, store } = self.learner;
-        let cost = cost(model, store, &self.plan.data.val, &recipe.data, recipe.eval.timed_images)?;
+        let cost =
+            self.with_reported(|| cost(model, store, &self.plan.data.val, &recipe.data, recipe.eval.timed_images))?;
         let checkpoint = Path::new(self.plan.name).join("checkpoints/last.safetensors");
         Ok(RunSummary::new(&metrics, &cost, self.seconds, step, checkpoint))
     }
@@ -272,15 +307,18 @@ impl<'a> Trainer<'a> {
             return Err(stop(format!("the gradient's norm is {}", clip.norm)));
         }
         let lr = self.schedule.lr(step);
-        self.student_sgd.step(&grads, lr, clip.factor)?;
+        self.optimizer.step(&grads, lr, clip.factor)?;
         let mut adapter_grad_norm = None;
         if !self.adapters.is_empty() {
             let clip = clip_grad_norm(&self.adapters, &grads, bound)?;
             if !clip.is_finite() {
                 return Err(stop(format!("the adapters' gradient norm is {}", clip.norm)));
             }
-            self.adapter_sgd.step(&grads, lr, clip.factor)?;
+            self.adapter_optimizer.step(&grads, lr, clip.factor)?;
             adapter_grad_norm = Some(clip.norm);
+        }
+        if let Some(ema) = &mut self.ema {
+            ema.update(step + 1)?;
         }
         let [rpn_objectness, rpn_box, head_class, head_box] = out.detection;
         Ok(StepRecord {
@@ -308,9 +346,11 @@ impl<'a> Trainer<'a> {
     fn score(&mut self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<Evaluation> {
         let recipe = self.plan.recipe;
         let val = &self.plan.data.val;
-        let result = evaluate(self.learner.model, val, &recipe.data, recipe.eval.batch, |done, total| {
-            self.plan.stop.check(self.plan.name, step)?;
-            sink.event(&Event::Evaluating { done, total })
+        let result = self.with_reported(|| {
+            evaluate(self.learner.model, val, &recipe.data, recipe.eval.batch, |done, total| {
+                self.plan.stop.check(self.plan.name, step)?;
+                sink.event(&Event::Evaluating { done, total })
+            })
         })?;
         let m = &result.metrics;
         sink.event(&Event::Evaluated(EvalRecord {
@@ -323,9 +363,41 @@ impl<'a> Trainer<'a> {
         }))?;
         if self.best.is_none_or(|best| m.ap() > best.ap) {
             self.best = Some(Best { step, ap: m.ap() });
-            save_checkpoint(&self.folder.best(), &self.learner.store.snapshot()?, &self.meta(step)?)?;
+            let model = self.reported(&self.learner.store.snapshot()?)?;
+            save_checkpoint(&self.folder.best(), &model, &self.meta(step)?)?;
         }
         Ok(result)
+    }
+
+    /// Calls `f` while the model holds the weights that are reported: their moving average, where there is one.
+    fn with_reported<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        match &self.ema {
+            Some(ema) => ema.applied(self.learner.store, f),
+            None => f(),
+        }
+    }
+
+    /// The weights that are reported, of those that are trained.
+    fn reported(&self, trained: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = trained.clone();
+        if let Some(ema) = &self.ema {
+            tensors.extend(ema.state()?);
+        }
+        Ok(tensors)
+    }
+
+    /// Has AP risen so little for so long that the run ends with this evaluation?
+    fn stops_early(&mut self, ap: f64, epoch: usize, sink: &mut dyn EventSink) -> Result<bool> {
+        let Some(rule) = &self.plan.early_stop else { return Ok(false) };
+        if !self.patience.exhausted_by(ap, rule) {
+            return Ok(false);
+        }
+        let text = format!(
+            "{}: stopped early after epoch {epoch} of {}: AP has not risen by more than {} in {} evaluations",
+            self.plan.name, self.plan.epochs, rule.min_delta, rule.patience
+        );
+        sink.event(&Event::Note { text })?;
+        Ok(true)
     }
 
     fn meta(&self, step: usize) -> Result<BTreeMap<String, String>> {
@@ -345,14 +417,16 @@ impl<'a> Trainer<'a> {
             seed: self.plan.recipe.seed,
             recipe_digest: self.recipe_digest.clone(),
             best: self.best,
-            momentum: self.student_sgd.state()?,
+            momentum: self.optimizer.state()?,
             adapters: self.teaching.map_or(Ok(BTreeMap::new()), |t| t.store.snapshot())?,
-            adapter_momentum: self.adapter_sgd.state()?,
+            adapter_momentum: self.adapter_optimizer.state()?,
+            ema: self.ema.as_ref().map_or(Ok(BTreeMap::new()), Ema::state)?,
+            patience: self.patience,
             model,
         };
         let path = self.folder.state();
         state.save(&path, Some(&self.folder.previous_state()))?;
-        save_checkpoint(&self.folder.last(), &state.model, &self.meta(step)?)?;
+        save_checkpoint(&self.folder.last(), &self.reported(&state.model)?, &self.meta(step)?)?;
         sink.event(&Event::Checkpoint { path, step })
     }
 
@@ -379,13 +453,17 @@ impl<'a> Trainer<'a> {
             return Err(Error::file(&path, what));
         }
         self.learner.store.restore(&state.model)?;
-        self.student_sgd.load_state(&state.momentum)?;
+        self.optimizer.load_state(&state.momentum)?;
         if let Some(teaching) = self.teaching {
             teaching.store.restore(&state.adapters)?;
-            self.adapter_sgd.load_state(&state.adapter_momentum)?;
+            self.adapter_optimizer.load_state(&state.adapter_momentum)?;
+        }
+        if let Some(ema) = &mut self.ema {
+            ema.load_state(&state.ema)?;
         }
         self.seconds = state.seconds;
         self.best = state.best;
+        self.patience = state.patience;
         self.epochs_done = state.epoch;
         Ok(state.step)
     }

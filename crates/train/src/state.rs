@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use crate::checkpoint::save_keeping;
 use crate::tensors::with_f32;
 use crate::weights::read_safetensors;
-use crate::{Error, Result};
+use crate::{Error, Patience, Result};
 
 /// The format that [`TrainState`] writes and reads.
 ///
@@ -44,19 +44,23 @@ pub struct TrainState {
     pub best: Option<Best>,
     /// The model ([`crate::ParamStore::snapshot`]).
     pub model: BTreeMap<String, Tensor>,
-    /// The optimizer's buffers ([`crate::Sgd::state`]).
+    /// The optimizer's buffers ([`crate::Optimizer::state`]).
     pub momentum: BTreeMap<String, Tensor>,
     /// The distiller's adapters.
     pub adapters: BTreeMap<String, Tensor>,
     /// The buffers of the adapters' optimizer.
     pub adapter_momentum: BTreeMap<String, Tensor>,
+    /// The moving average ([`crate::Ema::state`]), where there is one.
+    pub ema: BTreeMap<String, Tensor>,
+    /// How long an early stop has waited; the default where there is none.
+    pub patience: Patience,
 }
 
-const SECTIONS: [&str; 4] = ["model", "momentum", "adapters", "adapter_momentum"];
+const SECTIONS: [&str; 5] = ["model", "momentum", "adapters", "adapter_momentum", "ema"];
 
 impl TrainState {
-    fn sections(&self) -> [&BTreeMap<String, Tensor>; 4] {
-        [&self.model, &self.momentum, &self.adapters, &self.adapter_momentum]
+    fn sections(&self) -> [&BTreeMap<String, Tensor>; SECTIONS.len()] {
+        [&self.model, &self.momentum, &self.adapters, &self.adapter_momentum, &self.ema]
     }
 
     /// Writes the state as [`crate::save_checkpoint`] does: whole or not at all. The state that stood at `path` is kept under the
@@ -89,6 +93,10 @@ impl TrainState {
         if let Some(best) = self.best {
             metadata.insert("best_step".to_owned(), best.step.to_string());
             metadata.insert("best_ap".to_owned(), format!("{:?}", best.ap));
+        }
+        if let Some(reference) = self.patience.reference {
+            metadata.insert("patience_reference".to_owned(), format!("{reference:?}"));
+            metadata.insert("patience_waited".to_owned(), self.patience.waited.to_string());
         }
         save_keeping(path, previous, &tensors, &metadata)
     }
@@ -126,12 +134,17 @@ impl TrainState {
         if map.contains_key("best_ap") {
             state.best = Some(Best { step: number(path, map, "best_step")?, ap: number(path, map, "best_ap")? });
         }
+        if map.contains_key("patience_reference") {
+            let reference = Some(number(path, map, "patience_reference")?);
+            state.patience = Patience { reference, waited: number(path, map, "patience_waited")? };
+        }
         for (name, tensor) in file.tensors {
             let section = match name.split_once('/') {
                 Some(("model", rest)) => Some((&mut state.model, rest)),
                 Some(("momentum", rest)) => Some((&mut state.momentum, rest)),
                 Some(("adapters", rest)) => Some((&mut state.adapters, rest)),
                 Some(("adapter_momentum", rest)) => Some((&mut state.adapter_momentum, rest)),
+                Some(("ema", rest)) => Some((&mut state.ema, rest)),
                 _ => None,
             };
             let Some((entries, rest)) = section else {

@@ -22,7 +22,7 @@ use crate::manifest::{FileHash, Host, Manifest, Provenance};
 use crate::recipe::{ModelRecipe, Recipe, TeacherRecipe};
 use crate::run::{self, Learner, RunFolder, RunPlan, Teaching};
 use crate::summary::{RunSummary, StudySummary, percent};
-use crate::{Error, Kind, ParamStore, Result, Stop, files, report};
+use crate::{EarlyStop, Error, Kind, ParamStore, Result, Stop, files, report};
 
 /// Where and how a study runs.
 #[derive(Debug, Clone)]
@@ -241,8 +241,8 @@ impl Study<'_> {
         // Other numbers than the student's: equal names must not mean correlated weights.
         let seed = docent_coco::rng::keyed(self.recipe.seed, "teacher", 0, 0).next_u64();
         let built = build(&model, self.classes(), seed)?;
-        let epochs = recipe.epochs.unwrap_or(self.recipe.schedule.epochs);
-        self.train("teacher", epochs, &built, None, None, sink)
+        let length = (recipe.epochs.unwrap_or(self.recipe.schedule.epochs), recipe.early_stop);
+        self.train("teacher", length, &built, None, None, sink)
     }
 
     /// A student, taught or alone. The first weights are the same in both cases.
@@ -257,16 +257,16 @@ impl Study<'_> {
             return Ok(summary);
         }
         let built = self.build_student()?;
-        let epochs = self.recipe.schedule.epochs;
+        let length = (self.recipe.schedule.epochs, self.recipe.schedule.early_stop);
         let Some((teacher, config)) = taught else {
-            return self.train(name, epochs, &built, None, None, sink);
+            return self.train(name, length, &built, None, None, sink);
         };
         let teacher = &teacher.detector.model;
         let store = ParamStore::new(self.recipe.seed, &Device::Cpu);
         let [student, taught_by] = [&built.model, teacher].map(|model| Channels::of(model.config()));
         let distiller = config.build(&student, &taught_by, store.var_builder())?;
         let teaching = Teaching { teacher, distiller: distiller.as_ref(), store: &store };
-        self.train(name, epochs, &built, Some(&teaching), file, sink)
+        self.train(name, length, &built, Some(&teaching), file, sink)
     }
 
     /// A finished run's figures: it is not repeated.
@@ -281,7 +281,7 @@ impl Study<'_> {
     fn train(
         &self,
         name: &str,
-        epochs: usize,
+        (epochs, early_stop): (usize, Option<EarlyStop>),
         built: &Built,
         teaching: Option<&Teaching<'_>>,
         teacher: Option<&FileHash>,
@@ -297,6 +297,7 @@ impl Study<'_> {
             name,
             recipe: self.recipe,
             epochs,
+            early_stop,
             data: &self.data,
             study: &self.options.dir,
             manifest: Manifest {

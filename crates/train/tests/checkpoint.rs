@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use docent_train::detector::Detector;
 use docent_train::state::STATE_FORMAT;
 use docent_train::{
-    Best, Category, Checkpoint, CheckpointMeta, Error, TrainState, load_checkpoint, read_safetensors, save_checkpoint,
+    Best, Category, Checkpoint, CheckpointMeta, Error, Patience, TrainState, load_checkpoint, read_safetensors,
+    save_checkpoint,
 };
 use serde_json::json;
 
@@ -173,6 +174,8 @@ fn the_state_comes_back_and_damage_is_refused() {
         momentum: one("w/with/slashes", 2.0),
         adapters: one("adapt.0.weight", 3.0),
         adapter_momentum: BTreeMap::new(),
+        ema: one("w/with/slashes", 4.0),
+        patience: Patience { reference: Some(0.1 + 0.2), waited: 3 },
     };
     state.save(&path, None).unwrap();
     let back = TrainState::load(&path).unwrap();
@@ -183,11 +186,14 @@ fn the_state_comes_back_and_damage_is_refused() {
     assert_eq!(bits(&back.momentum["w/with/slashes"]), bits(&state.momentum["w/with/slashes"]));
     assert_eq!(bits(&back.adapters["adapt.0.weight"]), bits(&state.adapters["adapt.0.weight"]));
     assert!(back.adapter_momentum.is_empty());
+    assert_eq!(bits(&back.ema["w/with/slashes"]), bits(&state.ema["w/with/slashes"]));
+    assert_eq!(back.patience, state.patience);
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
     assert!(TrainState::load(&path).unwrap_err().to_string().contains("cut"));
     TrainState::default().save(&path, None).unwrap();
     assert_eq!(TrainState::load(&path).unwrap().best, None);
+    assert_eq!(TrainState::load(&path).unwrap().patience, Patience::default());
     save_checkpoint(&path, &tensors(), &meta().to_map().unwrap()).unwrap();
     assert!(TrainState::load(&path).unwrap_err().to_string().contains("no training state"));
     let older = BTreeMap::from([("format".to_owned(), "docent-state-1".to_owned())]);

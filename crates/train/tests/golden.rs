@@ -1,4 +1,4 @@
-//! What only the whole workspace can show against torchvision: pictures to detections, and twenty steps of SGD.
+//! What only the whole workspace can show against torchvision: pictures to detections, and the optimizers' steps.
 // Clippy knows only `#[test]` functions as tests; helpers may fail the same way.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
@@ -7,13 +7,17 @@ mod common;
 #[path = "../../detect/tests/golden/formula.rs"]
 mod formula;
 
-use candle_core::Device;
-use common::{Golden, boxes, image};
+use std::collections::BTreeMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
+use common::{Golden, boxes, fill, image, leaf, values};
 use docent_coco::{Planes, Resize, ResizeRule, Rgb8};
 use docent_detect::{FasterRcnn, ImageBatch, Proposals, ResNetConfig, Targets};
 use docent_train::evaluate::to_original;
-use docent_train::{Sgd, SgdConfig, data};
+use docent_train::{AdamW, AdamWConfig, ParamGroup, Sgd, SgdConfig, data};
 use formula::{Formula, batch, builder, config, train_with};
+use serde_json::Value;
 
 /// A ResNet-18 of so much of its width.
 fn narrow(width: f64) -> ResNetConfig {
@@ -98,6 +102,73 @@ fn twenty_steps_of_sgd() {
         // A frozen norm's scale and shift are no parameters in torchvision.
         if golden.has(&format!("{key}|norm")) {
             golden.summary(&key, var, 16);
+        }
+    }
+    golden.finish(&[""]);
+}
+
+/// Runs a case of `adamw.py`; `cut` goes on after that step from a saved state, in an optimizer of its own.
+fn adamw(golden: &Golden, name: &str, cut: Option<usize>) -> (BTreeMap<String, Var>, BTreeMap<String, Tensor>) {
+    let (all, case) = (golden.note("adamw"), golden.note(&format!("case {name}")));
+    let number = |value: &Value, key: &str| value[key].as_f64().unwrap();
+    let bias = ParamGroup {
+        pattern: "*.bias".to_owned(),
+        lr_mult: number(&all["bias"], "lr_mult"),
+        weight_decay: Some(number(&all["bias"], "weight_decay")),
+    };
+    let config = AdamWConfig {
+        betas: serde_json::from_value(case["betas"].clone()).unwrap(),
+        eps: number(case, "eps"),
+        weight_decay: number(case, "weight_decay"),
+        groups: vec![bias],
+    };
+    let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_value(all["shapes"].clone()).unwrap();
+    let of =
+        |(key, shape): (&String, &Vec<usize>)| (key.clone(), leaf(&format!("adamw/{name}/{key}"), shape, 1.0, 0.0));
+    let vars: BTreeMap<String, Var> = shapes.iter().map(of).collect();
+    let parameters: Vec<(String, Var)> = vars.clone().into_iter().collect();
+    let mut optimizer = AdamW::new(&config, parameters.clone()).unwrap();
+    for step in 0..number(all, "steps") as usize {
+        if cut == Some(step) {
+            let state = optimizer.state().unwrap();
+            optimizer = AdamW::new(&config, parameters.clone()).unwrap();
+            optimizer.load_state(&state).unwrap();
+        }
+        let mut grads = GradStore::default();
+        for (key, var) in &parameters {
+            if key == "b.weight" && step == number(all, "skipped") as usize {
+                continue;
+            }
+            // Halved here and doubled by the factor: the same bits.
+            let size = 10f64.powi(step as i32 % 3 - 2);
+            let values = fill(&format!("adamw/{name}/{key}/{step}"), var.elem_count(), 1.0, 0.0);
+            let values: Vec<f32> = values.into_iter().map(|v| 0.5 * (f64::from(v) * size) as f32).collect();
+            grads.insert(var, Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap());
+        }
+        let factor = ((step + 1) as f64 / 4.0).min(1.0) * if step >= 8 { 0.1 } else { 1.0 };
+        optimizer.step(&grads, number(case, "lr") * factor, 2.0).unwrap();
+    }
+    (vars, optimizer.state().unwrap())
+}
+
+#[test]
+fn twelve_steps_of_adamw() {
+    let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "adamw.safetensors");
+    for name in ["default", "other"] {
+        let (vars, state) = adamw(&golden, name, None);
+        for (key, var) in &vars {
+            golden.tensor(&format!("{name}.after.{key}"), var);
+            for part in ["exp_avg", "exp_avg_sq"] {
+                golden.tensor(&format!("{name}.{part}.{key}"), &state[&format!("{part}/{key}")]);
+            }
+            golden.compare_f32(&format!("{name}.step.{key}"), &values(&state[&format!("step/{key}")]));
+        }
+        for cut in [1, 5, 11] {
+            let (again, after) = adamw(&golden, name, Some(cut));
+            for (key, var) in &vars {
+                assert_eq!(values(var), values(&again[key]), "{name}, cut at {cut}: {key}");
+            }
+            assert!(state.iter().all(|(key, t)| values(t) == values(&after[key])), "{name}, cut at {cut}");
         }
     }
     golden.finish(&[""]);

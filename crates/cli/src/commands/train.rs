@@ -1,9 +1,11 @@
 //! `docent train`: one recipe, one study.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use docent_train::Stop;
+use docent_train::budget;
 use docent_train::dry_run::dry_run;
 use docent_train::manifest::Provenance;
 use docent_train::recipe::{Recipe, Source, text_of};
@@ -15,7 +17,8 @@ use crate::signals;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  docent train\n  docent train --recipe shapes --seed 1\n  \
                         docent train --recipe bccd --data DIR --weights resnet50.safetensors\n  \
-                        docent train --recipe mine.toml --data DIR --set schedule.epochs=12 --out runs/mine")]
+                        docent train --recipe mine.toml --data DIR --set schedule.epochs=12 --out runs/mine\n  \
+                        docent train --recipe mine.toml --data DIR --for 30m --tensorboard")]
 pub struct Args {
     /// A shipped recipe (see `docent recipe list`) or a TOML file.
     #[arg(long, default_value = "shapes")]
@@ -45,6 +48,13 @@ pub struct Args {
     /// Override a field of the recipe: `--set schedule.epochs=2`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Time for the whole study, evaluations included: 90s, 30m, 1h 30m. Each run is timed for a few steps, and the epochs are chosen
+    /// to fit; student alone and distilled student get equally many.
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+    /// Write TensorBoard event files into each run's folder (`log.tensorboard`).
+    #[arg(long)]
+    tensorboard: bool,
     /// The study's folder; default: runs/RECIPE-seedN, numbered where that exists.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -75,15 +85,26 @@ pub fn run(args: Args) -> Result<()> {
             teacher.checkpoint = checkpoint.or(teacher.checkpoint.take());
         }
     }
+    recipe.log.tensorboard |= args.tensorboard;
     recipe.validate()?;
-    if args.dry_run {
-        return estimate(&recipe);
-    }
-
     let out = match args.out {
         Some(out) => out,
         None => default_folder(&recipe, args.resume)?,
     };
+    if let Some(time) = args.time {
+        // What was chosen when the study began stands in its folder's recipe.
+        let kept = out.join("recipe.toml");
+        if args.resume && kept.exists() {
+            let text = std::fs::read_to_string(&kept).with_context(|| format!("cannot read {}", kept.display()))?;
+            budget::take_over(&mut recipe, &Recipe::parse(&text, &[])?);
+            println!("epochs as chosen for --for at the beginning: {}", recipe.schedule.epochs);
+        } else {
+            fit_into(&mut recipe, time)?;
+        }
+    }
+    if args.dry_run {
+        return estimate(&recipe);
+    }
     println!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
     let stop = Stop::default();
     let watch = signals::watch(stop.clone())?;
@@ -96,6 +117,36 @@ pub fn run(args: Args) -> Result<()> {
     );
     print!("{}", summary.table());
     println!("study: {} (open {} in it)", out.display(), docent_train::report::FILE);
+    Ok(())
+}
+
+/// Chooses the epochs that fit into `time`, and says which and why.
+fn fit_into(recipe: &mut Recipe, time: Duration) -> Result<()> {
+    println!("timing a few steps of each run for --for {}", humantime::format_duration(time));
+    let fit = budget::fit(recipe, time)?;
+    for note in &fit.notes {
+        println!("{note}");
+    }
+    println!("{:<10}{:>9}{:>10}{:>14}{:>12}", "", "epochs", "s/step", "evaluation", "whole run");
+    for run in &fit.runs {
+        println!(
+            "{:<10}{:>9}{:>10.2}{:>14}{:>12}",
+            run.name,
+            run.epochs,
+            run.step_seconds,
+            clock(run.evaluation_seconds),
+            clock(run.seconds)
+        );
+    }
+    let teacher = fit.teacher_epochs.map_or(String::new(), |epochs| format!(", teacher.epochs = {epochs}"));
+    println!(
+        "chosen: schedule.epochs = {}{teacher} (the recipe's own: {}); about {} of {}",
+        fit.epochs,
+        recipe.schedule.epochs,
+        clock(fit.seconds()),
+        clock(time.as_secs_f64())
+    );
+    fit.apply(recipe);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use docent_coco::{Dataset, Error, Loader, LoaderConfig, Resize, ResizeRule, TrainItem};
+use docent_coco::{Augment, Dataset, Error, Loader, LoaderConfig, Resize, ResizeRule, TrainItem};
 
 use crate::support::{size_of, write_images};
 
@@ -13,6 +13,7 @@ fn config(threads: usize) -> LoaderConfig {
     LoaderConfig {
         resize: Resize { shortest: 16, longest: 40, rule: ResizeRule::Torchvision },
         flip: 0.5,
+        augment: Augment::default(),
         batch: 3,
         threads,
         prefetch: 2,

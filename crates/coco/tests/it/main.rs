@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod analysis;
+mod augment;
 mod bad_input;
 mod checks;
 mod dataset;

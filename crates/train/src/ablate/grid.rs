@@ -157,8 +157,9 @@ impl Grid {
             }
             // One data set is opened, for all.
             let (own, shared) = (grid.recipe_of(cell, 0, &[])?.data, &base.data);
-            let (resize, flip, loader_threads, prefetch) = (own.resize, own.flip, own.loader_threads, own.prefetch);
-            if own != (DataRecipe { resize, flip, loader_threads, prefetch, ..shared.clone() }) {
+            let DataRecipe { resize, flip, loader_threads, prefetch, .. } = own;
+            let augment = own.augment.clone();
+            if own != (DataRecipe { resize, flip, augment, loader_threads, prefetch, ..shared.clone() }) {
                 return fail(format!("cell {} names other data; its figures could not be compared", cell.name));
             }
         }
@@ -189,6 +190,12 @@ impl Grid {
             (recipe.teacher, recipe.distill) = (None, None);
         } else if recipe.teacher.is_none() {
             return Err(Error::Recipe(format!("cell {}: recipe '{}' has no teacher", cell.name, self.recipe)));
+        }
+        if recipe.schedule.early_stop.is_some() {
+            return Err(Error::Recipe(format!(
+                "cell {}: schedule.early_stop would end cells at different steps; they are compared at one schedule",
+                cell.name
+            )));
         }
         Ok(recipe)
     }

@@ -1,5 +1,7 @@
 //! SGD against PyTorch, its state, its groups.
 
+use candle_core::DType;
+
 use super::*;
 
 fn var(values: &[f32]) -> Var {
@@ -192,7 +194,7 @@ fn patterns_and_groups() {
     let config =
         SgdConfig { groups: vec![group("b.*", 2.0), group("*", 3.0), group("z*", 1.0)], ..SgdConfig::default() };
     let sgd = Sgd::new(&config, vec![("a".into(), var(&[0.0])), ("b.x".into(), var(&[0.0]))]).unwrap();
-    assert_eq!(sgd.params.iter().map(|s| s.lr_mult).collect::<Vec<_>>(), [3.0, 2.0]);
+    assert_eq!(sgd.params.iter().map(|s| s.param.lr_mult).collect::<Vec<_>>(), [3.0, 2.0]);
     assert_eq!(sgd.unused_groups(), ["z*"]);
 }
 

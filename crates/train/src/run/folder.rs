@@ -76,6 +76,10 @@ impl RunFolder {
     pub fn manifest(&self) -> PathBuf {
         self.0.join("manifest.json")
     }
+    /// TensorBoard's event file, where `log.tensorboard` is on.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tensorboard")
+    }
     /// One line of JSON an event.
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.jsonl")

@@ -5,6 +5,7 @@ mod ablate;
 mod accumulate;
 mod bench;
 mod detector;
+mod features;
 mod folder;
 mod input;
 mod lesson;

@@ -6,7 +6,9 @@ use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use image::{ImageFormat, ImageReader, Limits};
+use image::codecs::jpeg::JpegEncoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
 
@@ -64,18 +66,26 @@ impl Rgb8 {
         }
     }
 
-    /// Writes the image as a PNG file.
+    /// The image as the bytes of a JPEG file, of a quality to look at.
     ///
     /// # Errors
-    /// A data length that does not fit the size, or a file that cannot be written.
-    pub fn save_png(&self, path: &Path) -> Result<()> {
-        let fail = |e: image::ImageError| match e {
-            image::ImageError::IoError(source) => Error::file("write", path, source),
-            other => Error::Config(format!("cannot write {} as PNG: {other}", path.display())),
-        };
+    /// As [`Self::save_png`], apart from files.
+    pub fn to_jpeg(&self) -> Result<Vec<u8>> {
+        let (width, height) = self.checked_size("JPEG")?;
+        let mut bytes = Vec::new();
+        JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
+            .encode(&self.data, width, height, image::ExtendedColorType::Rgb8)
+            .map_err(|e| {
+                Error::Config(format!("an image of {width}x{height} pixels cannot be written as JPEG: {e}"))
+            })?;
+        Ok(bytes)
+    }
+
+    /// Width and height, where the data fits them.
+    fn checked_size(&self, format: &str) -> Result<(u32, u32)> {
         let (Ok(width), Ok(height)) = (u32::try_from(self.width), u32::try_from(self.height)) else {
             return Err(Error::Config(format!(
-                "an image of {}x{} pixels is too large for PNG",
+                "an image of {}x{} pixels is too large for {format}",
                 self.width, self.height
             )));
         };
@@ -88,6 +98,19 @@ impl Rgb8 {
                 self.data.len()
             )));
         }
+        Ok((width, height))
+    }
+
+    /// Writes the image as a PNG file.
+    ///
+    /// # Errors
+    /// A data length that does not fit the size, or a file that cannot be written.
+    pub fn save_png(&self, path: &Path) -> Result<()> {
+        let fail = |e: image::ImageError| match e {
+            image::ImageError::IoError(source) => Error::file("write", path, source),
+            other => Error::Config(format!("cannot write {} as PNG: {other}", path.display())),
+        };
+        let (width, height) = self.checked_size("PNG")?;
         image::save_buffer_with_format(
             path,
             &self.data,
@@ -99,6 +122,9 @@ impl Rgb8 {
         .map_err(fail)
     }
 }
+
+/// JPEG's quality of [`Rgb8::to_jpeg`], of 100: a picture to look at.
+const JPEG_QUALITY: u8 = 82;
 
 /// Reads a JPEG or PNG file; what it is is told from its first bytes, not from its name.
 ///
@@ -113,12 +139,30 @@ pub fn decode_file(path: &Path) -> Result<Rgb8> {
     decode(&bytes).map_err(|reason| Error::decode(path, reason))
 }
 
+/// [`decode_file`], then turned and mirrored as the file's EXIF orientation says, so that it stands as a viewer shows it. For
+/// pictures that have no annotations: these count the unturned pixels.
+///
+/// # Errors
+/// As [`decode_file`].
+pub fn decode_file_upright(path: &Path) -> Result<Rgb8> {
+    let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
+    upright(&bytes).map_err(|reason| Error::decode(path, reason))
+}
+
 /// Decodes the bytes of a JPEG or PNG file, as [`decode_file`] does; `name` is what errors call it.
 ///
 /// # Errors
 /// As [`decode_file`].
 pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<Rgb8> {
     decode(bytes).map_err(|reason| Error::decode(Path::new(name), reason))
+}
+
+/// [`decode_file_upright`] of bytes; `name` is what errors call them.
+///
+/// # Errors
+/// As [`decode_file`].
+pub fn decode_bytes_upright(bytes: &[u8], name: &str) -> Result<Rgb8> {
+    upright(bytes).map_err(|reason| Error::decode(Path::new(name), reason))
 }
 
 /// Something decoded, or what is wrong with the bytes.
@@ -141,6 +185,14 @@ pub fn image_size(path: &Path) -> Result<(usize, usize)> {
         size = header(&read(u64::MAX)?);
     }
     size.map_err(|reason| Error::decode(path, reason))
+}
+
+/// [`image_size`] of the bytes of a file; `name` is what errors call them.
+///
+/// # Errors
+/// As [`image_size`].
+pub fn image_size_of_bytes(bytes: &[u8], name: &str) -> Result<(usize, usize)> {
+    header(bytes).map_err(|reason| Error::decode(Path::new(name), reason))
 }
 
 /// The decoders are other people's code: where one panics on a damaged file, that is an error like any other.
@@ -195,6 +247,27 @@ fn decode(bytes: &[u8]) -> Decoded<Rgb8> {
         return Err("its header and its pixels disagree about the size".to_owned());
     }
     Ok(Rgb8 { width, height, data: image.into_raw() })
+}
+
+/// Decoded, and turned as EXIF says; a file that says nothing, or nothing that can be read, is upright.
+fn upright(bytes: &[u8]) -> Decoded<Rgb8> {
+    let image = decode(bytes)?;
+    let orientation = guarded(|| {
+        let mut decoder = reader(bytes)?.0.into_decoder().map_err(|e| e.to_string())?;
+        decoder.orientation().map_err(|e| e.to_string())
+    });
+    match orientation.unwrap_or(Orientation::NoTransforms) {
+        Orientation::NoTransforms => Ok(image),
+        turn => {
+            // The sizes were checked when the image was decoded.
+            let (width, height) = (image.width as u32, image.height as u32);
+            let pixels = image::RgbImage::from_raw(width, height, image.data).ok_or("its pixels are not its size")?;
+            let mut turned = DynamicImage::ImageRgb8(pixels);
+            turned.apply_orientation(turn);
+            let turned = turned.into_rgb8();
+            Ok(Rgb8 { width: turned.width() as usize, height: turned.height() as usize, data: turned.into_raw() })
+        }
+    }
 }
 
 /// Whether the marker that ends the image is there (ITU-T T.81, B.1.1: in a scan's data every 0xFF is followed by 0 or a restart

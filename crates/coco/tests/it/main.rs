@@ -13,5 +13,7 @@ mod open;
 mod properties;
 mod resample;
 mod resize;
+mod stats;
 mod support;
 mod voc;
+mod yolo;

@@ -3,7 +3,9 @@
 pub mod ablate;
 pub mod dataset;
 pub mod eval;
+pub mod init;
 pub mod predict;
 pub mod recipe;
+pub mod serve;
 pub mod train;
 pub mod weights;

@@ -5,6 +5,7 @@ mod console;
 mod draw;
 mod reading;
 mod runtime;
+mod serve;
 mod signals;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look at a data folder and propose a recipe for it, with the reasons.
+    Init(commands::init::Args),
     /// Train a recipe's study: the teacher, the student alone, the distilled student.
     Train(commands::train::Args),
     /// Train the cells of an ablation under one teacher; write records, table and plots.
@@ -44,8 +47,10 @@ enum Command {
     Predict(commands::predict::Args),
     /// Write a study's or a run's report: figures, curves and pictures on one page.
     Report(commands::report::Args),
-    /// Check a data folder, or convert PASCAL VOC annotations.
+    /// Look into a data folder: checks, figures, pictures; split it, or bring VOC and YOLO annotations in.
     Dataset(commands::dataset::Args),
+    /// Serve a detector over HTTP: a page to drop pictures on, and a JSON route.
+    Serve(commands::serve::Args),
     /// List the shipped recipes, or print one.
     Recipe(commands::recipe::Args),
     /// Look into a weight file, or bring another program's weights in.
@@ -71,12 +76,14 @@ fn main() -> ExitCode {
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
     }
     let work = move || match args.command {
+        Command::Init(args) => commands::init::run(&args),
         Command::Train(args) => commands::train::run(args),
         Command::Ablate(args) => commands::ablate::run(args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Dataset(args) => commands::dataset::run(&args),
+        Command::Serve(args) => commands::serve::run(&args),
         Command::Recipe(args) => commands::recipe::run(&args),
         Command::Weights(args) => commands::weights::run(args),
     };
@@ -93,5 +100,28 @@ fn main() -> ExitCode {
             eprintln!("docent: cannot start a thread: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_help_text_has_an_example() {
+        fn look(command: &mut clap::Command, path: &str) {
+            let help = command.render_long_help().to_string();
+            let example = format!("docent {path}");
+            assert!(path.is_empty() || (help.contains("Example") && help.contains(&example)), "{path}: {help}");
+            let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+            // clap adds its own `help` to groups.
+            for name in names.into_iter().filter(|name| name != "help") {
+                let path = if path.is_empty() { name.clone() } else { format!("{path} {name}") };
+                if let Some(below) = command.find_subcommand_mut(&name) {
+                    look(below, &path);
+                }
+            }
+        }
+        look(&mut super::Args::command(), "");
     }
 }

@@ -42,7 +42,7 @@ fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 /// `KEY=POLICY`, if that means something.
-fn policy(text: &str) -> Result<(String, String)> {
+pub fn policy(text: &str) -> Result<(String, String)> {
     let (key, policy) = text.split_once('=').context("write it as KEY=POLICY")?;
     let pair = (key.to_owned(), policy.to_owned());
     policies(std::slice::from_ref(&pair))?;
@@ -50,7 +50,7 @@ fn policy(text: &str) -> Result<(String, String)> {
 }
 
 /// The default policies with those of the command line.
-fn policies(given: &[(String, String)]) -> Result<CheckConfig> {
+pub fn policies(given: &[(String, String)]) -> Result<CheckConfig> {
     let values: serde_json::Map<_, _> =
         given.iter().map(|(key, policy)| (key.clone(), policy.as_str().into())).collect();
     let config: CheckConfig = serde_json::from_value(values.into())?;

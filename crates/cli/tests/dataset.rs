@@ -98,7 +98,13 @@ fn what_is_asked_wrongly_is_said_plainly() {
     fails(&["dataset", "check"], 2, "<DIR>");
     fails(&["dataset", "import-voc", ".", "out"], 1, "Annotations/");
     fails(&["dataset", "import-voc", ".", "out", "--boxes", "corners"], 2, "pixels");
-    for command in ["check", "import-voc"] {
+    fails(&["dataset", "import-yolo", ".", "out"], 1, "classes.txt");
+    fails(&["dataset", "split", "no.json", "out"], 1, "no.json");
+    fails(&["dataset", "stats", ".", "--picture", "a.png"], 1, ".svg");
+    fails(&["dataset", "view", ".", "--count", "0"], 1, "--count");
+    fails(&["dataset", "view", ".", "--split", "test"], 2, "train");
+    fails(&["dataset", "shapes", "out", "--train", "0"], 1, "train = 0 images");
+    for command in ["check", "stats", "view", "split", "import-voc", "import-yolo", "shapes"] {
         contains(&docent(dir.path(), &["dataset", command, "--help"]).1, &["Examples:", "docent dataset"]);
     }
     assert!(!dir.path().join("out").exists());
@@ -140,4 +146,90 @@ fn voc_becomes_coco() {
     assert!(code == 1 && err.contains("is there already"), "{err}");
     assert_eq!(std::fs::read(coco.train.source()).unwrap(), written);
     assert_eq!(docent(dir.path(), &["dataset", "check", "."]).0, 0);
+}
+
+#[test]
+fn figures_and_pictures_of_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = write(dir.path());
+    let (code, out, err) = docent(dir.path(), &["dataset", "stats", ".", "--picture", "stats.svg"]);
+    assert_eq!(code, 0, "{err}");
+    contains(&out, &["training: ", "held-out: ", "1 cat", "2 dog", "32x20", "100% small", "picture: stats.svg"]);
+    let svg = std::fs::read_to_string(dir.path().join("stats.svg")).unwrap();
+    contains(&svg, &["<svg", "training: ", "cat"]);
+    let (_, out, _) = docent(dir.path(), &["dataset", "stats", ".", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let of = |key: &str| ["training", "held-out"].map(|split| json[split][key].as_u64().unwrap()).iter().sum::<u64>();
+    assert_eq!((of("images"), of("boxes"), of("degenerate")), (30, 29, 1));
+
+    let view =
+        |more: &[&str]| docent(dir.path(), &[&["dataset", "view", ".", "--count", "4", "--size", "64"], more].concat());
+    let (code, out, err) = view(&["--out", "a.png"]);
+    assert_eq!((code, out.lines().count()), (0, 5), "{err}");
+    view(&["--out", "b.png", "--seed", "1"]);
+    view(&["--out", "c.png"]);
+    let read = |name: &str| docent_coco::decode_file(&dir.path().join(name)).unwrap();
+    assert_eq!(read("a.png"), read("c.png"), "the same seed, the same sheet");
+    assert_ne!(read("a.png"), read("b.png"));
+    // Boxes are drawn: the pictures themselves are grey.
+    let coloured = |p: &[u8]| p.iter().max().unwrap() - p.iter().min().unwrap() > 60;
+    assert!(read("a.png").data.chunks_exact(3).filter(|p| coloured(p)).count() > 200);
+    let (code, out, _) = view(&["--class", "dog", "--no-names"]);
+    assert!(code == 0 && dir.path().join("sheet.png").is_file(), "{out}");
+    let odd = |line: &str| set.images().iter().any(|i| line.contains(&i.file_name) && i.id % 2 == 1);
+    assert!(out.lines().skip(1).all(odd), "dogs are in the odd ones: {out}");
+    let (code, _, err) = view(&["--class", "bird"]);
+    assert!(code == 1 && err.contains("cat, dog"), "{err}");
+}
+
+#[test]
+fn one_file_is_split_and_nothing_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = write(dir.path());
+    let args = ["dataset", "split", "annotations/instances_all.json", "out", "--val", "0.3", "--stratify"];
+    let (code, out, err) = docent(dir.path(), &args);
+    assert_eq!(code, 0, "{err}");
+    contains(&out, &["instances_train.json: 21 images", "instances_val.json: 9 images"]);
+    let options = OpenOptions { train_images: Some(set.image_root().to_owned()), ..OpenOptions::default() };
+    let splits = open_dir(&dir.path().join("out"), &options).unwrap();
+    assert_eq!((splits.train.len(), splits.val.len()), (21, 9));
+    let (code, _, err) = docent(dir.path(), &args);
+    assert!(code == 1 && err.contains("is there already"), "{err}");
+    let (code, _, err) =
+        docent(dir.path(), &["dataset", "split", "annotations/instances_all.json", "x", "--val", "1.5"]);
+    assert!(code == 1 && err.contains("between 0 and 1") && !dir.path().join("x").exists(), "{err}");
+}
+
+#[test]
+fn yolo_becomes_coco() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = write(dir.path());
+    std::fs::remove_dir_all(dir.path().join("annotations")).unwrap();
+    std::fs::create_dir(dir.path().join("labels")).unwrap();
+    for i in 0..set.len() {
+        let name = set.image(i).file_name.replace("png", "txt");
+        std::fs::write(dir.path().join("labels").join(name), format!("{} 0.5 0.5 0.25 0.5\n", i % 2)).unwrap();
+    }
+    std::fs::write(dir.path().join("data.yaml"), "names: [cat, dog]\n").unwrap();
+    let (code, out, err) = docent(dir.path(), &["dataset", "import-yolo", ".", "."]);
+    assert_eq!(code, 0, "{err}");
+    contains(&out, &["instances_train.json", "instances_val.json", "docent init .\n"]);
+    let splits = open_dir(dir.path(), &OpenOptions::default()).unwrap();
+    assert_eq!(splits.train.len() + splits.val.len(), 30);
+    assert!(splits.train.all_annotations().iter().all(|a| a.bbox == [12.0, 5.0, 8.0, 10.0]));
+    let (code, _, err) = docent(dir.path(), &["dataset", "import-yolo", ".", "."]);
+    assert!(code == 1 && err.contains("is there already"), "{err}");
+    std::fs::write(dir.path().join("labels/004.txt"), "0 0.5\n").unwrap();
+    let (code, _, err) = docent(dir.path(), &["dataset", "import-yolo", ".", "other"]);
+    assert!(code == 1 && err.contains("004.txt") && err.contains("line 1"), "{err}");
+}
+
+#[test]
+fn shapes_are_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["dataset", "shapes", "made", "--train", "3", "--val", "2", "--seed", "5"];
+    let (code, out, err) = docent(dir.path(), &args);
+    assert_eq!(code, 0, "{err}");
+    contains(&out, &["training: 3 images", "held-out: 2 images"]);
+    assert_eq!(open_dir(&dir.path().join("made"), &OpenOptions::default()).unwrap().val.len(), 2);
 }

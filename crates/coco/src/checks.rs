@@ -1,6 +1,6 @@
 //! What is wrong with a set of annotations, each fault with its file, image id and annotation id.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ pub enum FindingKind {
     UnknownCategory,
     /// An image whose width or height is 0 in the annotations.
     EmptyImage,
-    /// An XML file that is no PASCAL VOC annotation.
+    /// A file, or a line of one, that is no annotation of its format (PASCAL VOC's XML, YOLO's text).
     BrokenAnnotation,
     /// An image file that is not there.
     MissingImage,
@@ -88,7 +88,7 @@ impl FindingKind {
             Self::UnlistedImage => "annotation of an unlisted image",
             Self::UnknownCategory => "annotation of an unknown category",
             Self::EmptyImage => "image of size 0",
-            Self::BrokenAnnotation => "no PASCAL VOC annotation",
+            Self::BrokenAnnotation => "unreadable annotation",
             Self::MissingImage => "missing image file",
             Self::SizeMismatch => "image of another size than annotated",
             Self::UnreadableImage => "unreadable image file",
@@ -162,7 +162,7 @@ pub fn checks(file: &Path, images: &[Image], annotations: &[Annotation], categor
         }
     }
 
-    let mut sizes = std::collections::HashMap::with_capacity(images.len());
+    let mut sizes = HashMap::with_capacity(images.len());
     for image in images {
         if sizes.insert(image.id, (f64::from(image.width), f64::from(image.height))).is_some() {
             let detail = format!("file_name {:?}", image.file_name);
@@ -197,6 +197,19 @@ pub fn checks(file: &Path, images: &[Image], annotations: &[Annotation], categor
         }
     }
     findings
+}
+
+/// For formats with a file for each image: puts the image's own file into each finding, and the object's line and class before what
+/// it says. Annotation `id`, counted from 1 over all files, stands at `places[id - 1]`.
+pub(crate) fn locate(findings: &mut [Finding], files: &HashMap<u64, &Path>, places: &[(u32, &str)]) {
+    for finding in findings {
+        if let Some(path) = finding.image_id.and_then(|id| files.get(&id)) {
+            finding.file = path.to_path_buf();
+        }
+        if let Some((line, name)) = finding.annotation_id.and_then(|id| places.get((id as usize).checked_sub(1)?)) {
+            finding.detail = format!("line {line}, {name:?} {}", finding.detail);
+        }
+    }
 }
 
 /// Whether a box `[x, y, width, height]` reaches over the border by more than [`OUTSIDE_TOLERANCE`].

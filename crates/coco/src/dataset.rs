@@ -72,8 +72,8 @@ pub struct Dataset {
     categories: Vec<Category>,
     findings: Vec<Finding>,
     checks: CheckConfig,
-    /// One XML file an image, where the annotations are VOC's; else empty.
-    xml_files: Vec<PathBuf>,
+    /// One file an image, where the annotations are VOC's or YOLO's; else empty.
+    annotation_files: Vec<PathBuf>,
     digest: OnceLock<String>,
 }
 
@@ -85,8 +85,8 @@ pub(crate) struct Parts {
     pub images: Vec<Image>,
     pub annotations: Vec<Annotation>,
     pub categories: Vec<Category>,
-    /// As [`Dataset::xml_files`].
-    pub xml_files: Vec<PathBuf>,
+    /// As [`Dataset::annotation_files`].
+    pub annotation_files: Vec<PathBuf>,
 }
 
 impl Dataset {
@@ -135,7 +135,7 @@ impl Dataset {
             images: file.images,
             annotations: file.annotations,
             categories: file.categories,
-            xml_files: Vec::new(),
+            annotation_files: Vec::new(),
         };
         let dataset = Self::build(parts, checks)?;
         let _ = dataset.digest.set(digest);
@@ -154,8 +154,8 @@ impl Dataset {
         categories: Vec<Category>,
     ) -> Result<Self> {
         let name = name.into();
-        let (source, image_root, xml_files) = (PathBuf::from(&name), image_root.into(), Vec::new());
-        let parts = Parts { name, source, image_root, images, annotations, categories, xml_files };
+        let (source, image_root, annotation_files) = (PathBuf::from(&name), image_root.into(), Vec::new());
+        let parts = Parts { name, source, image_root, images, annotations, categories, annotation_files };
         Self::build(parts, &CheckConfig::default())
     }
 
@@ -174,7 +174,7 @@ impl Dataset {
         }
         parts.categories.sort_by_key(|c| c.id);
         parts.drop_contradictions(&findings);
-        let Parts { name, source, image_root, images, mut annotations, categories, xml_files } = parts;
+        let Parts { name, source, image_root, images, mut annotations, categories, annotation_files } = parts;
         let index: HashMap<u64, usize> = images.iter().enumerate().map(|(i, im)| (im.id, i)).collect();
         // Every id is known by now; a stable sort keeps the file's order within an image.
         annotations.sort_by_cached_key(|a| index.get(&a.image_id).copied());
@@ -197,7 +197,7 @@ impl Dataset {
             categories,
             findings,
             checks: config.clone(),
-            xml_files,
+            annotation_files,
             digest: OnceLock::new(),
         })
     }
@@ -367,13 +367,13 @@ impl Dataset {
     pub fn subset(&self, positions: &[usize]) -> Self {
         let mut seen = vec![false; self.len()];
         let mut images = Vec::with_capacity(positions.len());
-        let mut xml_files = Vec::new();
+        let mut annotation_files = Vec::new();
         let mut annotations = Vec::new();
         let mut starts = vec![0];
         for &i in positions {
             if i < self.len() && !std::mem::replace(&mut seen[i], true) {
                 images.push(self.images[i].clone());
-                xml_files.extend(self.xml_files.get(i).cloned());
+                annotation_files.extend(self.annotation_files.get(i).cloned());
                 annotations.extend_from_slice(self.annotations(i));
                 starts.push(annotations.len());
             }
@@ -391,7 +391,7 @@ impl Dataset {
             categories: self.categories.clone(),
             findings,
             checks: self.checks.clone(),
-            xml_files,
+            annotation_files,
             digest: OnceLock::new(),
         }
     }
@@ -416,8 +416,8 @@ impl Dataset {
         write_atomic(path, self.to_json().as_bytes())
     }
 
-    pub(crate) fn xml_files(&self) -> &[PathBuf] {
-        &self.xml_files
+    pub(crate) fn annotation_files(&self) -> &[PathBuf] {
+        &self.annotation_files
     }
 
     pub(crate) fn with_findings(mut self, findings: Vec<Finding>) -> Self {

@@ -187,6 +187,14 @@ pub fn image_size(path: &Path) -> Result<(usize, usize)> {
     size.map_err(|reason| Error::decode(path, reason))
 }
 
+/// [`image_size`] of the bytes of a file; `name` is what errors call them.
+///
+/// # Errors
+/// As [`image_size`].
+pub fn image_size_of_bytes(bytes: &[u8], name: &str) -> Result<(usize, usize)> {
+    header(bytes).map_err(|reason| Error::decode(Path::new(name), reason))
+}
+
 /// The decoders are other people's code: where one panics on a damaged file, that is an error like any other.
 fn guarded<T>(decode: impl FnOnce() -> Decoded<T>) -> Decoded<T> {
     catch_unwind(AssertUnwindSafe(decode))

@@ -91,11 +91,11 @@ impl Dataset {
         Ok(self.subset(&kept).with_findings(findings))
     }
 
-    /// The file that says what is in image `i`: its XML file, or the one annotation file.
+    /// The file that says what is in image `i`: its own (VOC's XML, YOLO's text), or the one annotation file.
     ///
     /// # Panics
     /// When `i` is not below [`Self::len`].
     pub fn annotation_file(&self, i: usize) -> &Path {
-        self.xml_files().get(i).map_or(self.source(), |path| path.as_path())
+        self.annotation_files().get(i).map_or(self.source(), |path| path.as_path())
     }
 }

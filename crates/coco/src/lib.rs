@@ -1,4 +1,4 @@
-//! COCO data sets in Rust: annotations, images, batches and COCO metrics. PASCAL VOC folders are read into the same.
+//! COCO data sets in Rust: annotations, images, batches and COCO metrics. PASCAL VOC and YOLO folders are read into the same.
 //!
 //! For anybody who reads these formats, whatever they train with: the crate knows no tensors. A file's way through it:
 //!
@@ -11,7 +11,8 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `dataset`, `types`, `voc` | one split and its records, from COCO's JSON or from PASCAL VOC's XML |
+//! | `dataset`, `types`, `voc`, `yolo` | one split and its records, from COCO's JSON, PASCAL VOC's XML or YOLO's text files |
+//! | `stats`, `pick`, `split_file` | what a split holds, in figures and as a picture; a choice of its images; one JSON file made two |
 //! | `checks`, `files`, `policy` | what is wrong with annotations and image files, and what is done about it |
 //! | `open` | from a folder to its two splits |
 //! | `decode`, `resize` | JPEG and PNG to RGB8; RGB8 to planes of 0..1 |
@@ -89,13 +90,17 @@ mod jitter;
 mod loader;
 mod open;
 mod parallel;
+mod pick;
 mod policy;
 mod resample;
 mod resize;
 pub mod rng;
 pub mod shapes;
+mod split_file;
+mod stats;
 mod types;
 mod voc;
+mod yolo;
 
 pub use analysis::{Analysis, BACKGROUND_IOU, Curve, ErrorKind, ErrorShare, Errors, ImageScore, Verdict, analyze};
 pub use atomic::write_atomic;
@@ -104,6 +109,7 @@ pub use checks::{Finding, FindingKind, OUTSIDE_TOLERANCE, checks, summarize};
 pub use dataset::{Dataset, Sample, Truth};
 pub use decode::{
     MAX_PIXELS, MAX_SIDE, Rgb8, decode_bytes, decode_bytes_upright, decode_file, decode_file_upright, image_size,
+    image_size_of_bytes,
 };
 pub use error::{Error, Result};
 pub use evaluate::{
@@ -117,5 +123,8 @@ pub use open::{OpenOptions, Splits, open_dir, same_categories, split_by_id};
 pub use policy::{CheckConfig, Policy};
 pub use resample::Resampled;
 pub use resize::{Planes, Resize, ResizeRule};
+pub use split_file::{SplitConfig, SplitJson, split_json};
+pub use stats::{Areas, ClassStats, SizeCount, Spread, Stats, picture};
 pub use types::{Annotation, Category, Image};
 pub use voc::{Difficult, VocBoxes, VocConfig, VocFile, VocObject, open_voc, parse_voc};
+pub use yolo::{YoloObject, YoloOptions, open_yolo, parse_yolo};

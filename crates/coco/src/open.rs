@@ -110,16 +110,18 @@ pub(crate) fn hold_out(whole: &Dataset, val_fraction: f64) -> Result<Splits> {
 /// An image is held out if the first 8 bytes of SHA-256 of its id, as a fraction of 2^64, lie below `val_fraction`: an image
 /// stays on its side whatever is added to or removed from the data set.
 pub fn split_by_id(whole: &Dataset, val_fraction: f64) -> (Dataset, Dataset) {
-    let held_out = |id: u64| {
-        let mut hash = Sha256::new();
-        hash.update(b"docent split 1");
-        hash.update(id.to_le_bytes());
-        let mut first = [0u8; 8];
-        first.copy_from_slice(&hash.finalize()[..8]);
-        (u64::from_le_bytes(first) as f64 / 2f64.powi(64)) < val_fraction
-    };
-    let Splits { train, val } = split(whole, " by hash of id", |i| held_out(whole.image(i).id));
+    let Splits { train, val } = split(whole, " by hash of id", |i| place_of(whole.image(i).id) < val_fraction);
     (train, val)
+}
+
+/// An image's place between 0 and 1, by the hash of its id: the one number that splitting by a share goes by.
+pub(crate) fn place_of(id: u64) -> f64 {
+    let mut hash = Sha256::new();
+    hash.update(b"docent split 1");
+    hash.update(id.to_le_bytes());
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&hash.finalize()[..8]);
+    u64::from_le_bytes(first) as f64 / 2f64.powi(64)
 }
 
 /// The images that `held_out` names and the others. Faults of images that are in neither (left out, or never listed) stay with the

@@ -41,6 +41,7 @@ pub mod lock;
 pub mod manifest;
 pub mod optim;
 pub mod params;
+pub mod propose;
 pub mod recipe;
 pub mod report;
 pub mod run;

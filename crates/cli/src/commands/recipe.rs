@@ -4,6 +4,7 @@ use anyhow::Result;
 use docent_train::recipe::{Recipe, shipped, text_of};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  docent recipe list\n  docent recipe show shapes > mine.toml")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -12,10 +13,12 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// List the shipped recipes.
+    #[command(after_help = "Example: docent recipe list")]
     List,
     /// Print a recipe's TOML.
-    ///
-    /// Example: docent recipe show shapes > mine.toml
+    #[command(
+        after_help = "Examples:\n  docent recipe show shapes > mine.toml\n  docent recipe show mine.toml --resolved"
+    )]
     Show {
         /// A shipped recipe, or a file.
         recipe: String,

@@ -8,6 +8,9 @@ use docent_train::import::{Content, ConvertOptions, Target, convert};
 use docent_train::read_weights;
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  docent weights inspect FILE.pth\n  docent weights convert FILE.pth mine.safetensors"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

@@ -5,12 +5,12 @@
 mod open;
 mod parse;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checks::{Finding, FindingKind, checks};
+use crate::checks::{Finding, FindingKind, checks, locate};
 use crate::dataset::{Dataset, Parts};
 use crate::error::{Error, Result};
 use crate::ids::ids_of_names;
@@ -107,15 +107,9 @@ impl Dataset {
         let mut annotations: Vec<Annotation> = (1..).zip(&objects).map(annotation).collect();
         let images: Vec<Image> = files.iter().map(File::image).collect();
         let mut found = checks(folder, &images, &annotations, &categories);
-        let paths: HashMap<u64, &PathBuf> = files.iter().map(|file| (file.id, &file.path)).collect();
-        for finding in &mut found {
-            if let Some(path) = finding.image_id.and_then(|id| paths.get(&id)) {
-                finding.file.clone_from(path);
-            }
-            if let Some((_, object)) = finding.annotation_id.and_then(|id| objects.get((id as usize).checked_sub(1)?)) {
-                finding.detail = format!("line {}, {:?} {}", object.line, object.name, finding.detail);
-            }
-        }
+        let paths = files.iter().map(|file| (file.id, file.path.as_path())).collect();
+        let places: Vec<(u32, &str)> = objects.iter().map(|(_, o)| (o.line, o.name.as_str())).collect();
+        locate(&mut found, &paths, &places);
         findings.extend(found);
         if policies.degenerate == Policy::Drop {
             annotations.retain(|a| !a.is_degenerate());
@@ -127,7 +121,7 @@ impl Dataset {
             images,
             annotations,
             categories,
-            xml_files: files.into_iter().map(|file| file.path).collect(),
+            annotation_files: files.into_iter().map(|file| file.path).collect(),
         };
         Self::build_with(parts, findings, policies)
     }

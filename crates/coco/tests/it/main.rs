@@ -15,5 +15,7 @@ mod open;
 mod properties;
 mod resample;
 mod resize;
+mod stats;
 mod support;
 mod voc;
+mod yolo;

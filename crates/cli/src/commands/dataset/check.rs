@@ -1,44 +1,15 @@
-//! `docent dataset`: what is in a data folder and what is wrong with it; PASCAL VOC to COCO.
+//! `docent dataset check`: what is in a data folder and what is wrong with it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
-use docent_coco::{
-    CheckConfig, Dataset, Error, Finding, FindingKind, Look, OpenOptions, Policy, Splits, open_dir, open_voc,
-};
+use anyhow::{Result, ensure};
+use docent_coco::{CheckConfig, Dataset, Error, Finding, FindingKind, Look, OpenOptions, Policy, Splits, open_dir};
 
 use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
-#[command(
-    after_help = "Examples:\n  docent dataset check DIR\n  docent dataset import-voc VOCdevkit/VOC2012 voc2012-coco"
-)]
 pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(clap::Subcommand)]
-enum Command {
-    /// Report on a data folder: sizes, classes, and every fault of annotations and image files.
-    ///
-    /// Exit code 0: nothing would stop a training under the policies; 1: something would, or the folder cannot be opened; 2: wrong
-    /// arguments.
-    #[command(after_help = "Examples:\n  docent dataset check DIR\n  \
-                            docent dataset check DIR --policy missing_image=drop --policy unreadable_image=drop\n\n\
-                            A policy is error, drop or (for outside) clip; `--set data.checks.KEY=POLICY` gives it to a training.")]
-    Check(CheckArgs),
-    /// Write a PASCAL VOC folder's annotations as COCO JSON: OUT/annotations/instances_train.json and instances_val.json.
-    ///
-    /// Images stay where they are. Files that are there already are not overwritten.
-    #[command(after_help = "Examples:\n  docent dataset import-voc VOCdevkit/VOC2012 voc2012-coco\n  \
-                            docent dataset import-voc cells cells-coco --boxes edges --classes WBC,RBC,Platelets")]
-    ImportVoc(ImportArgs),
-}
-
-#[derive(clap::Args)]
-struct CheckArgs {
     /// The data folder, COCO's or PASCAL VOC's.
     dir: PathBuf,
     /// Read image files' headers alone: faster, but a file that is cut or damaged further on is not found.
@@ -51,25 +22,8 @@ struct CheckArgs {
     read: ReadArgs,
 }
 
-#[derive(clap::Args)]
-struct ImportArgs {
-    /// The folder that holds Annotations/ and JPEGImages/.
-    src: PathBuf,
-    /// The folder to write to; may be SRC itself.
-    out: PathBuf,
-    #[command(flatten)]
-    read: ReadArgs,
-}
-
-/// Reports or writes.
+/// Reports.
 pub fn run(args: &Args) -> Result<()> {
-    match &args.command {
-        Command::Check(args) => check(args),
-        Command::ImportVoc(args) => import(args),
-    }
-}
-
-fn check(args: &CheckArgs) -> Result<()> {
     let OpenOptions { checks: policies, .. } = args.read.options()?;
     let options = OpenOptions { checks: CheckConfig::lenient(), ..args.read.options()? };
     // Faults that no policy forgives are listed in full like the others.
@@ -147,26 +101,4 @@ fn report(findings: &[Finding], policies: &CheckConfig, shown: usize) -> usize {
         println!("correct or remove what is listed");
     }
     stopping.len()
-}
-
-fn import(args: &ImportArgs) -> Result<()> {
-    let folder = args.out.join("annotations");
-    let files = ["train", "val"].map(|split| folder.join(format!("instances_{split}.json")));
-    if let Some(there) = files.iter().find(|path| path.exists()) {
-        bail!("{} is there already; choose another OUT, or take it away", there.display());
-    }
-    let Splits { train, val } = open_voc(&args.src, &args.read.options()?)?;
-    for (path, dataset) in files.iter().zip([&train, &val]) {
-        for line in docent_coco::summarize(dataset.findings(), dataset.checks(), 10) {
-            println!("{line}");
-        }
-        dataset.save(path)?;
-        println!("{}: {} images, {} objects", path.display(), dataset.len(), dataset.all_annotations().len());
-    }
-    println!("to train: docent train --data {} --images {}", args.out.display(), shown(train.image_root()));
-    Ok(())
-}
-
-fn shown(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }

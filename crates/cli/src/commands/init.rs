@@ -1,0 +1,71 @@
+//! `docent init`: a recipe for a data folder, with its reasons.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use docent_train::propose::{Proposal, ProposeOptions, propose};
+
+use crate::commands::train::quoted;
+use crate::reading::ReadArgs;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  docent init cells --out cells.toml\n  docent init cells --weights resnet50.safetensors --for 30m --out cells.toml\n  \
+                        docent init cells --no-measure > cells.toml\n\nThen: docent train --recipe cells.toml"
+)]
+pub struct Args {
+    /// The data folder: COCO's or PASCAL VOC's (see docs/data.md; `docent dataset import-yolo` brings YOLO's).
+    dir: PathBuf,
+    /// Write the recipe here instead of on standard output. A file that is there already is not overwritten.
+    #[arg(long, value_name = "FILE.toml")]
+    out: Option<PathBuf>,
+    /// A backbone's ImageNet weights for the teacher, safetensors or `.pth` under torchvision's names.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// How long the whole study may take on this machine: 30m, 2h, 1h30m.
+    #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = humantime::parse_duration)]
+    time: Duration,
+    /// Do not run the proposed models; propose a usual number of steps.
+    #[arg(long)]
+    no_measure: bool,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+/// Proposes and writes.
+pub fn run(args: &Args) -> Result<()> {
+    let read = args.read.options()?;
+    let options = ProposeOptions {
+        dir: args.dir.clone(),
+        images: read.train_images,
+        checks: read.checks,
+        voc: read.voc,
+        weights: args.weights.clone(),
+        time: args.time,
+        measure: !args.no_measure,
+    };
+    if options.measure {
+        eprintln!("measuring this machine: three images through each run of the proposed study");
+    }
+    let proposal = propose(&options)?;
+    let Some(out) = &args.out else {
+        print!("{}", proposal.toml);
+        return Ok(());
+    };
+    let mut file = std::fs::File::create_new(out)
+        .with_context(|| format!("cannot write {}: choose another --out, or take it away", out.display()))?;
+    file.write_all(proposal.toml.as_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
+    explain(&proposal);
+    let train = ["docent", "train", "--recipe", &out.display().to_string()].map(str::to_owned);
+    println!("recipe: {}\nnext: {}", out.display(), quoted(&train));
+    Ok(())
+}
+
+/// The reasons, as paragraphs.
+fn explain(proposal: &Proposal) {
+    for reason in &proposal.reasons {
+        println!("{}\n  {}\n", reason.about, reason.text);
+    }
+}

@@ -1,0 +1,124 @@
+//! `docent serve`: a detector over HTTP.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use docent_coco::{MAX_PIXELS, Rgb8};
+use docent_train::detector::Detector;
+
+use crate::serve::{Found, Limits, Model, serve};
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  docent serve --checkpoint runs/shapes-seed0/distilled/checkpoints/last.safetensors\n  \
+                        curl --data-binary @picture.jpg 'http://127.0.0.1:8080/v1/detect?threshold=0.5'\n\n\
+                        Ctrl-C (or SIGTERM) answers what is being asked and ends with code 0; a second one ends at once."
+)]
+pub struct Args {
+    /// A detector that `docent train` or `docent weights convert` wrote.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+    /// Address and port; port 0 takes a free one. Whoever reaches the address may ask: nobody has to log in.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Answer boxes that score at least this, where a request says nothing.
+    #[arg(long, default_value_t = 0.5)]
+    threshold: f32,
+    /// Bytes of an image file at most.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().bytes)]
+    max_bytes: usize,
+    /// Pixels of an image at most.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().pixels)]
+    max_pixels: u64,
+    /// A request's time at most, from its arrival to its answer: 30s, 2m.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    time: Duration,
+    /// Requests that may wait while one is worked on; more are answered with 503.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue)]
+    queue: usize,
+}
+
+/// Loads the detector and serves it until a signal comes.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!((0.0..=1.0).contains(&args.threshold), "--threshold {}: a score lies in 0..=1", args.threshold);
+    ensure!(args.max_bytes >= 1 << 10, "--max-bytes {}: at least 1024", args.max_bytes);
+    ensure!((1..=MAX_PIXELS).contains(&args.max_pixels), "--max-pixels {}: give 1 to {MAX_PIXELS}", args.max_pixels);
+    ensure!(args.queue <= 1 << 10, "--queue {}: at most 1024; a longer one only makes people wait", args.queue);
+    ensure!(!args.time.is_zero(), "--time 0: give a request some time");
+    let detector = Detector::load(&args.checkpoint)?;
+    let about = serde_json::json!({
+        "recipe": detector.meta.recipe,
+        "sha256": detector.sha256,
+        "classes": detector.meta.categories.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+    });
+    let limits = Limits { bytes: args.max_bytes, pixels: args.max_pixels, time: args.time, queue: args.queue };
+    // One thread waits for the network; the model has its own, and rayon's.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(args.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}: choose another --listen", args.listen))?;
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            eprintln!(
+                "docent: everybody who reaches {address} may use this; put a server that asks who they are before it"
+            );
+        }
+        println!("serving {} on http://{address}/ (Ctrl-C ends)", args.checkpoint.display());
+        std::io::stdout().flush()?;
+        serve(listener, model(detector), about, args.threshold, limits, stop()).await
+    })?;
+    println!("stopped");
+    Ok(())
+}
+
+/// The detector as the service takes it.
+fn model(detector: Detector) -> Model {
+    Box::new(move |image: &Rgb8| {
+        let found = detector.detect(image).map_err(|e| e.to_string())?;
+        let object = |d: docent_detect::Detection| {
+            let category = detector.category(d.label)?;
+            let [x1, y1, x2, y2] = d.bbox;
+            Some(Found {
+                label: category.name.clone(),
+                category_id: category.id,
+                score: d.score,
+                bbox: [x1, y1, x2 - x1, y2 - y1],
+            })
+        };
+        Ok(found.into_iter().filter_map(object).collect())
+    })
+}
+
+/// Done at the first signal; the second one ends the program.
+async fn stop() {
+    signal().await;
+    eprintln!("docent: stopping after what is being asked; a second signal stops at once");
+    tokio::spawn(async {
+        signal().await;
+        std::process::exit(130);
+    });
+}
+
+/// SIGINT or SIGTERM.
+#[cfg(unix)]
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        // Without SIGTERM there is still Ctrl-C.
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}
+
+/// Ctrl-C.
+#[cfg(not(unix))]
+async fn signal() {
+    drop(tokio::signal::ctrl_c().await);
+}

@@ -1,0 +1,184 @@
+//! The HTTP service: a page, a JSON route with limits, health and metrics, over one model on one thread of its own.
+//!
+//! ```text
+//! GET  /            the page
+//! POST /v1/detect   an image's bytes in, detections out (JSON); ?threshold=0.5&exif=apply
+//! GET  /healthz     whether the model still works
+//! GET  /metrics     Prometheus' text
+//! ```
+//!
+//! A request holds one of `queue + 1` slots from before its body is read until the model is done with it, so that memory is bounded by
+//! slots times the largest body, whatever clients do.
+
+mod detect;
+mod metrics;
+mod problem;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use metrics::Metrics;
+use problem::Problem;
+use worker::Worker;
+pub use worker::{Found, Model};
+
+/// What a request may ask for.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub bytes: usize,
+    /// Pixels of an image.
+    pub pixels: u64,
+    /// From a request's arrival to its answer.
+    pub time: Duration,
+    /// Requests that wait while one is worked on.
+    pub queue: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 16 << 20, pixels: 32_000_000, time: Duration::from_secs(30), queue: 8 }
+    }
+}
+
+/// What the handlers share.
+struct App {
+    limits: Limits,
+    /// What is answered where a request names no threshold.
+    threshold: f32,
+    /// What the page and `/healthz` call the model.
+    about: serde_json::Value,
+    slots: Arc<Semaphore>,
+    worker: Worker,
+    metrics: Metrics,
+}
+
+impl App {
+    fn slots(&self) -> usize {
+        self.limits.queue + 1
+    }
+
+    /// Requests that hold a slot.
+    fn busy(&self) -> usize {
+        self.slots() - self.slots.available_permits().min(self.slots())
+    }
+}
+
+/// Serves `model` on `listener` until `stop` is done; then answers what is being asked and returns.
+///
+/// # Errors
+/// When the model's thread cannot be started or the network fails.
+pub async fn serve(
+    listener: TcpListener,
+    model: Model,
+    about: serde_json::Value,
+    threshold: f32,
+    limits: Limits,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let grace = limits.time + Duration::from_secs(2);
+    let app = Arc::new(App {
+        slots: Arc::new(Semaphore::new(limits.queue + 1)),
+        worker: Worker::start(model).context("cannot start the model's thread")?,
+        metrics: Metrics::default(),
+        limits,
+        threshold,
+        about,
+    });
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, router(Arc::clone(&app))).with_graceful_shutdown(async move {
+        stop.await;
+        let _ = stopping.send(());
+    });
+    // A client that never ends its request must not keep the program.
+    let deadline = async {
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        outcome = server.into_future() => outcome.context("the service failed")?,
+        () = deadline => {}
+    }
+    Ok(())
+}
+
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/v1/detect", post(detect::handle))
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { Problem::NoRoute.into_response() })
+        .method_not_allowed_fallback(|| async { Problem::Method.into_response() })
+        .layer(from_fn_with_state(Arc::clone(&app), count))
+        .with_state(app)
+}
+
+/// Counts every request with its status and time.
+async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    const ROUTES: [&str; 4] = ["/", "/v1/detect", "/healthz", "/metrics"];
+    let path = request.uri().path();
+    let route = ROUTES.into_iter().find(|route| *route == path).unwrap_or("other");
+    let start = Instant::now();
+    let response = next.run(request).await;
+    let error = response.extensions().get::<&'static str>().copied();
+    app.metrics.request(route, response.status().as_u16(), start.elapsed().as_secs_f64(), error);
+    response
+}
+
+/// Nothing but what stands in the page may run there or be loaded.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob: data:; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+async fn page() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, include_str!("page.html")).into_response()
+}
+
+async fn health(State(app): State<Arc<App>>) -> Response {
+    let works = app.worker.works();
+    let body = serde_json::json!({
+        "status": if works { "ok" } else { "failed" },
+        "model": app.about,
+        "threshold": app.threshold,
+        "limits": {
+            "bytes": app.limits.bytes,
+            "pixels": app.limits.pixels,
+            "seconds": app.limits.time.as_secs_f64(),
+            "queue": app.limits.queue,
+        },
+    });
+    json(if works { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let text = app.metrics.text(app.busy().saturating_sub(1), app.limits.queue);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Response {
+    let headers: [(HeaderName, &str); 2] =
+        [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (status, headers, body.to_string()).into_response()
+}

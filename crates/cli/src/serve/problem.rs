@@ -1,0 +1,122 @@
+//! What can be wrong with a request, as JSON that says what and the way out.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+/// Why a request has no detections.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Problem {
+    /// A query that means nothing.
+    Query(String),
+    /// No byte in the body.
+    Empty,
+    /// A body over the limit.
+    TooLarge { most: usize },
+    /// An image with more pixels than allowed.
+    TooManyPixels { width: usize, height: usize, most: u64 },
+    /// No image, or a broken one.
+    Unreadable(String),
+    /// The body did not come in time.
+    Slow(Duration),
+    /// No free slot.
+    Busy { retry_after: u64 },
+    /// The model was not done in time.
+    Late(Duration),
+    /// The body broke off.
+    Torn(String),
+    /// The model failed; no fault of the request.
+    Failed(String),
+    /// No such path.
+    NoRoute,
+    /// Another method.
+    Method,
+}
+
+impl Problem {
+    /// A word for programs; the metrics' label too.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Query(_) => "bad_query",
+            Self::Empty => "empty_body",
+            Self::TooLarge { .. } => "body_too_large",
+            Self::TooManyPixels { .. } => "too_many_pixels",
+            Self::Unreadable(_) => "unreadable_image",
+            Self::Slow(_) => "slow_body",
+            Self::Busy { .. } => "queue_full",
+            Self::Late(_) => "timed_out",
+            Self::Torn(_) => "body_cut",
+            Self::Failed(_) => "detector_failed",
+            Self::NoRoute => "no_such_route",
+            Self::Method => "wrong_method",
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Query(_) | Self::Empty | Self::Torn(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge { .. } | Self::TooManyPixels { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unreadable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Late(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    /// What happened, and the way out.
+    fn words(&self) -> (String, String) {
+        const ROUTES: &str = "GET /, POST /v1/detect, GET /healthz, GET /metrics";
+        let (what, way_out) = match self {
+            Self::Query(what) => (what.clone(), "use ?threshold=0.5 (a score from 0 to 1) and ?exif=apply or ignore"),
+            Self::Empty => (
+                "the body is empty".to_owned(),
+                "send the image's bytes as the body: curl --data-binary @picture.jpg URL",
+            ),
+            Self::TooLarge { most } => (
+                format!("the body has more than {most} bytes"),
+                "send a smaller image, or start the service with a larger --max-bytes",
+            ),
+            Self::TooManyPixels { width, height, most } => (
+                format!("the image has {width}x{height} pixels, more than {most}"),
+                "make the image smaller, or start the service with a larger --max-pixels",
+            ),
+            Self::Unreadable(what) => (what.clone(), "send a whole JPEG or PNG file"),
+            Self::Slow(limit) => (
+                format!("the body did not arrive within {} s", limit.as_secs_f64()),
+                "send it faster, or a smaller image",
+            ),
+            Self::Busy { .. } => {
+                ("as many requests are waiting as may".to_owned(), "try again after the seconds that Retry-After names")
+            }
+            Self::Late(limit) => (
+                format!("the detector was not done within {} s", limit.as_secs_f64()),
+                "try again when fewer are asking, or start the service with a larger --time",
+            ),
+            Self::Torn(what) => (format!("the body broke off: {what}"), "send it again"),
+            Self::Failed(what) => {
+                (format!("the detector failed: {what}"), "another image may do; if none does, restart the service")
+            }
+            Self::NoRoute => ("there is nothing at this path".to_owned(), ROUTES),
+            Self::Method => ("this path has another method".to_owned(), ROUTES),
+        };
+        (what, way_out.to_owned())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (message, way_out) = self.words();
+        let body = serde_json::json!({ "error": { "code": self.code(), "message": message, "way_out": way_out } });
+        let mut response = super::json(self.status(), &body);
+        if let Self::Busy { retry_after } = self {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+        }
+        // For the metrics.
+        response.extensions_mut().insert(self.code());
+        response
+    }
+}

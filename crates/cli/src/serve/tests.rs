@@ -1,0 +1,323 @@
+//! The service on a loopback port, with a model that does what a test wants.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use docent_coco::Rgb8;
+use serde_json::Value;
+
+use super::*;
+
+/// A service on its own thread; it stops when dropped, and the test fails if it does not.
+struct Service {
+    address: SocketAddr,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Service {
+    fn start(limits: Limits, model: Model) -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (told, address) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                told.send(listener.local_addr().unwrap()).unwrap();
+                let about = serde_json::json!({ "recipe": "made", "sha256": "00", "classes": ["square"] });
+                serve(listener, model, about, 0.5, limits, async { drop(stopped.await) }).await.unwrap();
+            });
+        });
+        Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn stop(&mut self) {
+        if let (Some(stop), Some(thread)) = (self.stop.take(), self.thread.take()) {
+            let _ = stop.send(());
+            thread.join().unwrap();
+        }
+    }
+
+    /// Sends a request and reads the whole answer.
+    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        Answer::read(&mut stream)
+    }
+
+    fn detect(&self, query: &str, body: &[u8]) -> Answer {
+        self.ask("POST", &format!("/v1/detect{query}"), body)
+    }
+
+    fn metric(&self, line: &str) -> f64 {
+        let text = self.ask("GET", "/metrics", b"").body;
+        let found = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("no {line} in {text}")).parse().unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.stop();
+        }
+    }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn read(stream: &mut TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head: head.to_lowercase(), body: body.to_owned() }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    /// The code of an error, whose other fields say something.
+    fn error(&self) -> (u16, String) {
+        let error = self.json()["error"].clone();
+        for key in ["message", "way_out"] {
+            assert!(error[key].as_str().is_some_and(|text| text.len() > 5), "{error}");
+        }
+        assert!(self.head.contains("content-type: application/json"), "{}", self.head);
+        (self.status, error["code"].as_str().unwrap().to_owned())
+    }
+}
+
+/// A square of 40% and one of 60%, wherever.
+fn squares() -> Model {
+    Box::new(|image| {
+        let square = |score: f32| Found {
+            label: "square".into(),
+            category_id: 3,
+            score,
+            bbox: [1.0, 2.0, image.width as f32 / 2.0, image.height as f32 / 2.0],
+        };
+        Ok(vec![square(0.6), square(0.4)])
+    })
+}
+
+fn picture(width: usize, height: usize) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.png");
+    Rgb8::filled(width, height, [200, 30, 30]).save_png(&path).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn a_picture_is_answered_with_its_boxes() {
+    let service = Service::start(Limits::default(), squares());
+    let answer = service.detect("", &picture(40, 20));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let json = answer.json();
+    assert_eq!((json["image"]["width"].as_u64(), json["image"]["height"].as_u64()), (Some(40), Some(20)));
+    let found = json["detections"].as_array().unwrap();
+    assert_eq!(found.len(), 1, "the usual threshold is 0.5");
+    assert_eq!((found[0]["label"].as_str(), found[0]["category_id"].as_u64()), (Some("square"), Some(3)));
+    assert_eq!(found[0]["bbox"], serde_json::json!([1.0, 2.0, 20.0, 10.0]));
+    assert!(json["seconds"]["detect"].as_f64().unwrap() >= 0.0);
+    assert_eq!(service.detect("?threshold=0", &picture(40, 20)).json()["detections"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        service.detect("?threshold=0.7&exif=ignore", &picture(4, 2)).json()["detections"],
+        serde_json::json!([])
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_with_the_way_out() {
+    let limits = Limits { bytes: 4000, pixels: 10_000, time: Duration::from_secs(5), queue: 2 };
+    let service = Service::start(limits, squares());
+    let whole = picture(40, 20);
+    for (query, body, wanted) in [
+        ("", &b""[..], (400, "empty_body")),
+        ("", &b"no picture at all"[..], (422, "unreadable_image")),
+        ("", &whole[..whole.len() - 20], (422, "unreadable_image")),
+        ("?threshold=2", &whole[..], (400, "bad_query")),
+        ("?threshold=nan", &whole[..], (400, "bad_query")),
+        ("?thresold=0.5", &whole[..], (400, "bad_query")),
+        ("?exif=maybe", &whole[..], (400, "bad_query")),
+        ("", &[0u8; 100_000][..], (413, "body_too_large")),
+        ("", &picture(200, 100)[..], (413, "too_many_pixels")),
+    ] {
+        let answer = service.detect(query, body);
+        assert_eq!(answer.error(), (wanted.0, wanted.1.to_owned()), "{query} {} bytes: {}", body.len(), answer.body);
+    }
+    assert_eq!(service.ask("GET", "/nothing", b"").error(), (404, "no_such_route".to_owned()));
+    assert_eq!(service.ask("GET", "/v1/detect", b"").error(), (405, "wrong_method".to_owned()));
+    // A body that does not say how long it is, and is too long.
+    let mut stream = TcpStream::connect(service.address).unwrap();
+    stream
+        .write_all(b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
+    for _ in 0..5 {
+        stream.write_all(b"400\r\n").unwrap();
+        stream.write_all(&[0u8; 1024]).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(&mut stream).error(), (413, "body_too_large".to_owned()));
+    assert_eq!(service.metric("docent_errors_total{code=\"body_too_large\"}"), 2.0);
+    assert_eq!(service.metric("docent_errors_total{code=\"unreadable_image\"}"), 2.0);
+    // None of that has cost a slot.
+    assert_eq!((service.detect("", &whole).status, service.metric("docent_queue_length")), (200, 0.0));
+}
+
+/// A model that waits until the test lets it go on.
+fn held(gate: &Arc<Mutex<()>>, seen: &Arc<AtomicUsize>) -> Model {
+    let (gate, seen) = (Arc::clone(gate), Arc::clone(seen));
+    Box::new(move |_| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        drop(gate.lock().unwrap());
+        Ok(vec![])
+    })
+}
+
+fn until(what: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !what() {
+        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_again() {
+    let (gate, seen) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+    let limits = Limits { queue: 1, ..Limits::default() };
+    let mut service = Service::start(limits, held(&gate, &seen));
+    let whole = picture(8, 8);
+    let hold = gate.lock().unwrap();
+    let answers = std::thread::scope(|scope| {
+        let ask = || scope.spawn(|| service.detect("", &whole));
+        let first = ask();
+        until(|| seen.load(Ordering::SeqCst) == 1);
+        let second = ask();
+        until(|| service.metric("docent_queue_length") == 1.0);
+        let refused = service.detect("", &whole);
+        assert_eq!(refused.error(), (503, "queue_full".to_owned()));
+        let after = refused.head.lines().find_map(|l| l.strip_prefix("retry-after: ")).unwrap();
+        assert!((1..=60).contains(&after.parse::<u64>().unwrap()));
+        // The rest goes on as usual.
+        assert_eq!(service.ask("GET", "/healthz", b"").status, 200);
+        drop(hold);
+        [first, second].map(|thread| thread.join().unwrap().status)
+    });
+    assert_eq!((answers, seen.load(Ordering::SeqCst)), ([200, 200], 2));
+    assert_eq!(service.metric("docent_queue_length"), 0.0);
+    service.stop();
+}
+
+#[test]
+fn time_ends_and_a_late_job_is_not_begun() {
+    let (gate, seen) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+    let limits = Limits { time: Duration::from_millis(300), queue: 4, ..Limits::default() };
+    let service = Service::start(limits, held(&gate, &seen));
+    let whole = picture(8, 8);
+    let hold = gate.lock().unwrap();
+    std::thread::scope(|scope| {
+        let ask = || scope.spawn(|| service.detect("", &whole).error());
+        let first = ask();
+        until(|| seen.load(Ordering::SeqCst) == 1);
+        let second = ask();
+        for thread in [first, second] {
+            assert_eq!(thread.join().unwrap(), (504, "timed_out".to_owned()));
+        }
+    });
+    // A body that never comes.
+    let mut stream = TcpStream::connect(service.address).unwrap();
+    stream
+        .write_all(b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 500\r\n\r\nxy")
+        .unwrap();
+    assert_eq!(Answer::read(&mut stream).error(), (408, "slow_body".to_owned()));
+    drop(hold);
+    until(|| service.metric("docent_queue_length") == 0.0 && service.detect("", &whole).status == 200);
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "the job that was given up was passed over");
+}
+
+#[test]
+fn a_fault_of_the_model_costs_one_answer() {
+    let mut calls = 0;
+    let model: Model = Box::new(move |_| {
+        calls += 1;
+        match calls {
+            1 => panic!("a fault, for the test"),
+            2 => Err("no".to_owned()),
+            _ => Ok(vec![]),
+        }
+    });
+    let service = Service::start(Limits::default(), model);
+    let whole = picture(8, 8);
+    for _ in 0..2 {
+        assert_eq!(service.detect("", &whole).error(), (500, "detector_failed".to_owned()));
+    }
+    assert_eq!(service.detect("", &whole).status, 200);
+    assert_eq!(service.ask("GET", "/healthz", b"").json()["status"], "ok");
+}
+
+#[test]
+fn page_health_and_metrics() {
+    let service = Service::start(Limits::default(), squares());
+    let page = service.ask("GET", "/", b"");
+    assert!(page.status == 200 && page.body.contains("<title>docent</title>") && page.body.contains("v1/detect"));
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    // Nothing in it is loaded from elsewhere.
+    assert!(!page.body.contains("http://") && !page.body.contains("https://") && !page.body.contains("src="));
+    let health = service.ask("GET", "/healthz", b"").json();
+    assert_eq!((health["status"].as_str(), health["model"]["classes"][0].as_str()), (Some("ok"), Some("square")));
+    assert_eq!(health["limits"]["queue"], 8);
+    for _ in 0..3 {
+        service.detect("", &picture(8, 8));
+    }
+    service.detect("", b"");
+    assert_eq!(service.metric("docent_requests_total{route=\"/v1/detect\",status=\"200\"}"), 3.0);
+    assert_eq!(service.metric("docent_requests_total{route=\"/v1/detect\",status=\"400\"}"), 1.0);
+    assert_eq!(service.metric("docent_detections_total"), 3.0);
+    assert_eq!(service.metric("docent_detect_seconds_count"), 3.0);
+    assert_eq!(service.metric("docent_detect_seconds_bucket{le=\"+Inf\"}"), 3.0);
+    assert_eq!(service.metric("docent_request_seconds_count{route=\"/v1/detect\"}"), 4.0);
+    assert_eq!(service.metric("docent_queue_limit"), 8.0);
+}
+
+#[test]
+fn stopping_answers_what_is_being_asked() {
+    let (gate, seen) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+    let mut service = Service::start(Limits::default(), held(&gate, &seen));
+    let (whole, address) = (picture(8, 8), service.address);
+    let hold = gate.lock().unwrap();
+    let asking = {
+        let head = format!("POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", whole.len());
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&whole).unwrap();
+        std::thread::spawn(move || Answer::read(&mut stream).status)
+    };
+    until(|| seen.load(Ordering::SeqCst) == 1);
+    // An idle connection does not keep it.
+    let _idle = TcpStream::connect(address).unwrap();
+    service.stop.take().unwrap().send(()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    drop(hold);
+    assert_eq!(asking.join().unwrap(), 200);
+    service.thread.take().unwrap().join().unwrap();
+    assert!(TcpStream::connect(address).is_err());
+}

@@ -1,0 +1,257 @@
+//! From a data folder to a recipe for it, with the reasons: classes, input size, anchors, models, schedule.
+//!
+//! The rules are plain and stand where they are computed: [`input`] for sizes, [`anchors`] for anchors and the level base, [`plan`]
+//! for models and the schedule. The text comes from [`write`]; it is read back as a recipe before anybody sees it.
+
+pub mod anchors;
+mod input;
+mod plan;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use docent_coco::{CheckConfig, Dataset, Stats, VocConfig};
+
+use crate::data::Data;
+use crate::dry_run::{DryRun, dry_run};
+use crate::recipe::{DataRecipe, Recipe};
+use crate::{Error, Result};
+
+use anchors::AnchorFit;
+use input::InputSize;
+use plan::{Budget, Pair, Schedule};
+
+/// What the caller says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProposeOptions {
+    /// The data folder, as [`docent_coco::open_dir`] takes it.
+    pub dir: PathBuf,
+    /// Image folder of both splits, when it is not one of the usual names.
+    pub images: Option<PathBuf>,
+    /// What is done about faults in the data.
+    pub checks: CheckConfig,
+    /// How PASCAL VOC's annotations are read.
+    pub voc: VocConfig,
+    /// A file with a backbone's ImageNet weights for the teacher.
+    pub weights: Option<PathBuf>,
+    /// How long the whole study may take.
+    pub time: Duration,
+    /// Whether this machine's speed is measured on the proposed models. Without, a usual number of steps is proposed.
+    pub measure: bool,
+}
+
+impl ProposeOptions {
+    /// The defaults for a folder: no weights, half an hour, measured.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            images: None,
+            checks: CheckConfig::default(),
+            voc: VocConfig::default(),
+            weights: None,
+            time: Duration::from_secs(30 * 60),
+            measure: true,
+        }
+    }
+}
+
+/// A recipe and why it is so.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proposal {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// Its text, each part under a comment with its reason.
+    pub toml: String,
+    /// The same reasons, in the order of the recipe.
+    pub reasons: Vec<Reason>,
+    /// How well the anchors fit.
+    pub anchors: AnchorFit,
+    /// What was measured, where it was.
+    pub measured: Option<DryRun>,
+}
+
+/// Why a part of the recipe is as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// The part, in a word: `classes`, `input size`, ...
+    pub about: &'static str,
+    /// One or more sentences.
+    pub text: String,
+}
+
+/// Everything that was decided, before it becomes text.
+struct Draft<'a> {
+    options: &'a ProposeOptions,
+    name: String,
+    classes: Vec<String>,
+    reasons: Vec<Reason>,
+    input: InputSize,
+    anchors: AnchorFit,
+    pair: Pair,
+    schedule: Schedule,
+    flip: f32,
+    roi_samples: usize,
+    proposals: usize,
+}
+
+impl Draft<'_> {
+    fn because(&mut self, about: &'static str, text: String) {
+        self.reasons.push(Reason { about, text });
+    }
+
+    fn reason(&self, about: &str) -> String {
+        let texts: Vec<&str> = self.reasons.iter().filter(|r| r.about == about).map(|r| r.text.as_str()).collect();
+        texts.join(" ")
+    }
+
+    fn recipe(&self) -> Result<Recipe> {
+        Recipe::parse(&write::toml(self), &[])
+    }
+}
+
+/// Looks at a data folder and proposes a recipe for it: a teacher, a student that it teaches, and a schedule that fits the time.
+///
+/// # Errors
+/// Data that cannot be opened or holds no box; a weight file that is no backbone's; and what [`dry_run`] finds where it measures.
+pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
+    let data = Data::open(&data_recipe(options))?;
+    let train = &data.train;
+    if (0..train.len()).all(|i| train.truth(i).boxes.is_empty()) {
+        return Err(Error::Recipe(format!(
+            "the training split of {} holds no box, so there is nothing to fit a recipe to",
+            options.dir.display()
+        )));
+    }
+    let stats = Stats::of(train);
+    let input = InputSize::fit(train);
+    let anchors = AnchorFit::of(train, &input.resize);
+    let ladder = plan::ladder(options.weights.as_deref())?;
+    let schedule = Schedule::usual(train.len(), plan::batch(input.pixels(), train.len()));
+    let flip = if train.class_names().iter().any(|name| tells_left_from_right(name)) { 0.0 } else { 0.5 };
+    let mut draft = Draft {
+        options,
+        name: recipe_name(&options.dir),
+        classes: train.class_names(),
+        reasons: Vec::new(),
+        roi_samples: if stats.boxes_an_image.p95 > 24.0 { 128 } else { 64 },
+        proposals: if input.pixels() < 200.0 * 200.0 { 250 } else { 500 },
+        input,
+        anchors,
+        pair: ladder[0].clone(),
+        schedule,
+        flip,
+    };
+    draft.because("classes", class_reason(&data.val, &stats));
+    let reason = draft.input.reason();
+    draft.because("input size", reason);
+    if flip == 0.0 {
+        draft.because("flip", "A class's name tells left from right, so images are not mirrored.".to_owned());
+    }
+    let reason = draft.anchors.reason();
+    draft.because("anchors", reason);
+    let measured = draft.fit_schedule(&ladder, train.len())?;
+    let toml = write::toml(&draft);
+    Ok(Proposal { recipe: draft.recipe()?, toml, reasons: draft.reasons, anchors: draft.anchors, measured })
+}
+
+impl Draft<'_> {
+    /// Chooses the pair of models and the epochs; measures each pair of the ladder until one has time enough.
+    fn fit_schedule(&mut self, ladder: &[Pair; 2], images: usize) -> Result<Option<DryRun>> {
+        let budget = Budget::of(self.options.time);
+        if !self.options.measure {
+            let (pair, schedule) = (self.pair.reason(), self.schedule.reason_unmeasured());
+            self.because("models", pair);
+            self.because("schedule", schedule);
+            return Ok(None);
+        }
+        let mut last = None;
+        for pair in ladder {
+            self.pair = pair.clone();
+            let dry = dry_run(&self.recipe()?)?;
+            let fit = self.schedule.within(&budget, pair, &dry, images);
+            let enough = fit.steps >= plan::FEW_STEPS;
+            last = Some((dry, fit));
+            if enough {
+                break;
+            }
+        }
+        let Some((dry, fit)) = last else { return Ok(None) };
+        let smaller = self.pair != ladder[0];
+        self.schedule = fit.schedule.clone();
+        let mut models = self.pair.reason();
+        if smaller {
+            models += &format!(
+                " A bigger pair would get fewer than {} student steps in the time on this machine.",
+                plan::FEW_STEPS
+            );
+        }
+        self.because("models", models);
+        self.because("schedule", fit.reason(&budget, &dry, self.schedule.batch));
+        Ok(Some(dry))
+    }
+}
+
+/// The recipe's data section, as far as opening the data needs it.
+fn data_recipe(options: &ProposeOptions) -> DataRecipe {
+    DataRecipe {
+        dir: Some(options.dir.clone()),
+        images: options.images.clone(),
+        checks: options.checks.clone(),
+        voc: options.voc.clone(),
+        ..DataRecipe::for_evaluation(docent_coco::Resize::default())
+    }
+}
+
+/// The folder's name, in the letters that a study's folder may have.
+fn recipe_name(dir: &Path) -> String {
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let name = dir.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    let name = name.trim_matches(['-', '.']).to_owned();
+    if name.is_empty() { "mine".to_owned() } else { name }
+}
+
+/// Whether a class's name is about a side: `left hand`, `arrow-right`.
+fn tells_left_from_right(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    lower.split(|c: char| !c.is_alphanumeric()).any(|word| word == "left" || word == "right")
+}
+
+fn class_reason(val: &Dataset, stats: &Stats) -> String {
+    let boxes_of = |c: &docent_coco::ClassStats| format!("{} {}", c.name, c.boxes);
+    let each: Vec<String> = stats.classes.iter().take(12).map(boxes_of).collect();
+    let more = stats.classes.len().saturating_sub(each.len());
+    let more = if more > 0 { format!(" and {more} others") } else { String::new() };
+    let mut text = format!(
+        "{} classes with so many training boxes: {}{more}. The number of classes comes from the data; no field says it.",
+        stats.classes.len(),
+        each.join(", ")
+    );
+    let rare: Vec<&str> = stats.classes.iter().filter(|c| c.boxes < 50).map(|c| c.name.as_str()).take(8).collect();
+    if !rare.is_empty() {
+        text += &format!(" Fewer than 50 boxes: {}; do not expect much of them.", rare.join(", "));
+    }
+    text += &format!(" {} training and {} held-out images.", stats.images, val.len());
+    if val.len() < 50 {
+        text += " With so few held-out images, AP moves by points from chance alone.";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_fit_for_a_folder() {
+        assert_eq!(recipe_name(Path::new("/data/My Cells (2)/")), "my-cells--2");
+        assert_eq!(recipe_name(Path::new("/data/Zähler")), "z-hler");
+        assert_eq!(recipe_name(Path::new("/")), "mine");
+        assert!(tells_left_from_right("Left-Hand") && tells_left_from_right("turn right"));
+        assert!(!tells_left_from_right("bright light") && !tells_left_from_right("leftover"));
+    }
+}

@@ -1,0 +1,174 @@
+//! The proposal as TOML with its reasons as comments.
+
+use std::fmt::Write as _;
+
+use docent_detect::{BackboneConfig, NormKind};
+
+use super::Draft;
+use super::plan::Model;
+
+/// Columns of a comment.
+const WIDTH: usize = 110;
+
+/// Writes a draft. Paths and names are quoted as TOML's basic strings.
+pub(super) fn toml(draft: &Draft<'_>) -> String {
+    let mut out = String::new();
+    comment(
+        &mut out,
+        "Proposed by `docent init` from the data; every field may be changed. What is not named has its default: `docent recipe show FILE --resolved` writes all of them out.",
+    );
+    line(&mut out, format_args!("name = {}", quoted(&draft.name)));
+    let classes = draft.classes.join(", ");
+    line(
+        &mut out,
+        format_args!("about = {}", quoted(&format!("Proposed for {}: {classes}", draft.options.dir.display()))),
+    );
+    line(&mut out, format_args!("seed = 0\n"));
+
+    comment(&mut out, &draft.reason("classes"));
+    line(&mut out, format_args!("[data]"));
+    let absolute =
+        |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    line(&mut out, format_args!("dir = {}", quoted(&absolute(&draft.options.dir))));
+    if let Some(images) = &draft.options.images {
+        line(&mut out, format_args!("images = {}", quoted(&absolute(images))));
+    }
+    comment(&mut out, &draft.reason("input size"));
+    let r = &draft.input.resize;
+    line(
+        &mut out,
+        format_args!("resize = {{ shortest = {}, longest = {}, rule = \"antialias\" }}", r.shortest, r.longest),
+    );
+    comment(&mut out, &draft.reason("flip"));
+    line(&mut out, format_args!("flip = {:?}", draft.flip));
+    reading(&mut out, draft);
+
+    out.push('\n');
+    comment(&mut out, &draft.reason("schedule"));
+    let s = &draft.schedule;
+    line(&mut out, format_args!("[schedule]\nepochs = {}\nbatch = {}\nlr = {:?}", s.epochs, s.batch, s.lr));
+    line(&mut out, format_args!("reference_batch = {}\n", s.batch));
+    line(&mut out, format_args!("[schedule.rate]\nwarmup_iters = {}\nmilestones = [0.7, 0.9]\n", s.warmup));
+
+    comment(&mut out, &draft.reason("models"));
+    line(&mut out, format_args!("[student.model]"));
+    comment(&mut out, &draft.reason("anchors"));
+    model(&mut out, draft, &draft.pair.student);
+
+    line(&mut out, format_args!("\n[teacher]"));
+    comment(&mut out, "A teacher below this AP (0 to 1) has nothing to teach; the study stops before it distils.");
+    line(&mut out, format_args!("floor = 0.1"));
+    let epochs = draft.pair.teacher_epochs(s.epochs);
+    if epochs != s.epochs {
+        line(&mut out, format_args!("epochs = {epochs}"));
+    }
+    if let Some(weights) = &draft.pair.weights {
+        line(&mut out, format_args!("\n[teacher.init]\nbackbone = {}", quoted(&weights.display().to_string())));
+        line(&mut out, format_args!("required = true\nfreeze_at = 3"));
+    }
+    line(&mut out, format_args!("\n[teacher.model]"));
+    model(&mut out, draft, &draft.pair.teacher);
+    out.push('\n');
+    comment(&mut out, "The paper's method with its defaults: docs/method.md.");
+    line(&mut out, format_args!("[distill]"));
+    out
+}
+
+/// What was said about faults and VOC's boxes, where it is not the default.
+fn reading(out: &mut String, draft: &Draft<'_>) {
+    let tables = [
+        (
+            "checks",
+            toml::Table::try_from(&draft.options.checks),
+            toml::Table::try_from(docent_coco::CheckConfig::default()),
+        ),
+        ("voc", toml::Table::try_from(&draft.options.voc), toml::Table::try_from(docent_coco::VocConfig::default())),
+    ];
+    for (name, given, default) in tables {
+        let (Ok(given), Ok(default)) = (given, default) else { continue };
+        let said: Vec<_> = given.iter().filter(|(key, value)| default.get(*key) != Some(value)).collect();
+        if !said.is_empty() {
+            line(out, format_args!("\n[data.{name}]"));
+            for (key, value) in said {
+                line(out, format_args!("{key} = {value}"));
+            }
+        }
+    }
+}
+
+fn model(out: &mut String, draft: &Draft<'_>, model: &Model) {
+    line(out, format_args!("backbone = {}", backbone(&model.backbone)));
+    line(out, format_args!("fpn_channels = {}", model.fpn_channels));
+    let list = |values: &[f32]| values.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>().join(", ");
+    let a = &draft.anchors.config;
+    line(out, format_args!("anchors = {{ sizes = [{}], ratios = [{}] }}", list(&a.sizes), list(&a.ratios)));
+    let (post, pre) = (draft.proposals, 2 * draft.proposals);
+    line(
+        out,
+        format_args!(
+            "rpn = {{ pre_nms_train = {pre}, pre_nms_test = {pre}, post_nms_train = {post}, post_nms_test = {post} }}"
+        ),
+    );
+    line(
+        out,
+        format_args!(
+            "roi = {{ samples = {}, hidden = {}, canonical_scale = {:?} }}",
+            draft.roi_samples, model.hidden, draft.anchors.canonical_scale
+        ),
+    );
+}
+
+fn backbone(config: &BackboneConfig) -> String {
+    let norm = if config.norm() == NormKind::FrozenBatchNorm { "frozen_batch_norm" } else { "batch_norm" };
+    let (arch, width) = match config {
+        BackboneConfig::ResNet(c) => (format!("depth = {}", c.depth), c.width),
+        BackboneConfig::MobileNetV2(c) => ("arch = \"mobilenet_v2\"".to_owned(), c.width),
+    };
+    let width = if width == 1.0 { String::new() } else { format!(", width = {width:?}") };
+    format!("{{ {arch}{width}, norm = \"{norm}\" }}")
+}
+
+/// A string as TOML has it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // A String takes whatever is written.
+    let _ = writeln!(out, "{text}");
+}
+
+/// A comment in lines; nothing where there is nothing to say.
+fn comment(out: &mut String, text: &str) {
+    let mut row = String::new();
+    for word in text.split_whitespace() {
+        if !row.is_empty() && row.chars().count() + word.chars().count() + 3 > WIDTH {
+            line(out, format_args!("# {row}"));
+            row.clear();
+        }
+        if !row.is_empty() {
+            row.push(' ');
+        }
+        row.push_str(word);
+    }
+    if !row.is_empty() {
+        line(out, format_args!("# {row}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_wrapped_and_strings_quoted() {
+        let mut out = String::new();
+        comment(&mut out, &"word ".repeat(60));
+        assert!(out.lines().count() > 2 && out.lines().all(|l| l.starts_with("# word") && l.len() <= WIDTH));
+        comment(&mut out, "");
+        for text in ["plain", "C:\\data \"mine\"", "it's\nnew"] {
+            let table: toml::Table = format!("a = {}", quoted(text)).parse().unwrap();
+            assert_eq!(table["a"].as_str(), Some(text));
+        }
+    }
+}

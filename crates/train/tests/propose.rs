@@ -1,0 +1,147 @@
+//! A proposed recipe loads, costs what it says, and trains; on drawn data and, where it is there, on photographs.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use docent_coco::shapes::{ShapesConfig, generate};
+use docent_coco::{Annotation, Category, Dataset, Image, Rgb8, VocBoxes, VocConfig};
+use docent_train::dry_run::dry_run;
+use docent_train::propose::{ProposeOptions, propose};
+use docent_train::recipe::Recipe;
+
+fn shapes(dir: &Path) -> PathBuf {
+    let root = dir.join("few shapes");
+    generate(&root, &ShapesConfig { train: 40, val: 8, seed: 3 }).unwrap();
+    root
+}
+
+#[test]
+fn a_proposal_loads_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = shapes(dir.path());
+    let options = ProposeOptions { measure: false, ..ProposeOptions::new(&root) };
+    let proposal = propose(&options).unwrap();
+    let recipe = Recipe::parse(&proposal.toml, &[]).unwrap();
+    assert_eq!(recipe, proposal.recipe);
+    assert_eq!((recipe.name.as_str(), recipe.data.dir.as_deref()), ("few-shapes", Some(root.as_path())));
+    let about: Vec<&str> = proposal.reasons.iter().map(|r| r.about).collect();
+    assert_eq!(about, ["classes", "input size", "anchors", "models", "schedule"]);
+    // Every reason stands in the text, whatever its lines.
+    let words = |text: &str| text.split_whitespace().filter(|w| *w != "#").map(str::to_owned).collect::<Vec<_>>();
+    let comments = words(&proposal.toml.lines().filter(|l| l.starts_with('#')).collect::<Vec<_>>().join(" ")).join(" ");
+    for reason in &proposal.reasons {
+        assert!(comments.contains(&words(&reason.text).join(" ")), "{}: {}", reason.about, reason.text);
+    }
+    assert!(proposal.toml.lines().all(|l| !l.starts_with('#') || l.chars().count() <= 120));
+    assert!(proposal.anchors.after.share > proposal.anchors.before.share, "{:?}", proposal.anchors);
+    assert!(proposal.anchors.after.share > 0.9, "{:?}", proposal.anchors);
+    let anchors = &recipe.student.model.anchors;
+    assert_eq!(anchors, &recipe.teacher.as_ref().unwrap().model.anchors);
+    assert_eq!(anchors, &proposal.anchors.config);
+    assert_eq!(propose(&options).unwrap(), proposal, "the same data, the same proposal");
+}
+
+#[test]
+fn a_measured_proposal_fits_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = shapes(dir.path());
+    let propose_for = |seconds| {
+        propose(&ProposeOptions { time: Duration::from_secs(seconds), ..ProposeOptions::new(&root) }).unwrap()
+    };
+    let short = propose_for(1);
+    let text = &short.reasons.iter().find(|r| r.about == "schedule").unwrap().text;
+    assert!(text.contains("take longer than") && text.contains("asked for"), "{text}");
+    assert_eq!(short.recipe.schedule.epochs, 2);
+    let models = &short.reasons.iter().find(|r| r.about == "models").unwrap().text;
+    assert!(models.contains("width 0.25") && models.contains("bigger pair"), "{models}");
+    let long = propose_for(100_000);
+    assert!(long.recipe.schedule.epochs > 2 && long.measured.as_ref().unwrap().runs.len() == 3);
+    assert!(!long.recipe.to_toml().unwrap().contains("width = 0.25"));
+    // It can be trained: data, models and one step of each run.
+    let dry = dry_run(&short.recipe).unwrap();
+    assert_eq!(dry.runs.len(), 3);
+    let batch = short.recipe.schedule.batch;
+    assert_eq!(dry.runs[1].steps, short.recipe.schedule.epochs * 40usize.div_ceil(batch));
+}
+
+#[test]
+fn what_was_said_about_the_data_stands_in_the_recipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let pictures = dir.path().join("pictures");
+    std::fs::create_dir_all(&pictures).unwrap();
+    for (split, ids) in [("train", 1..=6u64), ("val", 7..=8)] {
+        let image = |id| Image { id, file_name: format!("{id}.png"), width: 64, height: 48 };
+        let object = |id| Annotation {
+            id,
+            image_id: id,
+            category_id: 4,
+            bbox: [9.0, 9.0, 20.0, 10.0],
+            area: 200.0,
+            iscrowd: false,
+        };
+        let categories = vec![Category { id: 4, name: "turn \"left\"".into() }];
+        ids.clone()
+            .for_each(|id| Rgb8::filled(64, 48, [id as u8; 3]).save_png(&pictures.join(format!("{id}.png"))).unwrap());
+        let (images, objects) = (ids.clone().map(image).collect(), ids.map(object).collect());
+        Dataset::from_parts(split, &pictures, images, objects, categories)
+            .unwrap()
+            .save(&dir.path().join(format!("data/annotations/instances_{split}.json")))
+            .unwrap();
+    }
+    let voc = VocConfig { boxes: VocBoxes::Edges, ..VocConfig::default() };
+    let options = ProposeOptions {
+        images: Some(pictures.clone()),
+        voc,
+        measure: false,
+        ..ProposeOptions::new(dir.path().join("data"))
+    };
+    let recipe = propose(&options).unwrap().recipe;
+    assert_eq!((recipe.data.images, recipe.data.voc.boxes), (Some(pictures.clone()), VocBoxes::Edges));
+    assert_eq!(recipe.data.flip, 0.0, "left is not right");
+    assert_eq!(recipe.student.model.anchors.ratios, [0.5]);
+    assert!(recipe.schedule.batch <= 2);
+    // Weights that are none.
+    let weights = Some(pictures.join("1.png"));
+    let message = propose(&ProposeOptions { weights, ..options }).unwrap_err().to_string();
+    assert!(message.contains("1.png"), "{message}");
+}
+
+#[test]
+fn data_without_a_box_has_no_recipe() {
+    let dir = tempfile::tempdir().unwrap();
+    for split in ["train", "val"] {
+        let images = vec![Image { id: 1, file_name: "1.png".into(), width: 8, height: 8 }];
+        let categories = vec![Category { id: 1, name: "x".into() }];
+        let json = dir.path().join(format!("annotations/instances_{split}.json"));
+        Dataset::from_parts(split, "x", images, vec![], categories).unwrap().save(&json).unwrap();
+    }
+    std::fs::create_dir(dir.path().join("images")).unwrap();
+    Rgb8::filled(8, 8, [0; 3]).save_png(&dir.path().join("images/1.png")).unwrap();
+    let message = propose(&ProposeOptions::new(dir.path())).unwrap_err().to_string();
+    assert!(message.contains("holds no box"), "{message}");
+}
+
+/// Blood cells: the shipped recipe's settings are what people chose; the proposal comes near to them.
+#[test]
+fn bccd_gets_much_the_recipe_that_it_has() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    if !shared.is_dir() {
+        println!("skipped: ../shared is absent");
+        return;
+    }
+    let options = ProposeOptions {
+        weights: Some(shared.join("weights/resnet50-imagenet.safetensors")),
+        measure: false,
+        ..ProposeOptions::new(shared.join("datasets/bccd"))
+    };
+    let proposal = propose(&options).unwrap();
+    println!("{}", proposal.toml);
+    let recipe = &proposal.recipe;
+    assert!((160..=288).contains(&recipe.data.resize.shortest), "{:?}", recipe.data.resize);
+    assert_eq!(recipe.schedule.batch, 4);
+    let (before, after) = (proposal.anchors.before, proposal.anchors.after);
+    assert!(after.share > before.share && after.mean_iou > before.mean_iou + 0.1, "{:?}", proposal.anchors);
+    let teacher = recipe.teacher.as_ref().unwrap();
+    assert!(teacher.init.required && teacher.init.freeze_at == 3 && teacher.init.backbone.is_some());
+}

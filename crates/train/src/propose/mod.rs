@@ -1,6 +1,6 @@
 //! From a data folder to a recipe for it, with the reasons: classes, input size, anchors, models, schedule.
 //!
-//! The rules are plain and stand where they are computed: [`input`] for sizes, [`anchors`] for anchors and the level base, [`plan`]
+//! The rules are plain and stand where they are computed: `input` for sizes, `anchors` for anchors and the level base, `plan`
 //! for models and the schedule. The text comes from [`write`]; it is read back as a recipe before anybody sees it.
 
 pub mod anchors;

@@ -1,7 +1,7 @@
 //! `report.html`: a study or a run as one page that opens from disk and needs no network.
 //!
 //! The page is made of what lies in the folder (`summary.json`, `result.json`, `metrics.jsonl`, `detections.json`) and, for curves of
-//! precision and the pictures, of the held-out data. Nothing depends on it: it can be deleted, and made again by [`write`].
+//! precision and the pictures, of the held-out data. Nothing depends on it: it can be deleted, and made again by [`write()`].
 //!
 //! | file | what lives there |
 //! |---|---|

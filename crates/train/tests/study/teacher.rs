@@ -38,7 +38,10 @@ fn a_given_teacher_teaches_as_the_trained_one_does() {
     assert_eq!((given.steps, given.seconds), (0, 0.0));
     // A path that joins with the study's folder to the file that was given.
     assert_eq!(bench.path("given").join(&given.checkpoint), RunFolder::new(&bench.path("trained"), "teacher").last());
-    assert!(!bench.path("given/teacher").exists());
+    // It has no run here, and its detections alone are kept, for the report.
+    let folder = RunFolder::new(&bench.path("given"), "teacher");
+    assert!(folder.detections().is_file());
+    assert!(!folder.result().exists() && !folder.last().exists());
 
     // The file under the same name is another one now: what it taught is not to be mixed with what it would teach.
     let student = RunFolder::new(&bench.path("trained"), "baseline").last();

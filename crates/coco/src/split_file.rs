@@ -75,7 +75,8 @@ impl SplitJson {
 /// let json = format!(r#"{{"info":"mine","images":[{}],"annotations":[],"categories":[]}}"#, images.join(","));
 /// let [train, val] = split_json(json.as_bytes(), "all.json".as_ref(), &SplitConfig::default())?;
 /// assert_eq!((train.images + val.images, val.images > 0), (50, true));
-/// assert!(val.json.contains(r#""licence":3"#) && val.json.contains(r#""info":"mine""#));
+/// let packed: String = val.json.split_whitespace().collect();
+/// assert!(packed.contains(r#""licence":3"#) && packed.contains(r#""info":"mine""#));
 /// # Ok::<(), docent_coco::Error>(())
 /// ```
 pub fn split_json(bytes: &[u8], path: &Path, config: &SplitConfig) -> Result<[SplitJson; 2]> {

@@ -27,8 +27,8 @@ impl YoloObject {
 /// Reads a label file's bytes: its objects, and each line that is none with what is wrong with it. Empty lines are passed over.
 ///
 /// ```
-/// let (objects, broken) = docent_coco::parse_yolo(b"0 0.5 0.5 0.2 0.4\n1 0.1 0.1\n");
-/// assert_eq!(objects[0].bbox(100, 50), [40.0, 15.0, 20.0, 20.0]);
+/// let (objects, broken) = docent_coco::parse_yolo(b"0 0.5 0.5 0.25 0.5\n1 0.1 0.1\n");
+/// assert_eq!(objects[0].bbox(100, 50), [37.5, 12.5, 25.0, 25.0]);
 /// assert_eq!(broken[0].0, 2);
 /// ```
 pub fn parse_yolo(text: &[u8]) -> (Vec<YoloObject>, Vec<(u32, String)>) {

@@ -2,8 +2,8 @@
 //!
 //! A block of rows and columns of the result stays in registers while the depth runs: at each step of it, vectors of the
 //! panel's row are loaded once and multiplied by one value of each row of the left operand. Nothing is packed or copied. An
-//! element is the sum over the depth in order, whatever block it lies in, so that its bits do not depend on how many
-//! rows and columns are asked for.
+//! element is the sum over the depth in order, in stretches of [`DEPTH`], whatever block it lies in, so that its bits do not
+//! depend on how many rows and columns are asked for.
 
 use super::{Mat, PANEL};
 
@@ -66,7 +66,7 @@ type Block = unsafe fn([usize; 3], *mut f32, usize, bool, Left, *const f32);
 
 /// Defines the kernel of one instruction set: its lanes, the vectors of columns and the rows that a tile
 /// holds in registers, and the rows of a tile of one vector, for the last columns. One register more than sums, right operands
-/// and one left value need stays free: without it the compiler moves sums to memory and back, at a third of the speed.
+/// and one left value need stays free: without it the compiler moves sums to memory and back (docs/benchmarks.md).
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
     ($name:ident, $features:literal, $lanes:literal, [$vectors:literal, $rows:literal, $narrow:literal],

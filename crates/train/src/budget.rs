@@ -1,6 +1,7 @@
 //! A time budget: how many epochs of a study fit into it.
 //!
-//! Each run of the study is timed for a few steps and a few images of evaluation, with the recipe's own batches. Student alone and
+//! Each run of the study is timed for a few steps, a few images of evaluation and a write of its state, with the recipe's own
+//! batches. Student alone and
 //! distilled student keep one schedule: the dearer run does not get fewer epochs, both get what the study as a whole can pay for.
 
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::{Error, Result, TeacherCache};
 const STEPS: usize = 3;
 /// Share of the budget that timing one run may take at most.
 const PROBE_SHARE: f64 = 0.02;
-/// Share of the budget that is planned for; the rest pays for checkpoints, first steps and a machine that is busy later.
+/// Share of the budget that is planned for; the rest pays for first steps, scoring and a machine that is busy later.
 const PLANNED_SHARE: f64 = 0.9;
 /// The most epochs that are ever chosen.
 const MOST_EPOCHS: usize = 10_000;
@@ -141,6 +142,9 @@ struct Cost {
     /// Seconds that each epoch's worth of new pyramids costs beyond that, and how many of those there are.
     new_views: (f64, f64),
     evaluation: f64,
+    /// Seconds of writing the state and the weights at an epoch's end and between (all of an epoch), and of the weights alone where
+    /// an evaluation was the best.
+    saves: [f64; 2],
     /// Seconds at the end: images timed one by one; a trained teacher is measured once more.
     end: f64,
 }
@@ -168,7 +172,8 @@ impl Cost {
         let evaluations = (epochs - 1).checked_div(every).unwrap_or(0) + 1;
         let (new, rounds) = self.new_views;
         let steps = (epochs * self.steps) as f64 * self.step + new * rounds.min(epochs as f64);
-        steps + evaluations as f64 * self.evaluation + self.end
+        let [epoch_s, best_s] = self.saves;
+        steps + epochs as f64 * epoch_s + evaluations as f64 * (self.evaluation + best_s) + self.end
     }
 }
 
@@ -208,6 +213,8 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
     }
     let (fresh, steps) = (median(&fresh), data.train.len().div_ceil(s.batch));
     let saved = kept_share * saved.min(fresh);
+    let [state, weights] = stepper.save_seconds()?;
+    let writes = 1 + (steps - 1) / recipe.checkpoint.steps;
     let (image, count) = evaluation(&probe.built.model, &data.val, recipe, most_seconds)?;
     let evaluation = image * count as f64;
     let timed = image * recipe.eval.timed_images.clamp(1, count) as f64;
@@ -217,6 +224,7 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
         step: fresh - saved,
         new_views: (saved * steps as f64, views(recipe)),
         evaluation,
+        saves: [writes as f64 * (state + weights), weights],
         end: timed + if probe.name == "teacher" { evaluation } else { 0.0 },
     })
 }
@@ -262,7 +270,7 @@ mod tests {
     use crate::recipe::text_of;
 
     fn cost(name: &'static str, step: f64) -> Cost {
-        Cost { name, steps: 10, step, new_views: (0.0, 2.0), evaluation: 5.0, end: 1.0 }
+        Cost { name, steps: 10, step, new_views: (0.0, 2.0), evaluation: 5.0, saves: [0.0, 0.0], end: 1.0 }
     }
 
     #[test]
@@ -275,6 +283,8 @@ mod tests {
         let taught = Cost { new_views: (7.0, 2.0), ..cost("distilled", 2.0) };
         assert_eq!(taught.seconds(1, 0), 20.0 + 7.0 + 6.0);
         assert_eq!(taught.seconds(4, 0), 80.0 + 14.0 + 6.0);
+        let saving = Cost { saves: [0.5, 0.25], ..cost("baseline", 2.0) };
+        assert_eq!(saving.seconds(4, 2), 80.0 + 10.0 + 1.0 + 4.0 * 0.5 + 2.0 * 0.25);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The runs of a study, built to be timed: nothing is learnt and nothing written.
+//! The runs of a study, built to be timed: nothing is learnt and nothing kept.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use candle_core::{Device, Var};
@@ -12,7 +13,7 @@ use crate::detector::Detector;
 use crate::recipe::{ModelRecipe, Recipe};
 use crate::step::Lesson;
 use crate::update::update;
-use crate::{Error, Optimizer, ParamStore, Result, TeacherCache, clip_grad_norm};
+use crate::{Error, Optimizer, ParamStore, Result, TeacherCache, TrainState, clip_grad_norm, save_checkpoint};
 
 /// A run that a recipe's study would make.
 pub(crate) struct Probe<'a> {
@@ -88,6 +89,7 @@ impl<'a> Probe<'a> {
             name: self.name,
             epochs: self.epochs,
             model: &self.built.model,
+            store: &self.built.store,
             taught: self.taught,
             optimizers: [config.build(student.clone())?, config.build(self.adapters.to_vec())?],
             params: [student, self.adapters.to_vec()],
@@ -101,6 +103,7 @@ pub(crate) struct Stepper<'a> {
     name: &'static str,
     epochs: usize,
     model: &'a FasterRcnn,
+    store: &'a ParamStore,
     taught: Option<(&'a FasterRcnn, &'a dyn Distiller)>,
     optimizers: [Optimizer; 2],
     params: [Vec<(String, Var)>; 2],
@@ -134,5 +137,33 @@ impl Stepper<'_> {
             optimizer.step(&gradients, 0.0, clip.factor)?;
         }
         Ok([passes, start.elapsed().as_secs_f64()])
+    }
+
+    /// Seconds that writing the run's state takes, and its weights, with the system's temporary folder in place of the study's.
+    ///
+    /// # Errors
+    /// When nothing can be written there.
+    pub fn save_seconds(&self) -> Result<[f64; 2]> {
+        let model = self.store.snapshot()?;
+        let adapters = self.params[1].iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let state = TrainState {
+            momentum: self.optimizers[0].state()?,
+            adapters,
+            adapter_momentum: self.optimizers[1].state()?,
+            ema: if self.recipe.schedule.ema.is_some() { model.clone() } else { BTreeMap::new() },
+            model,
+            ..TrainState::default()
+        };
+        let path = std::env::temp_dir().join(format!("docent-timing-{}.safetensors", std::process::id()));
+        let timed = |save: &dyn Fn() -> Result<String>| -> Result<f64> {
+            let start = Instant::now();
+            save()?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        let seconds = timed(&|| state.save(&path, None))
+            .and_then(|whole| Ok([whole, timed(&|| save_checkpoint(&path, &state.model, &BTreeMap::new()))?]));
+        // Half a file may be all that a full disk left.
+        let _ = std::fs::remove_file(&path);
+        seconds
     }
 }

@@ -79,7 +79,7 @@ async fn answer(
         }
     };
     let bytes = read(app, body, deadline).await?;
-    let (width, height) = image_size_of_bytes(&bytes, "the body").map_err(|e| Problem::Unreadable(e.to_string()))?;
+    let (width, height) = image_size_of_bytes(&bytes, "the body").map_err(Problem::unreadable)?;
     if width as u64 * height as u64 > app.limits.pixels {
         return Err(Problem::TooManyPixels { width, height, most: app.limits.pixels });
     }

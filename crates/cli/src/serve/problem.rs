@@ -53,6 +53,14 @@ impl Problem {
         }
     }
 
+    /// Of an image that could not be decoded: the decoder's word, without what a file of a data set would need.
+    pub fn unreadable(error: docent_coco::Error) -> Self {
+        Self::Unreadable(match error {
+            docent_coco::Error::Decode { reason, .. } => format!("the image cannot be read: {reason}"),
+            other => other.to_string(),
+        })
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Query(_) | Self::Empty | Self::Torn(_) => StatusCode::BAD_REQUEST,

@@ -162,6 +162,8 @@ fn what_is_wrong_is_told_with_the_way_out() {
         let answer = service.detect(query, body);
         assert_eq!(answer.error(), (wanted.0, wanted.1.to_owned()), "{query} {} bytes: {}", body.len(), answer.body);
     }
+    let broken = service.detect("", b"no picture at all").json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(broken.contains("neither JPEG nor PNG") && !broken.contains("annotations"), "{broken}");
     assert_eq!(service.ask("GET", "/nothing", b"").error(), (404, "no_such_route".to_owned()));
     assert_eq!(service.ask("GET", "/v1/detect", b"").error(), (405, "wrong_method".to_owned()));
     // A body that does not say how long it is, and is too long.
@@ -177,7 +179,7 @@ fn what_is_wrong_is_told_with_the_way_out() {
     stream.write_all(b"0\r\n\r\n").unwrap();
     assert_eq!(Answer::read(&mut stream).error(), (413, "body_too_large".to_owned()));
     assert_eq!(service.metric("docent_errors_total{code=\"body_too_large\"}"), 2.0);
-    assert_eq!(service.metric("docent_errors_total{code=\"unreadable_image\"}"), 2.0);
+    assert_eq!(service.metric("docent_errors_total{code=\"unreadable_image\"}"), 3.0);
     // None of that has cost a slot.
     assert_eq!((service.detect("", &whole).status, service.metric("docent_queue_length")), (200, 0.0));
 }

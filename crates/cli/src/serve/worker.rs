@@ -120,7 +120,7 @@ fn work(mut model: Model, jobs: &Receiver<Job>) {
 
 fn detect(model: &mut Model, bytes: &[u8], upright: bool) -> Result<(Rgb8, Vec<Found>), Problem> {
     let decode = if upright { decode_bytes_upright } else { decode_bytes };
-    let image = decode(bytes, "the body").map_err(|e| Problem::Unreadable(e.to_string()))?;
+    let image = decode(bytes, "the body").map_err(Problem::unreadable)?;
     let found = model(&image).map_err(Problem::Failed)?;
     Ok((image, found))
 }

@@ -1,11 +1,11 @@
 //! Convolution and its gradients as matrix products over tiles of patches.
 
-use crate::matmul::{Mat, PANEL, gemm_panel, transpose, transposed};
+use crate::matmul::{DEPTH, Mat, PANEL, Packed, gemm_panel, strip, transpose, transposed};
 use crate::parallel::{self, Shared, scratch};
 
 use super::epilogue::Epilogue;
 use super::geometry::Geometry;
-use super::im2col::{col2im, im2col};
+use super::im2col::{col2im, im2col, sorted, unsort};
 
 /// Multiply-adds that make a task worth a thread's attention.
 const TASK: usize = 1 << 21;
@@ -21,39 +21,52 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
     let [x_len, y_len, w_len] = g.elements();
     assert!(x.len() == x_len && w.len() == w_len, "conv2d: operands of other sizes than their geometry");
     let g = &g.flattened();
+    let x = &*sorted(g, x);
     let (pixels, depth, c_out) = (g.pixels_out(), g.depth(), g.c_out_group());
+    let weights: Vec<_> =
+        w.chunks_exact(c_out * depth).map(|w| Packed::new([c_out, depth], Mat::row_major(w, depth))).collect();
     let panels = pixels.div_ceil(PANEL);
-    let together = (TASK / (PANEL * depth * c_out)).clamp(1, 8);
+    // Panels of a task: enough work, and, where the depth has many stretches, enough use of each stretch's weights.
+    let together = if depth > DEPTH { (g.batch * panels / 16).clamp(1, 4) } else { 1 };
+    let together = together.max((TASK / (PANEL * depth * c_out)).clamp(1, 8));
     let tiles = panels.div_ceil(together);
     // Small maps have few tiles: then the output channels are cut as well, and the patches gathered once a block.
     let blocks = if g.batch * g.groups * tiles < 8 { (c_out / 64).clamp(1, 4) } else { 1 };
-    let block = c_out.div_ceil(blocks);
+    let block = c_out.div_ceil(blocks).next_multiple_of(strip());
     let task = |task: usize, y: Shared<'_>| {
         let (block_at, rest) = (task % blocks * block, task / blocks);
         let (tile, rest) = (rest % tiles, rest / tiles);
         let (group, image) = (rest % g.groups, rest / g.groups);
-        let (from_channel, channels) = (group * c_out + block_at, block.min(c_out.saturating_sub(block_at)));
+        let channels = block.min(c_out.saturating_sub(block_at));
+        if channels == 0 {
+            return;
+        }
+        let from_channel = group * c_out + block_at;
         let planes = &x[(image * g.c_in + group * g.c_in_group()) * g.pixels_in()..];
-        let weights = Mat::row_major(&w[from_channel * depth..], depth);
-        scratch(depth * PANEL, |cols| {
-            for panel in tile * together..panels.min((tile + 1) * together) {
-                let from = panel * PANEL;
-                let n = PANEL.min(pixels - from);
-                im2col(g, planes, 0..depth, from, n, cols, PANEL);
-                let at = (image * g.c_out + from_channel) * pixels + from;
-                // SAFETY: this task alone writes these channels of these pixels, and reads them after the product
-                // has written them.
-                unsafe {
-                    gemm_panel([channels, n, depth], y.ptr(at), pixels, false, weights, cols);
-                    if !epilogue.is_identity() {
-                        for c in 0..channels {
-                            let at = at + c * pixels;
-                            epilogue.finish(from_channel + c, at, y.slice(at, n));
-                        }
-                    }
+        let panels = tile * together..panels.min((tile + 1) * together);
+        let place = |panel: usize| {
+            let from = panel * PANEL;
+            (from, PANEL.min(pixels - from), (image * g.c_out + from_channel) * pixels + from)
+        };
+        scratch(depth.min(DEPTH) * PANEL, |cols| {
+            for first in (0..depth).step_by(DEPTH) {
+                let rows = first..depth.min(first + DEPTH);
+                let weights = weights[group].strips().at(block_at, first);
+                for (from, n, at) in panels.clone().map(place) {
+                    im2col(g, planes, rows.clone(), from, n, cols, PANEL);
+                    // SAFETY: this task alone writes these channels of these pixels, first without `add`.
+                    unsafe { weights.multiply([channels, n, rows.len()], y.ptr(at), pixels, first > 0, cols) };
                 }
             }
         });
+        if !epilogue.is_identity() {
+            for (_, n, at) in panels.map(place) {
+                for (c, at) in (0..channels).map(|c| (from_channel + c, at + c * pixels)) {
+                    // SAFETY: the products above have written these pixels.
+                    epilogue.finish(c, at, unsafe { y.slice(at, n) });
+                }
+            }
+        }
     };
     // SAFETY: images x groups x tiles x blocks cover the output.
     unsafe {
@@ -91,10 +104,13 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let (pixels, taps, plane) = (g.pixels_out(), g.taps(), g.pixels_in());
     let (c_in, c_out, depth) = (g.c_in_group(), g.c_out_group(), g.depth());
     let mut dx = vec![0.0; g.elements()[0]];
-    // Weights with the input's side first, group by group: [groups, depth, C_out / groups].
-    let wt: Vec<f32> =
-        (0..g.groups).flat_map(|i| transposed(&w[i * c_out * depth..(i + 1) * c_out * depth], c_out, depth)).collect();
-    let block = (ROWS / taps).clamp(1, c_in);
+    let mut block = (ROWS / taps).clamp(1, c_in);
+    while block * taps % strip() != 0 && block < c_in {
+        block += 1;
+    }
+    // Weights with the input's side first, group by group: [depth, C_out / groups].
+    let weights: Vec<_> =
+        w.chunks_exact(c_out * depth).map(|w| Packed::new([depth, c_out], Mat::transposed(w, depth))).collect();
     let blocks = c_in.div_ceil(block);
     let shared = Shared::new(&mut dx);
     parallel::for_each(g.batch * g.groups * blocks, g.work(), |task| {
@@ -104,7 +120,7 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
         // SAFETY: this task alone holds these planes.
         let planes = unsafe { shared.slice((image * g.c_in + group * c_in + first) * plane, channels * plane) };
         let rows = channels * taps;
-        let weights = Mat::row_major(&wt[(group * depth + first * taps) * c_out..], c_out);
+        let weights = weights[group].strips().at(first * taps, 0);
         let gradient = &dy[(image * g.c_out + group * c_out) * pixels..];
         scratch((rows + c_out) * PANEL, |buffer| {
             let (cols, panel) = buffer.split_at_mut(rows * PANEL);
@@ -114,9 +130,10 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
                     row[..n].copy_from_slice(&gradient[c * pixels + from..][..n]);
                 }
                 // SAFETY: the scratch buffer is this task's.
-                unsafe { gemm_panel([rows, n, c_out], cols.as_mut_ptr(), PANEL, false, weights, panel) };
+                unsafe { weights.multiply([rows, n, c_out], cols.as_mut_ptr(), PANEL, false, panel) };
                 col2im(g, cols, PANEL, channels, from, n, planes);
             }
+            unsort(g, planes);
         });
     });
     dx
@@ -127,6 +144,7 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
 /// The sum runs over the pixels of all images, cut into fixed tiles that go on from one image to the next.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let g = &g.flattened();
+    let x = &*sorted(g, x);
     let (depth, c_out) = (g.depth(), g.c_out_group());
     let mut dw = Vec::with_capacity(g.c_out * depth);
     for group in 0..g.groups {
@@ -189,6 +207,19 @@ impl WeightPass<'_> {
         }
     }
 
+    /// The same pixels of `rows` of a side where they lie, if they lie in one image and are no patches to be gathered.
+    fn in_place(&self, side: Side, rows: &std::ops::Range<usize>, from: usize, n: usize) -> Option<Mat<'_>> {
+        let (g, pixels) = (self.g, self.g.pixels_out());
+        let (image, pixel) = (from / pixels, from % pixels);
+        let (planes, first) = match side {
+            Side::Patches => (self.x, image * g.c_in + self.group * g.c_in_group()),
+            Side::Output => (self.dy, image * g.c_out + self.group * g.c_out_group()),
+        };
+        let as_they_are = side == Side::Output || g.pointwise();
+        (as_they_are && pixel + n <= pixels)
+            .then(|| Mat::row_major(&planes[(first + rows.start) * pixels + pixel..], pixels))
+    }
+
     /// All pixels of a side, turned, in panels of rows: [rows / PANEL, pixels, PANEL].
     fn turned(&self, side: Side) -> Vec<f32> {
         let (rows, total) = (self.rows(side), self.g.batch * self.g.pixels_out());
@@ -233,13 +264,17 @@ impl WeightPass<'_> {
                 for tile in chunk * per_chunk..tiles.min((chunk + 1) * per_chunk) {
                     let from = tile * TILE;
                     let width = TILE.min(total - from);
-                    self.gather(b, first..first + rows, from, width, buffer, TILE);
+                    let range = first..first + rows;
+                    let left = self.in_place(b, &range, from, width).unwrap_or_else(|| {
+                        self.gather(b, range, from, width, buffer, TILE);
+                        Mat::row_major(buffer, TILE)
+                    });
                     for column in (0..n).step_by(PANEL) {
                         let dst = shared.ptr((chunk * m + first) * n + column);
                         let panel = &at[(column / PANEL * total + from) * PANEL..];
                         let size = [rows, PANEL.min(n - column), width];
                         // SAFETY: this task alone writes these rows of this chunk's sums, which start as zeros.
-                        unsafe { gemm_panel(size, dst, n, true, Mat::row_major(buffer, TILE), panel) };
+                        unsafe { gemm_panel(size, dst, n, true, left, panel) };
                     }
                 }
             });

@@ -70,12 +70,16 @@ impl Geometry {
 
     /// The same sums with every plane seen as one long row, where that is possible (1x1, stride 1): longer runs.
     pub fn flattened(self) -> Self {
-        let pointwise = self.taps() == 1 && self.stride == 1 && self.pad_h == 0 && self.pad_w == 0;
-        if !pointwise {
+        if !self.pointwise() {
             return self;
         }
         let pixels = self.h * self.w;
         Self { h: 1, w: pixels, h_out: 1, w_out: pixels, ..self }
+    }
+
+    /// 1x1 with stride 1 and nothing around: each output pixel reads the input's of the same place.
+    pub fn pointwise(&self) -> bool {
+        self.taps() == 1 && self.stride == 1 && self.pad_h == 0 && self.pad_w == 0
     }
 
     /// For stride 1: the convolution from the output's gradient to the input's, with each kernel turned by 180 degrees

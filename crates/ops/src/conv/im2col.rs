@@ -1,8 +1,12 @@
 //! Patches of an image as rows of a matrix, and back: row (channel, tap), column = output pixel.
+//!
+//! With a stride of 2 the image's rows are sorted first, even columns before odd ones: then what a tap reads of a row lies
+//! together.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::matmul::PANEL;
+use crate::parallel;
 use crate::simd::wide;
 
 use super::geometry::{Geometry, inside};
@@ -39,7 +43,55 @@ fn channels(rows: &Range<usize>, tap: usize, taps: usize) -> Range<usize> {
     first(rows.start)..first(rows.end)
 }
 
-/// Writes `rows` of the patch matrix of `image` (the planes of one group) for the output pixels `from..from + n` to
+/// Whether the rows of the image are sorted. With a single tap it would not pay.
+fn sorts(g: &Geometry) -> bool {
+    g.stride == 2 && g.taps() > 1
+}
+
+/// The planes `x` as [`im2col`] takes them.
+pub(crate) fn sorted<'a>(g: &Geometry, x: &'a [f32]) -> Cow<'a, [f32]> {
+    if !sorts(g) {
+        return Cow::Borrowed(x);
+    }
+    let (w, piece) = (g.w, g.w * 16);
+    // SAFETY: the pieces are whole rows, and each of their columns is even or odd.
+    let sorted = unsafe {
+        parallel::fill(x.len(), piece, |at, out| {
+            for (out, row) in out.chunks_exact_mut(w).zip(x[at..].chunks_exact(w)) {
+                let (even, odd) = out.split_at_mut(w.div_ceil(2));
+                even.iter_mut().zip(row.iter().step_by(2)).for_each(|(o, v)| _ = o.write(*v));
+                odd.iter_mut().zip(row.iter().skip(1).step_by(2)).for_each(|(o, v)| _ = o.write(*v));
+            }
+        })
+    };
+    Cow::Owned(sorted)
+}
+
+/// Brings planes that [`col2im`] has added to back into order.
+pub(crate) fn unsort(g: &Geometry, planes: &mut [f32]) {
+    if !sorts(g) {
+        return;
+    }
+    parallel::scratch(g.w, |buffer| {
+        for row in planes.chunks_exact_mut(g.w) {
+            buffer.copy_from_slice(row);
+            let (even, odd) = buffer.split_at(g.w.div_ceil(2));
+            row.iter_mut().step_by(2).zip(even).for_each(|(o, v)| *o = *v);
+            row.iter_mut().skip(1).step_by(2).zip(odd).for_each(|(o, v)| *o = *v);
+        }
+    });
+}
+
+/// Where a run of columns that begins with column `x` of a row lies, and the distance of its values.
+fn place(g: &Geometry, x: usize) -> (usize, usize) {
+    match sorts(g) {
+        false => (x, g.stride),
+        true if x.is_multiple_of(2) => (x / 2, 1),
+        true => (g.w.div_ceil(2) + x / 2, 1),
+    }
+}
+
+/// Writes `rows` of the patch matrix of `image` (the planes of one group, [`sorted`]) for the output pixels `from..from + n` to
 /// `dst`, whose rows are `ld` apart.
 pub(crate) fn im2col(
     g: &Geometry,
@@ -59,61 +111,114 @@ pub(crate) fn im2col(
         for s in segments(g, from, n) {
             let width = s.cols.len();
             let y = (s.row * g.stride + ky) as isize - g.pad_h;
-            let place = |c: usize| (c * taps + tap - rows.start) * ld + s.at;
+            let target = |c: usize| (c * taps + tap - rows.start) * ld + s.at;
             if y < 0 || y >= g.h as isize {
                 for c in channels.clone() {
-                    dst[place(c)..][..width].fill(0.0);
+                    dst[target(c)..][..width].fill(0.0);
                 }
                 continue;
             }
-            let run = inside(s.cols.start, s.cols.end, g.stride, kx, g.pad_w, g.w);
-            let (left, len) = (run.lo - s.cols.start, run.hi - run.lo);
-            let source = y as usize * g.w + ((run.lo * g.stride + kx) as isize - g.pad_w).max(0) as usize;
-            for c in channels.clone() {
-                let out = &mut dst[place(c)..][..width];
-                if len == 0 {
-                    out.fill(0.0);
-                    continue;
-                }
-                out[..left].fill(0.0);
-                out[left + len..].fill(0.0);
-                let from = c * plane + source;
-                if g.stride == 1 {
-                    copy(&mut out[left..left + len], &image[from..from + len]);
-                } else {
-                    pick(&mut out[left..left + len], &image[from..from + (len - 1) * g.stride + 1], g.stride);
-                }
+            if channels.is_empty() {
+                continue;
             }
+            let run = inside(s.cols.start, s.cols.end, g.stride, kx, g.pad_w, g.w);
+            let (x, stride) = place(g, ((run.lo * g.stride + kx) as isize - g.pad_w).max(0) as usize);
+            let (left, len) = (run.lo - s.cols.start, run.hi - run.lo);
+            let runs = Runs { left, len, width, stride, step: [taps * ld, plane] };
+            let from = (channels.start * plane + y as usize * g.w + x).min(image.len());
+            runs_of_channels(channels.len(), &runs, &mut dst[target(channels.start)..], &image[from..]);
         }
     }
 }
 
-/// Copies a run. A whole row of a panel, the usual length, is done on the spot: a call would cost as much again.
-#[inline(always)]
-fn copy(to: &mut [f32], from: &[f32]) {
-    if let (Ok(to), Ok(from)) = (<&mut [f32; PANEL]>::try_from(&mut *to), <&[f32; PANEL]>::try_from(from)) {
-        *to = *from;
-    } else {
-        to.copy_from_slice(from);
+/// The run of one tap along an output row, in each channel.
+struct Runs {
+    /// Columns before the image, inside it, and all of them: outside are zeros.
+    left: usize,
+    len: usize,
+    width: usize,
+    /// Columns of the image from one value to the next.
+    stride: usize,
+    /// From a channel to the next in the patch matrix and in the image.
+    step: [usize; 2],
+}
+
+wide! {
+    /// Writes the runs of neighbouring channels.
+    fn runs_of_channels(channels: usize, runs: &Runs, dst: &mut [f32], image: &[f32]) {
+        let &Runs { left, len, width, stride, step: [down, plane] } = runs;
+        for c in 0..channels {
+            let out = &mut dst[c * down..][..width];
+            if left > 0 {
+                out[..left].fill(0.0);
+            }
+            if left + len < width {
+                out[left + len..].fill(0.0);
+            }
+            if len == 0 {
+                continue;
+            }
+            let (to, from) = (&mut out[left..left + len], &image[c * plane..][..(len - 1) * stride + 1]);
+            match stride {
+                1 => copy(to, from),
+                2 => halve(to, from),
+                _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(o, v)| *o = *v),
+            }
+        }
     }
 }
 
 wide! {
-    /// Copies every `stride`-th value.
-    fn pick(to: &mut [f32], from: &[f32], stride: usize) {
-        if stride != 2 {
-            return to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(o, v)| *o = *v);
-        }
-        // Whole pairs become vector loads; a last value may stand alone.
-        to.iter_mut().zip(from.chunks_exact(2)).for_each(|(o, pair)| *o = pair[0]);
-        if let (Some(o), Some(v), 1) = (to.last_mut(), from.last(), from.len() % 2) {
-            *o = *v;
+    /// Adds the runs of neighbouring channels to the image.
+    fn add_runs(channels: usize, runs: &Runs, cols: &[f32], image: &mut [f32]) {
+        let &Runs { len, stride, step: [down, plane], .. } = runs;
+        for c in 0..channels {
+            let (read, write) = (&cols[c * down..][..len], &mut image[c * plane..][..(len - 1) * stride + 1]);
+            if stride == 1 {
+                write.iter_mut().zip(read).for_each(|(o, v)| *o += *v);
+            } else {
+                write.iter_mut().step_by(stride).zip(read).for_each(|(o, v)| *o += *v);
+            }
         }
     }
 }
 
+/// Copies a run, a short one in pieces whose sizes the compiler knows: calling for so little costs as much again.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32]) {
+    if to.len() >= 64 {
+        return to.copy_from_slice(from);
+    }
+    let (mut to, mut from) = (to, from);
+    piece::<32>(&mut to, &mut from);
+    piece::<16>(&mut to, &mut from);
+    piece::<8>(&mut to, &mut from);
+    piece::<4>(&mut to, &mut from);
+    to.iter_mut().zip(from).for_each(|(o, v)| *o = *v);
+}
+
+/// Copies the first `N` values, if there are so many, and leaves the rest.
+#[inline(always)]
+fn piece<const N: usize>(to: &mut &mut [f32], from: &mut &[f32]) {
+    if let Some((values, rest)) = from.split_first_chunk::<N>()
+        && let Some((place, left)) = std::mem::take(to).split_first_chunk_mut::<N>()
+    {
+        *place = *values;
+        (*to, *from) = (left, rest);
+    }
+}
+
+/// Copies every other value. Whole pairs become vector loads; a last value may stand alone.
+#[inline(always)]
+fn halve(to: &mut [f32], from: &[f32]) {
+    to.iter_mut().zip(from.chunks_exact(2)).for_each(|(o, pair)| *o = pair[0]);
+    if let (Some(o), Some(v), 1) = (to.last_mut(), from.last(), from.len() % 2) {
+        *o = *v;
+    }
+}
+
 /// Adds the patch matrix `cols` (all taps of `channels`, rows `ld` apart) for the output pixels `from..from + n` to
-/// `image`, which holds the planes of these channels.
+/// `image`, which holds the planes of these channels, sorted until [`unsort`] is called.
 pub(crate) fn col2im(g: &Geometry, cols: &[f32], ld: usize, channels: usize, from: usize, n: usize, image: &mut [f32]) {
     let (taps, plane) = (g.taps(), g.pixels_in());
     assert!(n <= ld && cols.len() >= channels * taps * ld && image.len() >= channels * plane);
@@ -126,14 +231,9 @@ pub(crate) fn col2im(g: &Geometry, cols: &[f32], ld: usize, channels: usize, fro
                 continue;
             }
             let (left, len) = (run.lo - s.cols.start, run.hi - run.lo);
-            let target = y as usize * g.w + ((run.lo * g.stride + kx) as isize - g.pad_w) as usize;
-            for c in 0..channels {
-                let read = &cols[(c * taps + tap) * ld + s.at + left..][..len];
-                let write = &mut image[c * plane + target..][..(len - 1) * g.stride + 1];
-                for (o, v) in write.iter_mut().step_by(g.stride).zip(read) {
-                    *o += *v;
-                }
-            }
+            let (x, stride) = place(g, ((run.lo * g.stride + kx) as isize - g.pad_w) as usize);
+            let runs = Runs { left, len, width: len, stride, step: [taps * ld, plane] };
+            add_runs(channels, &runs, &cols[tap * ld + s.at + left..], &mut image[y as usize * g.w + x..]);
         }
     }
 }

@@ -1,14 +1,47 @@
 //! The innermost loops of a product with a dense panel, for AVX-512 and AVX2; elsewhere the gemm crate's.
 //!
 //! A block of rows and columns of the result stays in registers while the depth runs: at each step of it, vectors of the
-//! panel's row are loaded once and multiplied by one value of each row of the left operand. Nothing is packed or copied. An
-//! element is the sum over the depth in order, in stretches of [`DEPTH`], whatever block it lies in, so that its bits do not
-//! depend on how many rows and columns are asked for.
+//! panel's row are loaded once and multiplied by one value of each row of the left operand. An element is the sum over the
+//! depth in order, in stretches of [`DEPTH`], whatever block it lies in, so that its bits do not depend on how many rows and
+//! columns are asked for.
 
-use super::{Mat, PANEL};
+use super::{DEPTH, PANEL};
 
-/// The depth of one block: its part of a tile's columns stays in the first cache for all rows.
-const DEPTH: usize = 256;
+/// A left operand by its address.
+#[derive(Clone, Copy)]
+pub(super) enum Left {
+    /// Element (i, p) lies at `i * rows + p * cols`.
+    Matrix { at: *const f32, rows: usize, cols: usize },
+    /// Strips of [`strip`] rows, each column by column, of `k` columns each; the operand begins at column `first`.
+    Strips { at: *const f32, k: usize, first: usize },
+}
+
+impl Left {
+    /// From column `p` on.
+    fn from(self, p: usize) -> Self {
+        match self {
+            Self::Matrix { at, rows, cols } => Self::Matrix { at: at.wrapping_add(p * cols), rows, cols },
+            Self::Strips { at, k, first } => Self::Strips { at, k, first: first + p },
+        }
+    }
+}
+
+/// Rows of a strip: those of this CPU's tile, one where there is no kernel.
+pub(super) fn strip() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::simd::{Level, level};
+        match level() {
+            Level::Avx512 => avx512::ROWS,
+            Level::Avx2 => avx2::ROWS,
+            Level::Baseline => 1,
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        1
+    }
+}
 
 /// `dst = a b` or `dst += a b` for the first `n` columns of a panel; false if this CPU has no kernel.
 ///
@@ -20,7 +53,7 @@ pub(super) unsafe fn multiply(
     dst: *mut f32,
     ld: usize,
     add: bool,
-    a: Mat<'_>,
+    a: Left,
     panel: &[f32],
 ) -> bool {
     debug_assert!(n <= PANEL && panel.len() >= k * PANEL);
@@ -37,10 +70,9 @@ pub(super) unsafe fn multiply(
             (0..m).for_each(|i| unsafe { dst.add(i * ld).write_bytes(0, n) });
         }
         for from in (0..k).step_by(DEPTH) {
-            let left = Left { at: a.data.as_ptr().wrapping_add(from * a.cols), rows: a.rows, cols: a.cols };
             let right = panel.as_ptr().wrapping_add(from * PANEL);
             // SAFETY: the CPU has the instructions; the rest is the caller's promise.
-            unsafe { block([m, n, DEPTH.min(k - from)], dst, ld, add || from > 0, left, right) };
+            unsafe { block([m, n, DEPTH.min(k - from)], dst, ld, add || from > 0, a.from(from), right) };
         }
         true
     }
@@ -49,15 +81,6 @@ pub(super) unsafe fn multiply(
         let _ = (m, k, dst, ld, add, a);
         false
     }
-}
-
-/// A left operand by its address: element (i, p) lies at `i * rows + p * cols`.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-struct Left {
-    at: *const f32,
-    rows: usize,
-    cols: usize,
 }
 
 /// Sizes, result, its rows' distance, whether to add, left operand, panel.
@@ -76,6 +99,9 @@ macro_rules! kernel {
 
             use super::{Left, PANEL};
 
+            /// Rows of a full tile.
+            pub(super) const ROWS: usize = $rows;
+
             /// All rows of `n` columns.
             #[target_feature(enable = $features)]
             pub(super) unsafe fn block(
@@ -89,63 +115,103 @@ macro_rules! kernel {
                 let mut j = 0;
                 while j < n {
                     let (dst, b) = (dst.wrapping_add(j), b.wrapping_add(j));
-                    // SAFETY (both): columns j.. of what the caller has promised.
-                    j += if n - j > ($vectors - 1) * $lanes {
-                        unsafe { strips::<$vectors, $rows>(m, k, dst, ld, (n - j).min($vectors * $lanes), add, a, b) };
-                        $vectors * $lanes
-                    } else {
-                        unsafe { strips::<1, $narrow>(m, k, dst, ld, (n - j).min($lanes), add, a, b) };
-                        $lanes
-                    };
+                    let wide = n - j > ($vectors - 1) * $lanes;
+                    let width = (n - j).min(if wide { $vectors * $lanes } else { $lanes });
+                    let to = Place { dst, ld, width, add };
+                    // SAFETY (all): columns j.. of what the caller has promised.
+                    unsafe {
+                        match (a, wide) {
+                            (Left::Strips { at, k: of, first }, true) => {
+                                strips::<$vectors>([m, k], to, [of, first], at, b)
+                            }
+                            (Left::Strips { at, k: of, first }, false) => strips::<1>([m, k], to, [of, first], at, b),
+                            (Left::Matrix { at, rows, cols }, true) => {
+                                matrix::<$vectors, $rows>([m, k], to, [rows, cols], at, b);
+                            }
+                            (Left::Matrix { at, rows, cols }, false) => {
+                                matrix::<1, $narrow>([m, k], to, [rows, cols], at, b);
+                            }
+                        }
+                    }
+                    j += width;
+                }
+            }
+
+            /// Where the sums go: `width` columns of rows `ld` apart, written or added to.
+            #[derive(Clone, Copy)]
+            struct Place {
+                dst: *mut f32,
+                ld: usize,
+                width: usize,
+                add: bool,
+            }
+
+            impl Place {
+                fn down(self, rows: usize) -> Self {
+                    Self { dst: self.dst.wrapping_add(rows * self.ld), ..self }
+                }
+            }
+
+            /// All rows of `V` vectors of columns; the left operand in strips of `of` columns, from column `first` on. What the
+            /// last strip has beyond the rows is not written.
+            #[target_feature(enable = $features)]
+            unsafe fn strips<const V: usize>(
+                [m, k]: [usize; 2],
+                to: Place,
+                [of, first]: [usize; 2],
+                a: *const f32,
+                b: *const f32,
+            ) {
+                for i in (0..m).step_by(ROWS) {
+                    let left = a.wrapping_add(i * of + first * ROWS);
+                    // SAFETY: rows i.. of what the caller has promised.
+                    unsafe { tile::<V, ROWS>(k, to.down(i), ROWS.min(m - i), left, [1, ROWS], b) };
                 }
             }
 
             /// All rows of `V` vectors of columns, `R` rows at a time; what is left in fours, twos and ones.
             #[target_feature(enable = $features)]
-            #[allow(clippy::too_many_arguments)]
-            unsafe fn strips<const V: usize, const R: usize>(
-                m: usize,
-                k: usize,
-                dst: *mut f32,
-                ld: usize,
-                width: usize,
-                add: bool,
-                a: Left,
+            unsafe fn matrix<const V: usize, const R: usize>(
+                [m, k]: [usize; 2],
+                to: Place,
+                step: [usize; 2],
+                a: *const f32,
                 b: *const f32,
             ) {
                 let mut i = 0;
                 while i < m {
-                    let (to, left) = (dst.wrapping_add(i * ld), Left { at: a.at.wrapping_add(i * a.rows), ..a });
+                    let (to, left) = (to.down(i), a.wrapping_add(i * step[0]));
                     // SAFETY (all): rows i.. of what the caller has promised.
                     i += if m - i >= R {
-                        unsafe { tile::<V, R>(k, to, ld, width, add, left, b) };
+                        unsafe { tile::<V, R>(k, to, R, left, step, b) };
                         R
                     } else if m - i >= 4 {
-                        unsafe { tile::<V, 4>(k, to, ld, width, add, left, b) };
+                        unsafe { tile::<V, 4>(k, to, 4, left, step, b) };
                         4
                     } else if m - i >= 2 {
-                        unsafe { tile::<V, 2>(k, to, ld, width, add, left, b) };
+                        unsafe { tile::<V, 2>(k, to, 2, left, step, b) };
                         2
                     } else {
-                        unsafe { tile::<V, 1>(k, to, ld, width, add, left, b) };
+                        unsafe { tile::<V, 1>(k, to, 1, left, step, b) };
                         1
                     };
                 }
             }
 
-            /// `R` rows of `V` vectors, in registers. The panel has whole vectors; of the result, `width` columns count.
+            /// `R` rows of `V` vectors, in registers. The panel has whole vectors; of the result, `rows` and the place's columns
+            /// count. The steps are those of the left operand, to the next row and the next column.
             #[target_feature(enable = $features)]
+            #[inline]
             unsafe fn tile<const V: usize, const R: usize>(
                 k: usize,
-                dst: *mut f32,
-                ld: usize,
-                width: usize,
-                add: bool,
-                a: Left,
+                to: Place,
+                rows: usize,
+                mut left: *const f32,
+                [down, across]: [usize; 2],
                 mut b: *const f32,
             ) {
+                let Place { dst, ld, width, add } = to;
                 let mut sums = [[$zero(); V]; R];
-                let mut left = a.at;
                 for _ in 0..k {
                     let mut right = [$zero(); V];
                     for v in 0..V {
@@ -155,15 +221,19 @@ macro_rules! kernel {
                     for r in 0..R {
                         // SAFETY: the left operand covers R rows. (A plain `*` is checked for null in a development build,
                         // which costs more than the products.)
-                        let value = $splat(unsafe { _mm_load_ss(left.wrapping_add(r * a.rows)) });
+                        let value = $splat(unsafe { _mm_load_ss(left.wrapping_add(r * down)) });
                         for v in 0..V {
                             sums[r][v] = $fma(value, right[v], sums[r][v]);
                         }
                     }
-                    left = left.wrapping_add(a.cols);
+                    left = left.wrapping_add(across);
                     b = b.wrapping_add(PANEL);
                 }
+                // Counted by constants, so that the sums stay in registers.
                 for r in 0..R {
+                    if r >= rows {
+                        return;
+                    }
                     let row = dst.wrapping_add(r * ld);
                     if width == V * $lanes {
                         for v in 0..V {

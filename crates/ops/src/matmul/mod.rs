@@ -1,8 +1,11 @@
 //! Strided matrix products on one thread, transposition, and a product cut into fixed blocks for all threads.
 
 mod kernel;
+mod strips;
 
 use crate::parallel::{self, Shared};
+
+pub(crate) use strips::{Packed, Strips, strip};
 
 /// A matrix read through strides: element (i, j) lies at `i * rows + j * cols`.
 #[derive(Clone, Copy)]
@@ -69,8 +72,11 @@ pub(crate) unsafe fn gemm([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: 
 /// Columns of one panel of a right operand: a whole number of the kernels' vectors.
 pub(crate) const PANEL: usize = 48;
 
+/// The depth of one stretch of a sum. A kernel's part of a panel of this depth stays in the first cache for all rows.
+pub(crate) const DEPTH: usize = 256;
+
 /// Rows of one call of the gemm crate: with so few it reads both operands where they lie, more are packed first.
-const STRIP: usize = 32;
+const FEW_ROWS: usize = 32;
 
 /// [`gemm`] with a dense panel, `b` = rows of [`PANEL`] values of which n count.
 ///
@@ -78,15 +84,16 @@ const STRIP: usize = 32;
 /// As [`gemm`].
 pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: bool, a: Mat<'_>, panel: &[f32]) {
     debug_assert!(n <= PANEL && a.covers(m, k));
+    let left = kernel::Left::Matrix { at: a.data.as_ptr(), rows: a.rows, cols: a.cols };
     // SAFETY: the caller's promise.
-    if unsafe { kernel::multiply([m, n, k], dst, ld, add, a, panel) } {
+    if unsafe { kernel::multiply([m, n, k], dst, ld, add, left, panel) } {
         return;
     }
-    for i in (0..m).step_by(STRIP) {
+    for i in (0..m).step_by(FEW_ROWS) {
         // SAFETY: rows i.. of what the caller has promised.
         unsafe {
             gemm(
-                [STRIP.min(m - i), n, k],
+                [FEW_ROWS.min(m - i), n, k],
                 dst.wrapping_add(i * ld),
                 ld,
                 add,
@@ -98,9 +105,9 @@ pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize,
 }
 
 /// Rows and columns of the blocks of [`product`], and the depth of one step.
-const BLOCK_ROWS: usize = 256;
+const BLOCK_ROWS: usize = 240;
 const BLOCK_COLS: usize = 2 * PANEL;
-const DEPTH: usize = 1024;
+const STEP: usize = 4 * DEPTH;
 
 /// The row-major m x n product of a (m x k) and b (k x n), in fixed blocks on all threads.
 pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32> {
@@ -109,6 +116,7 @@ pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32>
         return vec![0.0; m * n];
     }
     let (down, across) = (m.div_ceil(BLOCK_ROWS), n.div_ceil(BLOCK_COLS));
+    let packed = Packed::new([m, k], a);
     // SAFETY: the blocks are disjoint and cover the output.
     unsafe {
         parallel::build(m * n, |out: Shared<'_>| {
@@ -116,13 +124,14 @@ pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32>
                 // Column blocks outermost: neighbours in time share a block of b.
                 let (i, first) = ((task % down) * BLOCK_ROWS, (task / down) * BLOCK_COLS);
                 let rows = BLOCK_ROWS.min(m - i);
-                parallel::scratch(DEPTH.min(k) * PANEL, |panel| {
+                parallel::scratch(STEP.min(k) * PANEL, |panel| {
                     for j in (first..n.min(first + BLOCK_COLS)).step_by(PANEL) {
                         let width = PANEL.min(n - j);
-                        for from in (0..k).step_by(DEPTH) {
-                            let depth = DEPTH.min(k - from);
+                        for from in (0..k).step_by(STEP) {
+                            let depth = STEP.min(k - from);
                             pack(b.offset(from, j), depth, width, panel);
-                            gemm_panel([rows, width, depth], out.ptr(i * n + j), n, from > 0, a.offset(i, from), panel);
+                            let left = packed.strips().at(i, from);
+                            left.multiply([rows, width, depth], out.ptr(i * n + j), n, from > 0, panel);
                         }
                     }
                 });

@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use docent_coco::{CheckConfig, Dataset, Stats, VocConfig};
 
+use crate::budget::{self, Fit};
 use crate::data::Data;
-use crate::dry_run::{DryRun, dry_run};
 use crate::recipe::{DataRecipe, Recipe};
 use crate::{Error, Result};
 
 use anchors::AnchorFit;
 use input::InputSize;
-use plan::{Budget, Pair, Schedule};
+use plan::{Pair, Schedule};
 
 /// What the caller says.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +68,7 @@ pub struct Proposal {
     /// How well the anchors fit.
     pub anchors: AnchorFit,
     /// What was measured, where it was.
-    pub measured: Option<DryRun>,
+    pub measured: Option<Fit>,
 }
 
 /// Why a part of the recipe is as it is.
@@ -113,7 +113,8 @@ impl Draft<'_> {
 /// Looks at a data folder and proposes a recipe for it: a teacher, a student that it teaches, and a schedule that fits the time.
 ///
 /// # Errors
-/// Data that cannot be opened or holds no box; a weight file that is no backbone's; and what [`dry_run`] finds where it measures.
+/// Data that cannot be opened or holds no box; a weight file that is no backbone's; a time in which not even one
+/// epoch fits ([`budget::fit`]).
 pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
     let data = Data::open(&data_recipe(options))?;
     let train = &data.train;
@@ -150,45 +151,35 @@ pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
     }
     let reason = draft.anchors.reason();
     draft.because("anchors", reason);
-    let measured = draft.fit_schedule(&ladder, train.len())?;
+    let measured = draft.fit_schedule(&ladder)?;
     let toml = write::toml(&draft);
     Ok(Proposal { recipe: draft.recipe()?, toml, reasons: draft.reasons, anchors: draft.anchors, measured })
 }
 
 impl Draft<'_> {
-    /// Chooses the pair of models and the epochs; measures each pair of the ladder until one has time enough.
-    fn fit_schedule(&mut self, ladder: &[Pair; 2], images: usize) -> Result<Option<DryRun>> {
-        let budget = Budget::of(self.options.time);
+    /// Chooses the pair of models and the epochs; measures each pair of the ladder until one gets steps enough.
+    fn fit_schedule(&mut self, ladder: &[Pair; 2]) -> Result<Option<Fit>> {
         if !self.options.measure {
             let (pair, schedule) = (self.pair.reason(), self.schedule.reason_unmeasured());
             self.because("models", pair);
             self.because("schedule", schedule);
             return Ok(None);
         }
-        let mut last = None;
-        for pair in ladder {
-            self.pair = pair.clone();
-            let dry = dry_run(&self.recipe()?)?;
-            let fit = self.schedule.within(&budget, pair, &dry, images);
-            let enough = fit.steps >= plan::FEW_STEPS;
-            last = Some((dry, fit));
-            if enough {
-                break;
-            }
+        let usual = self.schedule.clone();
+        let mut fit = budget::fit(&self.recipe()?, self.options.time);
+        let enough = |fit: &Result<Fit>| fit.as_ref().is_ok_and(|fit| usual.fitted(fit).steps() >= plan::FEW_STEPS);
+        let mut smaller = String::new();
+        if !enough(&fit) {
+            self.pair = ladder[1].clone();
+            fit = budget::fit(&self.recipe()?, self.options.time);
+            smaller = format!(" A bigger pair would get fewer than {} student steps here.", plan::FEW_STEPS);
         }
-        let Some((dry, fit)) = last else { return Ok(None) };
-        let smaller = self.pair != ladder[0];
-        self.schedule = fit.schedule.clone();
-        let mut models = self.pair.reason();
-        if smaller {
-            models += &format!(
-                " A bigger pair would get fewer than {} student steps in the time on this machine.",
-                plan::FEW_STEPS
-            );
-        }
-        self.because("models", models);
-        self.because("schedule", fit.reason(&budget, &dry, self.schedule.batch));
-        Ok(Some(dry))
+        let fit = fit?;
+        self.schedule = usual.fitted(&fit);
+        let (pair, schedule) = (self.pair.reason() + &smaller, self.schedule.reason(&fit, self.options.time));
+        self.because("models", pair);
+        self.because("schedule", schedule);
+        Ok(Some(fit))
     }
 }
 

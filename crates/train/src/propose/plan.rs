@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use docent_detect::{BackboneConfig, MobileNetV2Config, NormKind, ResNetConfig};
 
-use crate::dry_run::DryRun;
+use crate::budget::Fit;
 use crate::import::Content;
 use crate::weights::read_weights;
 use crate::{Error, Result};
@@ -18,8 +18,6 @@ const MOST_STEPS: usize = 6000;
 const MOST_EPOCHS: usize = 60;
 /// Steps that are proposed without a measurement.
 const USUAL_STEPS: usize = 1000;
-/// Share of the time that training gets; the rest is evaluation and files.
-const TRAINING_SHARE: f64 = 0.9;
 /// SGD's learning rate for each image of a step: 0.02 for four, as in the shipped recipes.
 const RATE_PER_IMAGE: f64 = 0.005;
 /// Teacher's epochs over the student's, where the teacher starts from random weights.
@@ -126,22 +124,6 @@ pub(super) fn batch(pixels: f64, images: usize) -> usize {
     fits.min((images / 8).max(1))
 }
 
-/// How long the study may take.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Budget {
-    pub seconds: f64,
-}
-
-impl Budget {
-    pub fn of(time: Duration) -> Self {
-        Self { seconds: time.as_secs_f64() }
-    }
-
-    fn minutes(&self) -> String {
-        minutes(self.seconds)
-    }
-}
-
 fn minutes(seconds: f64) -> String {
     match (seconds / 60.0).round() {
         m if m <= 1.0 => "1 minute".to_owned(),
@@ -156,18 +138,8 @@ pub(super) struct Schedule {
     pub batch: usize,
     pub lr: f64,
     pub warmup: usize,
-}
-
-/// A schedule that fits the time, and what it comes to.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Fit {
-    pub schedule: Schedule,
-    /// The student's steps.
-    pub steps: usize,
-    /// Seconds of the whole study's training.
-    seconds: f64,
-    /// Whether the least that is proposed takes longer than the time.
-    over: bool,
+    /// Steps of an epoch.
+    epoch: usize,
 }
 
 impl Schedule {
@@ -179,22 +151,21 @@ impl Schedule {
 
     fn of(epochs: usize, batch: usize, epoch: usize) -> Self {
         let lr = RATE_PER_IMAGE * batch as f64;
-        Self { epochs, batch, lr, warmup: (epochs * epoch / 10).clamp(1, 50) }
+        Self { epochs, batch, lr, warmup: (epochs * epoch / 10).clamp(1, 50), epoch }
     }
 
-    /// The longest schedule of `pair` within the time, at the speed that `dry` measured.
-    pub fn within(&self, budget: &Budget, pair: &Pair, dry: &DryRun, images: usize) -> Fit {
-        let epoch = images.div_ceil(self.batch);
-        let step = |name: &str| dry.runs.iter().find(|run| run.name == name).map_or(0.0, |run| run.step_seconds);
-        let seconds = |epochs: usize| {
-            let (teacher, student) = (pair.teacher_epochs(epochs) * epoch, epochs * epoch);
-            teacher as f64 * step("teacher") + student as f64 * (step("baseline") + step("distilled"))
-        };
-        let most = MOST_EPOCHS.min(MOST_STEPS.div_ceil(epoch)).max(2);
-        let fits = |epochs: &usize| seconds(*epochs) <= TRAINING_SHARE * budget.seconds;
-        let epochs = (2..=most).rev().find(fits);
-        let (over, epochs) = (epochs.is_none(), epochs.unwrap_or(2));
-        Fit { schedule: Self::of(epochs, self.batch, epoch), steps: epochs * epoch, seconds: seconds(epochs), over }
+    /// The student's steps.
+    pub fn steps(&self) -> usize {
+        self.epochs * self.epoch
+    }
+
+    /// With the epochs that were found to fit, but no more than are of use.
+    pub fn fitted(&self, fit: &Fit) -> Self {
+        Self::of(fit.epochs.min(self.most_epochs()), self.batch, self.epoch)
+    }
+
+    fn most_epochs(&self) -> usize {
+        MOST_EPOCHS.min(MOST_STEPS.div_ceil(self.epoch))
     }
 
     pub fn reason_unmeasured(&self) -> String {
@@ -204,36 +175,33 @@ impl Schedule {
             self.epochs, self.batch
         )
     }
-}
 
-impl Fit {
-    /// The schedule in words.
-    pub fn reason(&self, budget: &Budget, dry: &DryRun, batch: usize) -> String {
-        let speeds: Vec<String> = dry
-            .runs
-            .iter()
-            .map(|run| {
-                format!("{} {:.2} s", if run.name == "baseline" { "student alone" } else { run.name }, run.step_seconds)
-            })
-            .collect();
+    /// A schedule that `fit` gave, in words.
+    pub fn reason(&self, fit: &Fit, time: Duration) -> String {
+        let called = |name: &'static str| if name == "baseline" { "student alone" } else { name };
+        let speeds: Vec<String> =
+            fit.runs.iter().map(|run| format!("{} {:.2} s", called(run.name), run.step_seconds)).collect();
+        let seconds = fit.runs.iter().map(|run| run.seconds).sum::<f64>() * self.epochs as f64 / fit.epochs as f64;
         let mut text = format!(
-            "Measured here, a step of {batch} images: {}. {} epochs ({} student steps) of the whole study take about {}. The rate \
-             is {RATE_PER_IMAGE} for each image of a step.",
+            "Measured here, a step of {} images: {}. {} epochs ({} student steps) of the whole study, evaluations included, take about \
+             {}. The rate is {RATE_PER_IMAGE} for each image of a step.",
+            self.batch,
             speeds.join(", "),
-            self.schedule.epochs,
-            self.steps,
-            minutes(self.seconds),
+            self.epochs,
+            self.steps(),
+            minutes(seconds),
         );
-        let usual = || {
-            let seconds = self.seconds / self.steps as f64 * USUAL_STEPS as f64 / TRAINING_SHARE;
-            format!("{USUAL_STEPS} steps are a usual length: `--for {:.0}m`.", (seconds / 60.0).ceil())
-        };
-        if self.over {
-            text += &format!(" Even so few take longer than the {} asked for. {}", budget.minutes(), usual());
-        } else if self.steps < FEW_STEPS {
-            text += &format!(" That fills the {} asked for, and is little. {}", budget.minutes(), usual());
+        let asked = minutes(time.as_secs_f64());
+        if self.epochs < fit.epochs {
+            text += &format!(" The {asked} asked for would do for more, but so many passes are enough for this data.");
+        } else if self.steps() < FEW_STEPS {
+            let usual = seconds / self.steps() as f64 * USUAL_STEPS as f64 * 1.1;
+            text += &format!(
+                " That fills the {asked} asked for, and is little: {USUAL_STEPS} steps are a usual length, `--for {:.0}m`.",
+                (usual / 60.0).ceil()
+            );
         } else {
-            text += &format!(" Of the {} asked for, a tenth is left for evaluation.", budget.minutes());
+            text += &format!(" A tenth of the {asked} asked for is left over, for a machine that is busy later.");
         }
         text
     }
@@ -242,40 +210,39 @@ impl Fit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::DataSummary;
-    use crate::dry_run::RunCost;
+    use crate::budget::RunPlan;
 
-    fn dry(seconds: [f64; 3]) -> DryRun {
-        let run = |(name, step_seconds)| RunCost { name, micro_seconds: vec![], step_seconds, steps: 1, peak_mib: 0.0 };
-        let names = ["teacher", "baseline", "distilled"];
-        let data = DataSummary { name: "x".into(), digest: String::new(), images: [0, 0] };
-        DryRun { data, notes: vec![], runs: names.into_iter().zip(seconds).map(run).collect() }
-    }
-
-    fn minutes(n: u64) -> Budget {
-        Budget::of(Duration::from_secs(60 * n))
+    fn fit(epochs: usize, seconds: [f64; 3]) -> Fit {
+        let run = |(name, seconds)| RunPlan { name, epochs, step_seconds: 0.25, evaluation_seconds: 0.0, seconds };
+        let runs = ["teacher", "baseline", "distilled"].into_iter().zip(seconds).map(run).collect();
+        Fit { epochs, teacher_epochs: Some(epochs), runs, measuring: 0.0, notes: vec![] }
     }
 
     #[test]
-    fn the_schedule_fills_the_time_and_no_more() {
-        let pair = ladder(None).unwrap()[0].clone();
+    fn the_schedule_is_what_fits_and_no_more_than_is_of_use() {
         let usual = Schedule::usual(400, 4);
-        assert_eq!((usual.epochs, usual.lr, usual.warmup), (10, 0.02, 50));
-        // An epoch: 100 steps of 0.1 + 0.1 s, and 160 of the teacher's 0.2 s: 52 s.
-        let fit = usual.within(&minutes(30), &pair, &dry([0.2, 0.1, 0.1]), 400);
-        assert_eq!((fit.schedule.epochs, fit.steps, fit.over), (31, 3100, false));
-        assert!(fit.seconds <= 0.9 * 1800.0 && fit.seconds > 0.85 * 1800.0, "{}", fit.seconds);
-        assert_eq!(pair.teacher_epochs(31), 50);
-        // Ten times slower: little, and said so.
-        let slow = dry([2.0, 1.0, 1.0]);
-        let fit = usual.within(&minutes(30), &pair, &slow, 400);
-        assert_eq!((fit.schedule.epochs, fit.over), (3, false));
-        assert!(fit.reason(&minutes(30), &slow, 4).contains("and is little"));
-        let fit = usual.within(&minutes(5), &pair, &slow, 400);
-        assert!(fit.over && fit.reason(&minutes(5), &slow, 4).contains("longer than the 5 minutes asked for"));
-        // Time without end is not used up.
-        assert_eq!(usual.within(&minutes(6000), &pair, &dry([0.2, 0.1, 0.1]), 400).schedule.epochs, 60);
-        assert_eq!(usual.within(&minutes(600_000), &pair, &dry([0.2, 0.1, 0.1]), 40_000).steps, 10_000 * 2);
+        assert_eq!((usual.epochs, usual.lr, usual.warmup, usual.steps()), (10, 0.02, 50, 1000));
+        let asked = Duration::from_secs(1800);
+        let some = fit(30, [800.0, 400.0, 420.0]);
+        let schedule = usual.fitted(&some);
+        assert_eq!((schedule.epochs, schedule.steps()), (30, 3000));
+        let text = schedule.reason(&some, asked);
+        assert!(
+            text.contains("student alone 0.25 s") && text.contains("27 minutes") && text.contains("A tenth"),
+            "{text}"
+        );
+        // Little: the time for a usual length is named.
+        let few = fit(2, [800.0, 400.0, 400.0]);
+        let schedule = usual.fitted(&few);
+        assert!(schedule.steps() < FEW_STEPS && schedule.warmup == 20);
+        let text = schedule.reason(&few, asked);
+        assert!(text.contains("is little") && text.contains("--for 147m"), "{text}");
+        // Time without end is not used up, by epochs or by steps.
+        let many = fit(5000, [8e5, 4e5, 4e5]);
+        assert_eq!(usual.fitted(&many).epochs, MOST_EPOCHS);
+        assert!(usual.fitted(&many).reason(&many, asked).contains("enough for this data"));
+        assert_eq!(Schedule::usual(40_000, 4).fitted(&many).epochs, 1);
+        assert_eq!(ladder(None).unwrap()[0].teacher_epochs(31), 50);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use docent_coco::{Analysis, Dataset, Detection, ImageScore, Verdict};
 
 use crate::data::Data;
+use crate::summary::percent;
 
 use super::html::escape;
-use super::sections::points;
 use super::source::{Run, Source};
 
 /// Pictures of a group, and bytes of all pictures together.
@@ -202,7 +202,7 @@ impl Scenes<'_> {
         let mut figures = String::new();
         for (run, analysis) in self.scored {
             let ap = analysis.images.get(pick.position).and_then(|i| i.ap);
-            let ap = ap.map_or_else(|| "-".to_owned(), points);
+            let ap = percent(ap.unwrap_or(-1.0));
             let _ = write!(figures, "<span><span class=\"key r{}\"></span>{ap}</span>", run.colour);
         }
         if let Some(change) = pick.change {
@@ -216,8 +216,7 @@ impl Scenes<'_> {
             let _ = write!(figures, "<b class=\"{class}\">{:+.1}</b>", 100.0 * change);
         }
         let name = escape(&info.file_name);
-        // Letters are as large as on a picture of 340 pixels' width, whatever the picture's own is.
-        let unit = f64::from(width) / 340.0;
+        let unit = unit((width, height));
         Ok(format!(
             "<figure class=\"card\"><button type=\"button\" aria-label=\"{name}, all sides\"><svg class=\"scene\" \
              viewBox=\"0 0 {width} {height}\" style=\"--u:{unit:.3}\" role=\"img\" aria-label=\"{name} with boxes\"><image \
@@ -226,6 +225,11 @@ impl Scenes<'_> {
              class=\"aps\" title=\"AP of this picture\">AP {figures}</span></figcaption></figure>"
         ))
     }
+}
+
+/// The picture's pixels for one of the page, where its longer side has about 340 of these: letters and distances are counted in it.
+fn unit((width, height): (u32, u32)) -> f64 {
+    f64::from(width.max(height)) / 340.0
 }
 
 /// A box of a layer.
@@ -247,9 +251,8 @@ fn layer(
     threshold: f64,
 ) {
     let _ = write!(out, "<g class=\"layer l{number}\">");
+    let unit = unit((width, height));
     let (width, height) = (f64::from(width), f64::from(height));
-    // An eleventh of a letter: what the label is set off.
-    let unit = width / 340.0;
     for mark in marks {
         let label = data.label_of(mark.category).unwrap_or(0) as usize;
         let name = label.checked_sub(1).and_then(|i| data.categories().get(i)).map_or("?", |c| c.name.as_str());

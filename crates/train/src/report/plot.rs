@@ -152,7 +152,7 @@ impl Axis {
 }
 
 /// A value in few letters.
-pub(super) fn number(value: f64) -> String {
+fn number(value: f64) -> String {
     let size = value.abs();
     let digits = |decimals: usize| {
         let text = format!("{value:.decimals$}");

@@ -9,7 +9,7 @@ use crate::summary::percent;
 
 use super::html::escape;
 use super::log::detection_loss;
-use super::plot::{Line, Plot, number};
+use super::plot::{Line, Plot};
 use super::source::{Run, Source};
 
 /// Title, data, the gain in a sentence, and what the page lacks.
@@ -96,8 +96,9 @@ pub(super) fn progress(source: &Source) -> String {
     let mut out = String::new();
     for (title, value) in figures {
         let lines = source.runs.iter().map(|run| {
-            let points = run.log.by_epoch(value).into_iter().map(|(epoch, v)| (epoch, 100.0 * v)).collect();
-            line(run, points)
+            let values = run.log.by_epoch(value);
+            let last = values.last().map(|(_, v)| percent(*v));
+            Line { figure: last, ..line(run, values.into_iter().map(|(epoch, v)| (epoch, 100.0 * v)).collect()) }
         });
         let plot =
             Plot { title, x: "epoch", y: "points, held-out images", bounds: None, log: false, lines: shown(lines) };
@@ -364,9 +365,4 @@ fn table(id: &str, corner: &str, heads: &[&str], rows: &str) -> String {
         "<div class=\"wide\" tabindex=\"0\" role=\"group\" aria-label=\"{id}\"><table id=\"{id}\">\
          <thead><tr>{corner}{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-}
-
-/// A figure between 0 and 1 as points, for captions.
-pub(super) fn points(figure: f64) -> String {
-    number(100.0 * figure)
 }

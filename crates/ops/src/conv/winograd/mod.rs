@@ -28,12 +28,12 @@ mod weights;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::matmul::{Mat, PANEL, gemm_panel};
+use crate::matmul::{DEPTH, PANEL, Strips};
 use crate::parallel::{self, Shared, scratch};
 
 use super::epilogue::Epilogue;
 use super::geometry::Geometry;
-use kernels::Kernels;
+use kernels::{Kernels, ROWS, of_point};
 use tiling::{Tiling, Window};
 use transform::{IN, LINE, OUT, POINTS, Panel, cut, input_across, input_down, output};
 
@@ -166,7 +166,7 @@ impl Pass<'_> {
             scratch(of_inputs + POINTS * stride(g.c_out), |buffer| {
                 let (inputs, products) = buffer.split_at_mut(of_inputs);
                 self.inputs(panel, 0..g.c_in, Shared::new(inputs), 0);
-                self.multiply(panel, g.c_out, inputs, kernels, products);
+                self.multiply(panel, [g.c_out, 0, g.c_in], inputs, kernels, products);
                 self.outputs(panel, 0..g.c_out, products, y);
             });
         });
@@ -182,17 +182,26 @@ impl Pass<'_> {
             each_block(panels, g.c_in, g.work(), |panel, channels| {
                 self.inputs(panel, channels, to, panel * of_inputs);
             });
-            each_block(1, g.c_out, g.work(), |_, channels| {
+            parallel::for_each(g.c_out.div_ceil(ROWS), g.work(), |task| {
+                let channels = task * ROWS..g.c_out.min((task + 1) * ROWS);
                 let n = channels.len();
-                scratch(POINTS * (n * g.c_in + stride(n)), |buffer| {
-                    let (points, products) = buffer.split_at_mut(POINTS * n * g.c_in);
-                    let to = Shared::new(points);
-                    for (i, channel) in channels.clone().enumerate() {
-                        // SAFETY: the rows lie in this task's buffer.
-                        unsafe { kernels.row_points(channel, |point| to.ptr((point * n + i) * g.c_in)) };
+                let of_points = POINTS * of_point([n, g.c_in.min(DEPTH)]);
+                scratch(of_points + panels * POINTS * stride(n), |buffer| {
+                    let (points, products) = buffer.split_at_mut(of_points);
+                    for first in (0..g.c_in).step_by(DEPTH) {
+                        let cols = first..g.c_in.min(first + DEPTH);
+                        let size = [n, first, cols.len()];
+                        // SAFETY: the strips lie in this task's buffer.
+                        unsafe {
+                            kernels.points_of(channels.clone(), cols, points.as_mut_ptr(), of_point([n, size[2]]));
+                        }
+                        let of_panels =
+                            inputs.chunks_exact(of_inputs).zip(products.chunks_exact_mut(POINTS * stride(n)));
+                        for (panel, (inputs, products)) in of_panels.enumerate() {
+                            self.multiply(panel, size, inputs, points, products);
+                        }
                     }
-                    for (panel, inputs) in inputs.chunks_exact(of_inputs).enumerate() {
-                        self.multiply(panel, n, inputs, points, products);
+                    for (panel, products) in products.chunks_exact(POINTS * stride(n)).enumerate() {
                         self.outputs(panel, channels.clone(), products, y);
                     }
                 });
@@ -212,15 +221,25 @@ impl Pass<'_> {
         });
     }
 
-    /// Multiplies a panel's inputs by the `n` output channels' kernels at each point.
-    fn multiply(&self, panel: usize, n: usize, inputs: &[f32], kernels: &[f32], products: &mut [f32]) {
-        // A single column would be a product with a vector, which sums in another order than the tile's neighbours do.
-        let (c_in, size) = (self.g.c_in, [n, self.outputs.len(panel).max(2), self.g.c_in]);
+    /// Multiplies a panel's inputs, `depth` channels from `first` on, by `n` output channels' kernels at each point; from the
+    /// second stretch of channels on the products are added.
+    fn multiply(
+        &self,
+        panel: usize,
+        [n, first, depth]: [usize; 3],
+        inputs: &[f32],
+        kernels: &[f32],
+        products: &mut [f32],
+    ) {
+        // A single column would be a product with a vector, which the gemm crate sums in another order than the tile's neighbours.
+        let size = [n, self.outputs.len(panel).max(2), depth];
+        let of_point = of_point([n, depth]);
         for point in 0..POINTS {
-            let kernels = Mat::row_major(&kernels[point * n * c_in..], c_in);
+            let kernels = Strips::new(&kernels[point * of_point..], depth);
             let to = products[point * stride(n)..][..n * PANEL].as_mut_ptr();
-            // SAFETY: n rows of PANEL values lie there.
-            unsafe { gemm_panel(size, to, PANEL, false, kernels, &inputs[point * stride(c_in)..]) };
+            let inputs = &inputs[point * stride(self.g.c_in) + first * PANEL..];
+            // SAFETY: n rows of PANEL values lie there, written by the first stretch.
+            unsafe { kernels.multiply(size, to, PANEL, first > 0, inputs) };
         }
     }
 

@@ -86,7 +86,7 @@ pub(super) type Lines = [f32; IN * LINE];
 pub(super) type Panel = [f32; POINTS * PANEL];
 
 /// Kernels that are transformed side by side.
-pub(super) const KERNELS: usize = 32;
+pub(super) const KERNELS: usize = 48;
 
 wide! {
     /// Transforms the columns of six rows of inputs, to six lines from column `at` on.

@@ -3,13 +3,17 @@
 //! The models are those of the recipe `bccd` at its size, batch 4 of 320x240 pixels: a ResNet-18 with a 64-channel
 //! pyramid alone (`step/student`), and taught by a frozen ResNet-50 (`step/distilled`). An element of the throughput is
 //! an image.
+//!
+//! `images/N` and `boxes/N` are the distilled step of N images, and of two images with N boxes each: the cost must grow in
+//! proportion to images, and with boxes at most so.
 
 mod common;
 
 use std::time::Duration;
 
-use common::{Class, batch, prepare, recipe};
-use criterion::{Criterion, Throughput};
+use common::{Class, batch, crowd, prepare, recipe};
+use criterion::{BenchmarkId, Criterion, Throughput};
+use docent_train::data::Batch;
 
 fn main() {
     prepare();
@@ -31,5 +35,20 @@ fn main() {
         });
     }
     group.finish();
+
+    let mut class = None;
+    let mut grow = |criterion: &mut Criterion, name: &str, sizes: &[usize], batch: &dyn Fn(usize) -> Batch| {
+        let mut group = criterion.benchmark_group(name);
+        for &n in sizes {
+            group.bench_function(BenchmarkId::from_parameter(n), |b| {
+                let class = class.get_or_insert_with(|| Class::new(&recipe, true));
+                let batch = batch(n);
+                b.iter(|| class.step(&batch));
+            });
+        }
+        group.finish();
+    };
+    grow(&mut criterion, "images", &[1, 2, 4, 8], &|n| batch(n, (240, 320)));
+    grow(&mut criterion, "boxes", &[1, 10, 50, 100, 250, 500], &|n| crowd(2, (240, 320), n));
     criterion.final_summary();
 }

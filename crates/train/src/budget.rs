@@ -236,7 +236,7 @@ fn views(recipe: &Recipe) -> f64 {
 
 /// The share of a training's images whose pyramids the cache has room for; 0 where no image comes twice.
 fn share_kept(recipe: &Recipe, data: &Data, teacher: &FasterRcnn, parts: &[Batch]) -> Result<f64> {
-    let bound = recipe.teacher.as_ref().map_or(0, |t| t.cache.bytes()) as f64;
+    let bound = recipe.teacher.as_ref().map_or(0, |t| t.cache.bytes() + t.cache_disk.bytes()) as f64;
     let augment = &recipe.data.augment;
     let Some(part) = parts.first().filter(|_| augment.is_off() && bound > 0.0) else { return Ok(0.0) };
     let pyramid = teacher.features(&part.images, Mode::Eval)?;

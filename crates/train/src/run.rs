@@ -166,7 +166,10 @@ impl<'a> Trainer<'a> {
             optimizer: config.build(student.clone())?,
             adapter_optimizer: config.build(adapters.clone())?,
             ema: s.ema.map(|config| Ema::new(config, learner.store)).transpose()?,
-            cache: TeacherCache::new(plan.recipe.teacher.as_ref().map_or(CacheSize::OFF, |t| t.cache)),
+            cache: match &plan.recipe.teacher {
+                Some(t) if teaching.is_some() => TeacherCache::new(t.cache).with_disk(t.cache_disk, folder.path())?,
+                _ => TeacherCache::new(CacheSize::OFF),
+            },
             plan,
             learner,
             teaching,

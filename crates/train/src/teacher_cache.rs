@@ -4,11 +4,16 @@
 //! finds by the SHA-256 of the pixels, the padding included, so that it stays right with any augmentation: an image and its
 //! mirror image are two entries, and one that never comes twice is never found. An operation's result for an image does
 //! not depend on what else is in the batch, so that training with the cache gives the same bits as without.
+//!
+//! Memory is filled first, then, if asked for, a file without a name, which the system removes with the process.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use docent_detect::{FasterRcnn, Features, ImageBatch, Mode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::tensors::with_f32;
 use crate::{Error, Result};
 
-/// How much memory kept pyramids may take: `"off"`, or a number with `MiB` or `GiB`, as in `"1GiB"`.
+/// How much memory or disk kept pyramids may take: `"off"`, or a number with `MiB` or `GiB`, as in `"1GiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CacheSize(u64);
@@ -27,9 +32,19 @@ impl CacheSize {
     /// Nothing is kept.
     pub const OFF: Self = Self(0);
 
+    /// [`CacheSize::OFF`], as a default.
+    pub(crate) fn off() -> Self {
+        Self::OFF
+    }
+
     /// The bound in bytes.
     pub fn bytes(self) -> u64 {
         self.0
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_off(&self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -54,7 +69,7 @@ impl TryFrom<String> for CacheSize {
         };
         parsed.map(Self).ok_or_else(|| {
             Error::config(
-                "teacher.cache",
+                "teacher.cache, teacher.cache_disk",
                 format!("`{text}` is no size: write \"off\", or as in \"512MiB\" or \"1GiB\""),
             )
         })
@@ -74,46 +89,75 @@ impl From<CacheSize> for String {
 /// Pyramids of one frozen teacher by image, up to a bound. When it is full, what is there stays and nothing is added.
 #[derive(Debug)]
 pub struct TeacherCache {
-    bound: u64,
+    memory: u64,
     kept: Mutex<Kept>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
+    pyramids: HashMap<[u8; 32], Place>,
+    /// Bytes in memory.
     bytes: u64,
-    pyramids: HashMap<[u8; 32], Features>,
+    spill: Option<Spill>,
+}
+
+/// Where a pyramid is.
+#[derive(Debug)]
+enum Place {
+    Memory(Features),
+    Disk { from: u64, levels: Vec<Vec<usize>>, strides: Vec<usize> },
+}
+
+/// The file that takes what memory has no room for.
+#[derive(Debug)]
+struct Spill {
+    file: File,
+    used: u64,
+    bound: u64,
 }
 
 impl TeacherCache {
-    /// An empty cache.
+    /// An empty cache in memory.
     pub fn new(size: CacheSize) -> Self {
-        Self { bound: size.bytes(), kept: Mutex::default() }
+        Self { memory: size.bytes(), kept: Mutex::default() }
+    }
+
+    /// The same with a file in `folder` for what memory has no room for. It has no name there and goes with the process, however
+    /// that ends.
+    ///
+    /// # Errors
+    /// When no file can be made in the folder.
+    pub fn with_disk(mut self, size: CacheSize, folder: &Path) -> Result<Self> {
+        if !size.is_off() {
+            let file = tempfile::tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
+            let kept = self.kept.get_mut().unwrap_or_else(PoisonError::into_inner);
+            kept.spill = Some(Spill { file, used: 0, bound: size.bytes() });
+        }
+        Ok(self)
     }
 
     /// The teacher's pyramid of the batch: what is kept, and a pass for the images that are not.
     ///
-    /// The teacher must be the same in every call, and frozen.
+    /// The teacher must be the same in every call, and frozen. A disk that is full or fails is used no further; what was to be
+    /// read from it is computed again.
     ///
     /// # Errors
     /// As [`FasterRcnn::features`].
     pub fn features(&self, teacher: &FasterRcnn, images: &ImageBatch) -> Result<Features> {
-        if self.bound == 0 {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.memory == 0 && kept.spill.is_none() {
+            drop(kept);
             return Ok(teacher.features(images, Mode::Eval)?);
         }
         let keys = keys(images)?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<usize> = (0..keys.len()).filter(|&i| !kept.pyramids.contains_key(&keys[i])).collect();
+        let mut pyramids = keys.iter().map(|key| kept.get(key)).collect::<Result<Vec<_>>>()?;
+        let missing: Vec<usize> = (0..keys.len()).filter(|&i| pyramids[i].is_none()).collect();
         let fresh =
             if missing.is_empty() { None } else { Some(teacher.features(&subset(images, &missing)?, Mode::Eval)?) };
-        let mut pyramids: Vec<Option<Features>> = keys.iter().map(|key| kept.pyramids.get(key).cloned()).collect();
         if let Some(fresh) = &fresh {
             for (row, &i) in missing.iter().enumerate() {
                 let pyramid = image_of(fresh, row)?;
-                let bytes = 4 * pyramid.levels.iter().map(Tensor::elem_count).sum::<usize>() as u64;
-                if kept.bytes + bytes <= self.bound {
-                    kept.bytes += bytes;
-                    kept.pyramids.insert(keys[i], pyramid.clone());
-                }
+                kept.put(keys[i], &pyramid, self.memory)?;
                 pyramids[i] = Some(pyramid);
             }
         }
@@ -132,6 +176,55 @@ impl TeacherCache {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Kept {
+    fn get(&mut self, key: &[u8; 32]) -> Result<Option<Features>> {
+        let (from, levels, strides) = match self.pyramids.get(key) {
+            None => return Ok(None),
+            Some(Place::Memory(pyramid)) => return Ok(Some(pyramid.clone())),
+            Some(Place::Disk { from, levels, strides }) => (*from, levels, strides),
+        };
+        let Some(spill) = &mut self.spill else { return Ok(None) };
+        let elements = |dims: &Vec<usize>| dims.iter().product::<usize>();
+        let mut bytes = vec![0; 4 * levels.iter().map(elements).sum::<usize>()];
+        if spill.file.seek(SeekFrom::Start(from)).and_then(|_| spill.file.read_exact(&mut bytes)).is_err() {
+            self.spill = None;
+            return Ok(None);
+        }
+        let mut values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let level = |dims: &Vec<usize>| {
+            let values: Vec<f32> = values.by_ref().take(elements(dims)).collect();
+            Tensor::from_vec(values, dims.as_slice(), &Device::Cpu)
+        };
+        let levels = levels.iter().map(level).collect::<candle_core::Result<_>>()?;
+        Ok(Some(Features { levels, strides: strides.clone() }))
+    }
+
+    /// Keeps a pyramid where there is room.
+    fn put(&mut self, key: [u8; 32], pyramid: &Features, memory: u64) -> Result<()> {
+        let bytes = 4 * pyramid.levels.iter().map(Tensor::elem_count).sum::<usize>() as u64;
+        if self.bytes + bytes <= memory {
+            self.bytes += bytes;
+            self.pyramids.insert(key, Place::Memory(pyramid.clone()));
+            return Ok(());
+        }
+        let Some(spill) = self.spill.as_mut().filter(|spill| spill.used + bytes <= spill.bound) else { return Ok(()) };
+        let mut data = Vec::with_capacity(bytes as usize);
+        for level in &pyramid.levels {
+            with_f32(level, |values| data.extend(values.iter().flat_map(|v| v.to_le_bytes())))?;
+        }
+        let from = spill.used;
+        if spill.file.seek(SeekFrom::Start(from)).and_then(|_| spill.file.write_all(&data)).is_err() {
+            // A full disk: what is there is still good.
+            spill.bound = spill.used;
+            return Ok(());
+        }
+        spill.used += bytes;
+        let levels = pyramid.levels.iter().map(|level| level.dims().to_vec()).collect();
+        self.pyramids.insert(key, Place::Disk { from, levels, strides: pyramid.strides.clone() });
+        Ok(())
     }
 }
 
@@ -244,6 +337,50 @@ mod tests {
         let off = TeacherCache::new(CacheSize::OFF);
         off.features(&teacher, &images).unwrap();
         assert!(off.is_empty());
+    }
+
+    #[test]
+    fn the_disk_takes_what_memory_has_no_room_for_and_gives_back_its_bits() {
+        let (teacher, folder) = (teacher(), tempfile::tempdir().unwrap());
+        let want = |images: &ImageBatch| bits(&teacher.features(images, Mode::Eval).unwrap());
+        let all = batch(&[1, 2, 3, 4]);
+        let of_image: u64 = want(&all).iter().map(Vec::len).sum::<usize>() as u64 * 4 / 5;
+        // Room in memory for one, on disk for two; then none in memory.
+        for (memory, disk, kept) in [(1, 2, 3), (0, 9, 5)] {
+            let cache = TeacherCache::new(CacheSize(memory * of_image))
+                .with_disk(CacheSize(disk * of_image), folder.path())
+                .unwrap();
+            for ids in [vec![1, 2, 3, 4], vec![4, 3, 2, 1], vec![2], vec![1, 2, 3, 4]] {
+                let images = batch(&ids);
+                assert!(bits(&cache.features(&teacher, &images).unwrap()) == want(&images), "{ids:?}");
+            }
+            assert_eq!(cache.len(), kept);
+            let lock = cache.kept.lock().unwrap();
+            let spill = lock.spill.as_ref().unwrap();
+            assert_eq!(spill.file.metadata().unwrap().len(), spill.used);
+            assert!(spill.used == (kept as u64 - memory) * of_image && spill.used <= disk * of_image);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
+    }
+
+    #[test]
+    fn a_disk_that_fails_costs_time_and_nothing_else() {
+        let (teacher, folder) = (teacher(), tempfile::tempdir().unwrap());
+        let images = batch(&[1, 2]);
+        let want = bits(&teacher.features(&images, Mode::Eval).unwrap());
+        let cache = TeacherCache::new(CacheSize::OFF).with_disk(CacheSize(1 << 30), folder.path()).unwrap();
+        cache.features(&teacher, &images).unwrap();
+        // Cut behind its back: nothing can be read.
+        cache.kept.lock().unwrap().spill.as_ref().unwrap().file.set_len(10).unwrap();
+        assert!(bits(&cache.features(&teacher, &images).unwrap()) == want);
+        // Opened for reading alone: nothing can be written.
+        let cache = TeacherCache::new(CacheSize::OFF).with_disk(CacheSize(1 << 30), folder.path()).unwrap();
+        let path = folder.path().join("read-only");
+        std::fs::write(&path, []).unwrap();
+        cache.kept.lock().unwrap().spill.as_mut().unwrap().file = File::open(&path).unwrap();
+        assert!(bits(&cache.features(&teacher, &images).unwrap()) == want && cache.is_empty());
+        let gone = TeacherCache::new(CacheSize::OFF).with_disk(CacheSize(1), &folder.path().join("gone"));
+        assert!(gone.unwrap_err().to_string().contains("gone"));
     }
 
     #[test]

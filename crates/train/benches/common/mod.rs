@@ -110,10 +110,27 @@ impl Teaching {
 }
 
 /// Images with a soft pattern, and a disc of its class's colour in each box.
-pub fn batch(images: usize, (height, width): (usize, usize)) -> Batch {
+pub fn batch(images: usize, size: (usize, usize)) -> Batch {
+    pictures(images, size, |n| (0..BOXES).map(|i| object(n, i)).collect())
+}
+
+/// The same with any number of boxes an image, one in each field of a grid.
+pub fn crowd(images: usize, (height, width): (usize, usize), boxes: usize) -> Batch {
+    let across = ((boxes * width) as f32 / height as f32).sqrt().ceil().max(1.0);
+    let down = (boxes as f32 / across).ceil().max(1.0);
+    let (w, h) = (width as f32 / across, height as f32 / down);
+    let object = |n: usize, i: usize| {
+        let share = |k: usize| 0.5 + 0.05 * ((7 * i + 5 * n + k) % 9) as f32;
+        let (x, y) = ((i as f32 % across).floor() * w, (i as f32 / across).floor() * h);
+        ([x, y, x + w * share(0), y + h * share(4)], ((i + n) % 3) as u32 + 1)
+    };
+    pictures(images, (height, width), |n| (0..boxes).map(|i| object(n, i)).collect())
+}
+
+fn pictures(images: usize, (height, width): (usize, usize), objects: impl Fn(usize) -> Vec<([f32; 4], u32)>) -> Batch {
     let items: Vec<TrainItem> = (0..images)
         .map(|n| {
-            let (boxes, labels): (Vec<_>, Vec<_>) = (0..BOXES).map(|i| object(n, i)).unzip();
+            let (boxes, labels): (Vec<_>, Vec<_>) = objects(n).into_iter().unzip();
             let pixel = |(channel, y, x): (usize, usize, usize)| {
                 let (px, py) = (x as f32 + 0.5, y as f32 + 0.5);
                 let inside = |b: &[f32; 4]| {

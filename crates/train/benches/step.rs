@@ -23,15 +23,15 @@ fn main() {
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
     let recipe = recipe(&[]);
-    let batch = batch(recipe.schedule.batch, (240, 320));
+    let usual = batch(recipe.schedule.batch, (240, 320));
     let mut group = criterion.benchmark_group("step");
-    group.throughput(Throughput::Elements(batch.ids.len() as u64));
+    group.throughput(Throughput::Elements(usual.ids.len() as u64));
     for (name, taught) in [("student", false), ("distilled", true)] {
         // Built by the first call, so that a step which is filtered out costs nothing.
         let mut class = None;
         group.bench_function(name, |b| {
             let class = class.get_or_insert_with(|| Class::new(&recipe, taught));
-            b.iter(|| class.step(&batch));
+            b.iter(|| class.step(&usual));
         });
     }
     group.finish();

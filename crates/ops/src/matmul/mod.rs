@@ -104,7 +104,7 @@ pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize,
     }
 }
 
-/// Rows and columns of the blocks of [`product`], and the depth of one step.
+/// Rows (whole strips) and columns of the blocks of [`product`], and the depth of one step.
 const BLOCK_ROWS: usize = 240;
 const BLOCK_COLS: usize = 2 * PANEL;
 const STEP: usize = 4 * DEPTH;

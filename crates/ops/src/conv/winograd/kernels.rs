@@ -43,7 +43,9 @@ impl<'a> Kernels<'a> {
                 parallel::for_each(self.rows.0.div_ceil(ROWS), POINTS * of_point, |block| {
                     let rows = block * ROWS..self.rows.0.min((block + 1) * ROWS);
                     self.points_of(rows, 0..self.cols.0, out.ptr(block * ROWS * self.cols.0), of_point);
-                    (0..POINTS).for_each(|point| out.ptr((point + 1) * of_point - PAD).write_bytes(0, PAD));
+                    if block == 0 {
+                        (0..POINTS).for_each(|point| out.ptr((point + 1) * of_point - PAD).write_bytes(0, PAD));
+                    }
                 });
             })
         }

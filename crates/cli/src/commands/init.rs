@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
         ensure!(folder.is_none_or(Path::is_dir), "--out {}: there is no such folder", out.display());
     }
     if options.measure {
-        eprintln!("measuring this machine: three images through each run of the proposed study");
+        eprintln!("measuring this machine: a few steps of each run of the proposed study");
     }
     let proposal = propose(&options)?;
     let Some(out) = &args.out else {

@@ -20,7 +20,10 @@ use crate::signals::Interrupted;
 #[command(
     version,
     propagate_version = true,
-    after_help = "Exit codes:\n  0    done\n  1    something failed; the last line says what, and the way out\n  \
+    after_help = "Examples, from a folder of pictures to a detector:\n  docent dataset check cells\n  docent init cells --out cells.toml\n  \
+                  docent train --recipe cells.toml\n  docent predict --checkpoint \
+                  runs/cells-seed0/distilled/checkpoints/last.safetensors --out found pictures/\n\n\
+                  Exit codes:\n  0    done\n  1    something failed; the last line says what, and the way out\n  \
                   2    the command line is wrong\n  3    predict: some pictures could not be used, the others are done\n  101  a fault of the program itself: please report it\n  \
                   130  stopped by SIGINT (Ctrl-C), 143 by SIGTERM: a checkpoint was written, the command to go on is printed\n\n\
                   A second signal stops at once, under the same code; what the last checkpoint holds is kept."
@@ -57,6 +60,14 @@ enum Command {
     Weights(commands::weights::Args),
 }
 
+/// An error with what it comes from, each said once: many of our messages hold their source's words already.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, source| {
+        let source = source.to_string();
+        if text.contains(&source) { text } else { format!("{text}: {source}") }
+    })
+}
+
 /// An error's exit code.
 fn code(error: &anyhow::Error) -> ExitCode {
     if error.is::<Incomplete>() {
@@ -91,7 +102,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
         Ok(Ok(Err(error))) => {
-            eprintln!("docent: {error:#}");
+            eprintln!("docent: {}", told(&error));
             code(&error)
         }
         // The panic has printed itself.
@@ -108,11 +119,18 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
+    fn what_an_error_comes_from_is_said_once() {
+        let source = std::io::Error::other("the disk is wet");
+        let error = anyhow::Error::new(docent_train::Error::io("a.toml".as_ref(), source)).context("cannot go on");
+        assert_eq!(super::told(&error), "cannot go on: a.toml: the disk is wet");
+    }
+
+    #[test]
     fn every_help_text_has_an_example() {
         fn look(command: &mut clap::Command, path: &str) {
             let help = command.render_long_help().to_string();
             let example = format!("docent {path}");
-            assert!(path.is_empty() || (help.contains("Example") && help.contains(&example)), "{path}: {help}");
+            assert!(help.contains("Example") && help.contains(&example), "{path}: {help}");
             let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
             // clap adds its own `help` to groups.
             for name in names.into_iter().filter(|name| name != "help") {

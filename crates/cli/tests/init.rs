@@ -23,7 +23,7 @@ fn a_folder_becomes_a_recipe_that_trains() {
     assert_eq!((code, Recipe::parse(&out, &[]).is_ok()), (0, true), "{out}{err}");
     assert!(out.starts_with("# ") && out.contains("name = \"data\""), "{out}");
 
-    let (code, out, err) = docent(dir.path(), &["init", "data", "--for", "20s", "--out", "mine.toml"]);
+    let (code, out, err) = docent(dir.path(), &["init", "data", "--for", "10m", "--out", "mine.toml"]);
     assert_eq!(code, 0, "{err}");
     for part in [
         "classes\n",

@@ -180,11 +180,13 @@ fn find_annotations(dir: &Path, options: &OpenOptions) -> Result<Found> {
         // A folder without `annotations` is answered below, with what it holds instead.
         Err(_) if dir.is_dir() => Vec::new(),
         Err(_) => {
-            return Err(Error::file(
-                "open the data folder",
-                dir,
-                std::io::Error::new(std::io::ErrorKind::NotFound, "no such folder; is the path spelled right?"),
-            ));
+            use std::io::ErrorKind::{NotADirectory, NotFound};
+            let source = if dir.exists() {
+                std::io::Error::new(NotADirectory, "this is a file; name the folder that holds annotations and images")
+            } else {
+                std::io::Error::new(NotFound, "no such folder; is the path spelled right?")
+            };
+            return Err(Error::file("open the data folder", dir, source));
         }
     };
     let instances: Vec<PathBuf> = all.iter().filter(|p| name_of(p).starts_with("instances_")).cloned().collect();

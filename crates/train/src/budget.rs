@@ -183,8 +183,9 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
     let cache = TeacherCache::new(recipe.teacher.as_ref().map_or(crate::CacheSize::OFF, |t| t.cache));
     // Whole steps, the wait for data included, as the loop counts them.
     let mut fresh = Vec::new();
-    // What a step saves whose teacher's pyramids are all in the cache, and the share of steps that will be so.
-    let (mut saved, mut kept_share) = (0.0, 0.0);
+    // The same without that wait, first as it comes and then with all of the teacher's pyramids in the cache; and the share of steps
+    // that will be like the second.
+    let (mut new, mut kept, mut kept_share) = (Vec::new(), Vec::new(), 0.0);
     let begin = Instant::now();
     let loader = train_loader(data, &recipe.data, s.batch, recipe.seed)?;
     let mut start = Instant::now();
@@ -196,15 +197,17 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
         let seconds = start.elapsed().as_secs_f64();
         // A smaller last batch of an epoch costs less; the first step is counted only where there is no other.
         if number == 1 {
-            fresh.clear();
+            [&mut fresh, &mut new, &mut kept].into_iter().for_each(Vec::clear);
         }
-        fresh.push(seconds * s.batch as f64 / items.len() as f64);
-        if let Some((teacher, distiller)) = probe.taught.filter(|_| number <= 1)
+        let whole = s.batch as f64 / items.len() as f64;
+        fresh.push(seconds * whole);
+        if let Some((teacher, distiller)) = probe.taught.filter(|_| number <= 2)
             && !distiller.needs().stages
         {
             kept_share = share_kept(recipe, data, teacher, &parts)?;
             let again = stepper.step(&parts, Some(&cache))?;
-            saved = (passes + update - again[0] - again[1]).max(0.0) * s.batch as f64 / items.len() as f64;
+            new.push((passes + update) * whole);
+            kept.push((again[0] + again[1]) * whole);
         }
         if number >= STEPS || begin.elapsed().as_secs_f64() > most_seconds {
             break;
@@ -212,7 +215,9 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
         start = Instant::now();
     }
     let (fresh, steps) = (median(&fresh), data.train.len().div_ceil(s.batch));
-    let saved = kept_share * saved.min(fresh);
+    // On a busy machine one of two equal steps may take thrice as long: no step is taken for cheaper than one was.
+    let cheapest = median(&kept).min(fresh);
+    let saved = kept_share * (median(&new) - median(&kept)).clamp(0.0, fresh - cheapest);
     let [state, weights] = stepper.save_seconds()?;
     let writes = 1 + (steps - 1) / recipe.checkpoint.steps;
     let (image, count) = evaluation(&probe.built.model, &data.val, recipe, most_seconds)?;

@@ -11,7 +11,7 @@ use crate::weights::StrictReport;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{}: {source}{}", path.display(), way_out(source))]
+    #[error("{}: {source}{}", path.display(), way_out(path, source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -105,8 +105,17 @@ pub enum Error {
 }
 
 /// What to do about an error of the system, where its own words do not tell.
-fn way_out(source: &io::Error) -> &'static str {
+fn way_out(path: &Path, source: &io::Error) -> &'static str {
     match source.kind() {
+        ErrorKind::NotFound if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
+            "; the folder of that path does not exist: is it spelled right?"
+        }
+        ErrorKind::NotFound => "; is the path spelled right?",
+        ErrorKind::IsADirectory => "; name a file in it",
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "; a file lies where a folder is wanted: name another path"
+        }
+
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             "; nothing written before is lost: make room, then go on with --resume"
         }

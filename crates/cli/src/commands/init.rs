@@ -1,12 +1,13 @@
 //! `docent init`: a recipe for a data folder, with its reasons.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use docent_train::propose::{Proposal, ProposeOptions, propose};
 
+use crate::commands::time;
 use crate::commands::train::quoted;
 use crate::reading::ReadArgs;
 
@@ -25,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// How long the whole study may take on this machine: 30m, 2h, 1h30m.
-    #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = time)]
     time: Duration,
     /// Do not run the proposed models; propose a usual number of steps.
     #[arg(long)]
@@ -46,17 +47,23 @@ pub fn run(args: &Args) -> Result<()> {
         time: args.time,
         measure: !args.no_measure,
     };
+    // Said before the time for measuring is spent.
+    if let Some(out) = &args.out {
+        ensure!(!out.exists(), "{} is there already; choose another --out, or take it away", out.display());
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        ensure!(folder.is_none_or(Path::is_dir), "--out {}: there is no such folder", out.display());
+    }
     if options.measure {
-        eprintln!("measuring this machine: three images through each run of the proposed study");
+        eprintln!("measuring this machine: a few steps of each run of the proposed study");
     }
     let proposal = propose(&options)?;
     let Some(out) = &args.out else {
         print!("{}", proposal.toml);
         return Ok(());
     };
-    let mut file = std::fs::File::create_new(out)
-        .with_context(|| format!("cannot write {}: choose another --out, or take it away", out.display()))?;
-    file.write_all(proposal.toml.as_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
+    std::fs::File::create_new(out)
+        .and_then(|mut file| file.write_all(proposal.toml.as_bytes()))
+        .with_context(|| format!("cannot write {}", out.display()))?;
     explain(&proposal);
     let train = ["docent", "train", "--recipe", &out.display().to_string()].map(str::to_owned);
     println!("recipe: {}\nnext: {}", out.display(), quoted(&train));

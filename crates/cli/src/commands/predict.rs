@@ -9,6 +9,7 @@ use docent_train::detector::Detector;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::draw::{Mark, drawn};
+use crate::told;
 
 #[derive(clap::Args)]
 #[command(
@@ -83,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
                     println!("{line}");
                 }
             }
-            Err(error) => failed.push(format!("{error:#}")),
+            Err(error) => failed.push(told(&error)),
         }
         bar.inc(1);
     }
@@ -109,7 +110,12 @@ fn predict(
     path: &Path,
     table: &mut Table,
 ) -> Result<(Vec<Detection>, String)> {
-    let image = if args.exif { decode_file_upright(file)? } else { decode_file(file)? };
+    let decode = if args.exif { decode_file_upright } else { decode_file };
+    let image = decode(file).map_err(|error| match error {
+        // Without the advice for a data set's files.
+        docent_coco::Error::Decode { path, reason } => anyhow::anyhow!("cannot read {}: {reason}", path.display()),
+        other => other.into(),
+    })?;
     let found = detector.detect(&image).with_context(|| file.display().to_string())?;
     let mut detections = Vec::new();
     let mut marks = Vec::new();

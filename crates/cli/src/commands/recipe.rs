@@ -1,6 +1,6 @@
 //! `docent recipe`: the shipped experiments.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use docent_train::recipe::{Recipe, shipped, text_of};
 
 #[derive(clap::Args)]
@@ -36,8 +36,11 @@ pub fn run(args: &Args) -> Result<()> {
                 println!("{name:<14} {}", Recipe::parse(text, &[])?.about);
             }
         }
-        Command::Show { recipe, resolved: false } => print!("{}", text_of(recipe)?),
-        Command::Show { recipe, resolved: true } => print!("{}", Recipe::parse(&text_of(recipe)?, &[])?.to_toml()?),
+        Command::Show { recipe, resolved } => {
+            let text = text_of(recipe)?;
+            let parsed = Recipe::parse(&text, &[]).with_context(|| recipe.clone())?;
+            print!("{}", if *resolved { parsed.to_toml()? } else { text });
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use docent_coco::{MAX_PIXELS, Rgb8};
 use docent_train::detector::Detector;
 
+use crate::commands::time;
 use crate::serve::{Found, Limits, Model, serve};
 
 #[derive(clap::Args)]
@@ -22,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Address and port; port 0 takes a free one. Whoever reaches the address may ask: nobody has to log in.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
     /// Answer boxes that score at least this, where a request says nothing.
     #[arg(long, default_value_t = 0.5)]
@@ -34,11 +35,15 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = Limits::default().pixels)]
     max_pixels: u64,
     /// A request's time at most, from its arrival to its answer: 30s, 2m.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     time: Duration,
     /// Requests that may wait while one is worked on; more are answered with 503.
     #[arg(long, value_name = "N", default_value_t = Limits::default().queue)]
     queue: usize,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "give an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080")
 }
 
 /// Loads the detector and serves it until a signal comes.
@@ -47,7 +52,6 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(args.max_bytes >= 1 << 10, "--max-bytes {}: at least 1024", args.max_bytes);
     ensure!((1..=MAX_PIXELS).contains(&args.max_pixels), "--max-pixels {}: give 1 to {MAX_PIXELS}", args.max_pixels);
     ensure!(args.queue <= 1 << 10, "--queue {}: at most 1024; a longer one only makes people wait", args.queue);
-    ensure!(!args.time.is_zero(), "--time 0: give a request some time");
     let detector = Detector::load(&args.checkpoint)?;
     let about = serde_json::json!({
         "recipe": detector.meta.recipe,

@@ -11,6 +11,7 @@ use docent_train::manifest::Provenance;
 use docent_train::recipe::{Recipe, Source, text_of};
 use docent_train::study::{self, StudyOptions};
 
+use crate::commands::time;
 use crate::console::{Console, clock};
 use crate::signals;
 
@@ -50,7 +51,7 @@ pub struct Args {
     set: Vec<String>,
     /// Time for the whole study, evaluations included: 90s, 30m, 1h 30m. Each run is timed for a few steps, and the epochs are chosen
     /// to fit; student alone and distilled student get equally many.
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
     time: Option<Duration>,
     /// Write TensorBoard event files into each run's folder (`log.tensorboard`).
     #[arg(long)]
@@ -68,7 +69,7 @@ pub struct Args {
 
 /// Resolves the recipe and runs the study.
 pub fn run(args: Args) -> Result<()> {
-    let mut recipe = Recipe::parse(&text_of(&args.recipe)?, &args.set)?;
+    let mut recipe = Recipe::parse(&text_of(&args.recipe)?, &args.set).with_context(|| args.recipe.clone())?;
     if let Some(seed) = args.seed {
         recipe.seed = seed;
     }

@@ -124,6 +124,10 @@ pub(super) fn batch(pixels: f64, images: usize) -> usize {
     fits.min((images / 8).max(1))
 }
 
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 fn minutes(seconds: f64) -> String {
     match (seconds / 60.0).round() {
         m if m <= 1.0 => "1 minute".to_owned(),
@@ -183,11 +187,11 @@ impl Schedule {
             fit.runs.iter().map(|run| format!("{} {:.2} s", called(run.name), run.step_seconds)).collect();
         let seconds = fit.runs.iter().map(|run| run.seconds).sum::<f64>() * self.epochs as f64 / fit.epochs as f64;
         let mut text = format!(
-            "Measured here, a step of {} images: {}. {} epochs ({} student steps) of the whole study, evaluations included, take about \
+            "Measured here, a step of {} images: {}. {} ({} student steps) of the whole study, evaluations included, take about \
              {}. The rate is {RATE_PER_IMAGE} for each image of a step.",
             self.batch,
             speeds.join(", "),
-            self.epochs,
+            counted(self.epochs, "epoch"),
             self.steps(),
             minutes(seconds),
         );

@@ -46,6 +46,11 @@ pub struct Args {
 /// Draws and writes.
 pub fn run(args: &Args) -> Result<()> {
     ensure!((1..=400).contains(&args.count), "--count {}: give 1 to 400", args.count);
+    ensure!(
+        args.out.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")),
+        "--out {}: the sheet is a PNG file; name one that ends in .png",
+        args.out.display()
+    );
     let Splits { train, val } = open_dir(&args.dir, &args.read.options()?)?;
     let dataset = if args.split == "train" { train } else { val };
     let class = match &args.class {
@@ -121,8 +126,8 @@ fn legend(sheet: &mut Rgb8, classes: &[String]) {
         if x + width > sheet.width {
             break;
         }
-        // A label stands on its box.
-        let bbox = [x as f32, (LEGEND - 10) as f32, (x + width - 12) as f32, (LEGEND - 2) as f32];
+        // A label stands on its box, which is so low here that it is a line of the colour.
+        let bbox = [x as f32, (LEGEND - 10) as f32, (x + width - 12) as f32, (LEGEND - 7) as f32];
         marks.push(Mark { bbox, class, label: name.clone() });
         x += width + GAP;
     }

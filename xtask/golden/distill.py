@@ -13,6 +13,7 @@ SIZES, PADDED = [(90, 120), (96, 101)], (96, 128)
 LEVELS, STRIDES = [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)], [4, 8, 16, 32, 64]
 STUDENT, TEACHER, CLASSES, ROIS = 5, 7, 6, 12
 EPOCH, EPOCHS = 3, 12
+ITERATION, ITERATIONS = 21, 120
 HEAD = (10.0, 10.0, 5.0, 5.0)
 # Two overlapping boxes and a thin one; one inside a single cell of P2 and two others. Exact in float32.
 BOXES = [
@@ -23,9 +24,9 @@ LABELS = [torch.tensor([1, 4, 2]), torch.tensor([5, 3, 1])]
 DEFAULTS = dict(
     w_feat=0.32, w_cls=0.25, w_reg=0.25, mask="gaussian", levels="all", base=56.0, grid="cell_center", level_norm="per_level_mean", adapt="conv3x3",
     cls_select="positives", cls_loss="bce", temperature=1.0, cls_norm="positives", reg_gate="teacher_vs_proposal", gate_margin=0.0, reg_loss="smooth_l1",
-    reg_norm="gated", decay="linear",
+    reg_norm="gated", decay="linear", decay_unit="epoch", decay_end=0.0, warmup_iters=0,
 )  # fmt: skip
-# Settings that differ from the defaults. `weights` stands for the teacher's box-coder weights and is no setting.
+# Settings that differ from the defaults. `weights` (the teacher's box coder), `positives` and `milestones` (steps) are none.
 VARIANTS = {
     "default": {},
     "other_coder": dict(weights=(5.0, 4.0, 2.0, 2.5)),
@@ -40,8 +41,13 @@ VARIANTS = {
     "student_gate_giou": dict(reg_gate="teacher_vs_student", reg_loss="giou"),
     "both_gates_l2": dict(reg_gate="both", reg_loss="l2", gate_margin=0.02),
     "no_gate_l1": dict(reg_gate="none", reg_loss="l1"),
+    # The drop after step 20 holds in step 21, that after step 21 not yet.
+    "decay_step": dict(decay="step", milestones=[20, 21, 60]),
+    "decay_none_plain": dict(decay="none", adapt="none"),
+    "decay_iteration": dict(decay_unit="iteration", decay_end=0.2, warmup_iters=40),
+    "decay_cosine_end": dict(decay="cosine", decay_end=0.1),
 }
-NO_SETTING = ("weights", "positives")
+NO_SETTING = ("weights", "positives", "milestones")
 
 
 def check_boxes():
@@ -127,8 +133,9 @@ def feature_term(leaves, teacher, option, dtype):
     for level in range(len(LEVELS)):
         m = mask(level, option, dtype)
         x = leaves[f"p{level + 2}"]
-        w = leaves[f"adapt.{level}.weight"]
-        x = F.conv2d(x, w, leaves[f"adapt.{level}.bias"], padding=w.shape[2] // 2)
+        if option["adapt"] != "none":
+            w = leaves[f"adapt.{level}.weight"]
+            x = F.conv2d(x, w, leaves[f"adapt.{level}.bias"], padding=w.shape[2] // 2)
         if option["adapt"].endswith("relu"):
             x = F.relu(x)
         if m.sum() > 0:
@@ -208,8 +215,15 @@ def box_term(student, teacher, data, positives, weights, option):
 
 
 def factor(option):
-    done = (EPOCH - 1) / EPOCHS
-    return 1 - done if option["decay"] == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    warmup = min(1.0, ITERATION / option["warmup_iters"]) if option["warmup_iters"] else 1.0
+    done = (EPOCH - 1) / EPOCHS if option["decay_unit"] == "epoch" else (ITERATION - 1) / ITERATIONS
+    form = {
+        "linear": 1 - done,
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+    }.get(option["decay"])
+    if form is not None:
+        return warmup * (option["decay_end"] + (1 - option["decay_end"]) * form)
+    return warmup * 0.1 ** sum(ITERATION > m for m in option.get("milestones", []))
 
 
 def compute(name, dtype):
@@ -220,8 +234,11 @@ def compute(name, dtype):
     positives = torch.where(labels > 0)[0] if option.get("positives", True) else torch.zeros(0, dtype=torch.int64)
     leaves = {}
     kernel = 1 if option["adapt"] == "conv1x1" else 3
+    channels = TEACHER if option["adapt"] == "none" else STUDENT
     for level, size in enumerate(LEVELS):
-        leaves[f"p{level + 2}"] = fill(f"distill.student.p{level + 2}", [2, STUDENT, *size])
+        leaves[f"p{level + 2}"] = fill(f"distill.student.p{level + 2}", [2, channels, *size])
+        if option["adapt"] == "none":
+            continue
         leaves[f"adapt.{level}.weight"] = fill(f"distill.adapt.{level}.weight", [TEACHER, STUDENT, kernel, kernel], math.sqrt(3 / (STUDENT * kernel**2)))
         leaves[f"adapt.{level}.bias"] = fill(f"distill.adapt.{level}.bias", [TEACHER], 0.1)
     leaves["class_logits"] = fill("distill.student.class_logits", [len(labels), CLASSES], 6.0)
@@ -256,6 +273,7 @@ def goldens() -> Golden:
         weights = variant.get("weights", HEAD)
         golden.note(f"config {name}", {k: v for k, v in variant.items() if k not in NO_SETTING})
         golden.note(f"weights {name}", weights)
+        golden.note(f"milestones {name}", variant.get("milestones", []))
         golden.exact(f"{name}.teacher_deltas", teacher_deltas(weights))
         (terms, grads, gate), (terms32, grads32, gate32) = both(lambda dtype: compute(name, dtype))
         assert gate.tolist() == gate32.tolist(), f"{name}: float32 opens other gates"

@@ -39,8 +39,12 @@ struct Recent {
 impl Console {
     /// Looks whether standard error is a terminal.
     pub fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        Self { terminal, view: None, run: String::new(), last_line: None, recent: Recent::default() }
+        Self { terminal: std::io::stderr().is_terminal(), ..Self::plain() }
+    }
+
+    /// Lines, on a terminal too: for one of several that speak at a time.
+    pub fn plain() -> Self {
+        Self { terminal: false, view: None, run: String::new(), last_line: None, recent: Recent::default() }
     }
 
     fn say(&self, text: &str) {
@@ -279,13 +283,7 @@ mod tests {
 
     #[test]
     fn a_plain_line_has_losses_ap_data_time_and_time_left() {
-        let mut console = Console {
-            terminal: false,
-            view: None,
-            run: "distilled".into(),
-            last_line: None,
-            recent: Recent::default(),
-        };
+        let mut console = Console { run: "distilled".into(), ..Console::plain() };
         let mut record = step(10, 0.5);
         record.distill = Some(DistillRecord {
             terms: vec![TermRecord { name: "feat".into(), raw: 1.5, weighted: 0.36 }],

@@ -288,7 +288,7 @@ fn an_ablation_is_listed_run_and_kept_and_a_dry_run_writes_nothing() {
     assert_eq!(plan.matches("not run").count(), 3, "{plan}");
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), before);
 
-    let said = works(dir, &ablate);
+    let said = works(dir, &[&ablate[..], &["--jobs", "2"]].concat());
     assert!(said.contains("cell full (taught), seed 1") && said.contains("| B full (one seed) |"), "{said}");
     let records = std::fs::read_to_string(dir.join("docs/results/mine.jsonl")).unwrap();
     assert_eq!(records.lines().count(), 4, "three runs and their teacher");

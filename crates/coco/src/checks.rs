@@ -1,5 +1,6 @@
 //! What is wrong with a set of annotations, each fault with its file, image id and annotation id.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -164,9 +165,15 @@ pub fn checks(file: &Path, images: &[Image], annotations: &[Annotation], categor
 
     let mut sizes = HashMap::with_capacity(images.len());
     for image in images {
-        if sizes.insert(image.id, (f64::from(image.width), f64::from(image.height))).is_some() {
-            let detail = format!("file_name {:?}", image.file_name);
-            add(FindingKind::DuplicateImage, Some(image.id), None, detail);
+        match sizes.entry(image.id) {
+            Entry::Vacant(entry) => {
+                entry.insert((f64::from(image.width), f64::from(image.height)));
+            }
+            // The first one stays; boxes are measured against that.
+            Entry::Occupied(_) => {
+                let detail = format!("file_name {:?}", image.file_name);
+                add(FindingKind::DuplicateImage, Some(image.id), None, detail);
+            }
         }
         if image.width == 0 || image.height == 0 {
             let detail = format!("{:?} is {}x{}", image.file_name, image.width, image.height);

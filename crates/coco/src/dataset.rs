@@ -437,7 +437,8 @@ impl Dataset {
 }
 
 impl Parts {
-    /// Takes out what `findings` list of duplicate ids (the first stays), unlisted images and unknown categories.
+    /// Takes out what `findings` list of unlisted images and unknown categories, and of duplicate ids, of which the first stays that is
+    /// left.
     fn drop_contradictions(&mut self, findings: &[Finding]) {
         let contradicts = |f: &Finding| {
             use FindingKind::{DuplicateAnnotation, DuplicateImage, UnknownCategory, UnlistedImage};
@@ -450,10 +451,8 @@ impl Parts {
         self.images.retain(|image| images.insert(image.id));
         let categories: HashSet<u64> = self.categories.iter().map(|c| c.id).collect();
         let mut seen = HashSet::with_capacity(self.annotations.len());
-        self.annotations.retain(|a| {
-            let first = seen.insert(a.id);
-            first && images.contains(&a.image_id) && categories.contains(&a.category_id)
-        });
+        self.annotations
+            .retain(|a| images.contains(&a.image_id) && categories.contains(&a.category_id) && seen.insert(a.id));
     }
 }
 

@@ -29,12 +29,19 @@ fn labels(golden: &Golden, name: &str) -> Vec<u32> {
     golden.counts(name).iter().map(|&v| v as u32).collect()
 }
 
-/// The student's leaves by the generator's names.
-fn leaves(rois: usize, kernel: usize) -> BTreeMap<String, Var> {
+/// The student's leaves by the generator's names: its maps, its head's outputs, and the adapters if there are any.
+fn leaves(rois: usize, adapt: Adapt) -> BTreeMap<String, Var> {
+    let kernel = if adapt == Adapt::Conv1x1 { 1 } else { 3 };
     let mut leaves = BTreeMap::new();
     for (level, (h, w)) in LEVELS.into_iter().enumerate() {
         let key = format!("p{}", level + 2);
-        leaves.insert(key.clone(), leaf(&format!("distill.student.{key}"), &[2, STUDENT, h, w], 1.0, 0.0));
+        leaves.insert(
+            key.clone(),
+            leaf(&format!("distill.student.{key}"), &[2, student_channels(adapt), h, w], 1.0, 0.0),
+        );
+        if adapt == Adapt::None {
+            continue;
+        }
         let weight = format!("adapt.{level}.weight");
         let scale = (3.0 / (STUDENT * kernel * kernel) as f64).sqrt();
         let shape = [TEACHER, STUDENT, kernel, kernel];
@@ -47,6 +54,11 @@ fn leaves(rois: usize, kernel: usize) -> BTreeMap<String, Var> {
     leaves
 }
 
+/// Without an adapter the maps must be as deep as the teacher's.
+fn student_channels(adapt: Adapt) -> usize {
+    if adapt == Adapt::None { TEACHER } else { STUDENT }
+}
+
 fn channels(fpn: usize) -> Channels {
     Channels { fpn: vec![fpn; LEVELS.len()], stages: Vec::new() }
 }
@@ -54,6 +66,7 @@ fn channels(fpn: usize) -> Channels {
 fn variant(golden: &Golden, name: &str) {
     let config: TaskAdaptiveConfig = serde_json::from_value(golden.note(&format!("config {name}")).clone()).unwrap();
     let weights: [f32; 4] = serde_json::from_value(golden.note(&format!("weights {name}")).clone()).unwrap();
+    let milestones: Vec<usize> = serde_json::from_value(golden.note(&format!("milestones {name}")).clone()).unwrap();
     let (student_coder, teacher_coder) = (BoxCoder::new([10.0, 10.0, 5.0, 5.0]), BoxCoder::new(weights));
 
     let image = golden.counts("image");
@@ -70,7 +83,7 @@ fn variant(golden: &Golden, name: &str) {
         labels: labels(golden, &format!("truth{i}.labels")),
     };
     let count = rois.rois.len();
-    let leaves = leaves(count, if config.adapt == Adapt::Conv1x1 { 1 } else { 3 });
+    let leaves = leaves(count, config.adapt);
     let student = |name: &str| leaves[name].as_tensor().clone();
     let map = |level: usize| {
         let (h, w) = LEVELS[level];
@@ -100,7 +113,7 @@ fn variant(golden: &Golden, name: &str) {
         epochs: 12,
         iteration: 21,
         iterations: 120,
-        milestones: &[],
+        milestones: &milestones,
         student_coder: &student_coder,
         teacher_coder: &teacher_coder,
     };
@@ -110,7 +123,7 @@ fn variant(golden: &Golden, name: &str) {
         .map(|(n, v)| (n.clone(), v.as_tensor().clone()))
         .collect();
     let vb = VarBuilder::from_tensors(adapters, DType::F32, &Device::Cpu);
-    let method = TaskAdaptive::new(&config, &channels(STUDENT), &channels(TEACHER), vb).unwrap();
+    let method = TaskAdaptive::new(&config, &channels(student_channels(config.adapt)), &channels(TEACHER), vb).unwrap();
 
     if name == "default" || name == "int_box" {
         let grid = if name == "default" { "cell_center" } else { "int_box" };

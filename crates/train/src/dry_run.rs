@@ -8,7 +8,7 @@ use crate::manifest::peak_mib;
 use crate::probe::{Probe, each_run};
 use crate::recipe::Recipe;
 
-/// Images that go through each run's network, one by one.
+/// Images that go through each run's network, one by one: those that are biggest as the network sees them.
 pub const MICRO_STEPS: usize = 3;
 
 /// One run's cost.
@@ -22,7 +22,7 @@ pub struct RunCost {
     pub step_seconds: f64,
     /// Steps of the whole run.
     pub steps: usize,
-    /// Highest resident memory of the process so far, in MiB.
+    /// Highest resident memory of the process up to this run's end, in MiB: the runs before it have their part in it.
     pub peak_mib: f64,
 }
 
@@ -44,8 +44,9 @@ pub struct DryRun {
     pub runs: Vec<RunCost>,
 }
 
-/// Indexes the data, builds the models with the weights that are given, and times each run of the study on the first training
-/// images. Nothing is written, and nothing is kept of what was learnt. Where a file of first weights is missing, random ones stand
+/// Indexes the data, builds the models with the weights that are given, and times each run of the study on the biggest training
+/// images. Where a step accumulates gradients, two of these go through once more as one step, so that the highest memory has the sum
+/// beside an image's own. Nothing is written, and nothing is kept of what was learnt. Where a file of first weights is missing, random ones stand
 /// in: they cost the same.
 ///
 /// # Errors
@@ -55,8 +56,7 @@ pub fn dry_run(recipe: &Recipe) -> Result<DryRun> {
     let mut data = Data::open(&recipe.data)?;
     let summary = data.summary();
     let epoch = data.train.len().div_ceil(recipe.schedule.batch);
-    let few: Vec<usize> = (0..MICRO_STEPS.min(data.train.len())).collect();
-    data.train = data.train.subset(&few).into();
+    data.train = data.train.subset(&biggest(&data, recipe)).into();
     let (mut notes, mut runs) = (Vec::new(), Vec::new());
     each_run(recipe, &data, &mut notes, |probe| {
         runs.push(cost_of(probe, recipe, &data, epoch)?);
@@ -65,14 +65,30 @@ pub fn dry_run(recipe: &Recipe) -> Result<DryRun> {
     Ok(DryRun { data: summary, notes, runs })
 }
 
+/// The training images with the most pixels after resizing; of equal ones the first.
+fn biggest(data: &Data, recipe: &Recipe) -> Vec<usize> {
+    let pixels = |i: &usize| {
+        let image = &data.train.images()[*i];
+        let (height, width) = recipe.data.resize.output_size(image.height as usize, image.width as usize);
+        std::cmp::Reverse(height * width)
+    };
+    let mut order: Vec<usize> = (0..data.train.len()).collect();
+    order.sort_by_cached_key(pixels);
+    order.truncate(MICRO_STEPS);
+    order
+}
+
 fn cost_of(probe: &Probe<'_>, recipe: &Recipe, data: &Data, epoch: usize) -> Result<RunCost> {
     let mut stepper = probe.stepper()?;
-    let (mut micro, mut updates) = (Vec::new(), 0.0);
+    let (mut parts, mut micro, mut updates) = (Vec::new(), Vec::new(), 0.0);
     for items in train_loader(data, &recipe.data, 1, recipe.seed)?.epoch(0) {
-        let batch = Batch::new(&items?, &Device::Cpu)?;
-        let [passes, update] = stepper.step(std::slice::from_ref(&batch), None)?;
+        parts.push(Batch::new(&items?, &Device::Cpu)?);
+        let [passes, update] = stepper.step(&parts[parts.len() - 1..], None)?;
         micro.push(passes);
         updates = update;
+    }
+    if recipe.schedule.accumulate > 1 {
+        stepper.step(&parts[..parts.len().min(2)], None)?;
     }
     Ok(RunCost {
         name: probe.name,

@@ -165,6 +165,15 @@ pub trait EventSink {
     /// # Errors
     /// When it cannot be written; the run stops, with what was written so far intact.
     fn event(&mut self, event: &Event) -> Result<()>;
+
+    /// Called before a state is written: what was taken so far must outlast a power cut that the state outlasts. A writer that
+    /// keeps nothing has nothing to do.
+    ///
+    /// # Errors
+    /// As [`EventSink::event`].
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Several writers as one.
@@ -184,12 +193,17 @@ impl EventSink for Fanout<'_> {
     fn event(&mut self, event: &Event) -> Result<()> {
         self.sinks.iter_mut().try_for_each(|sink| sink.event(event))
     }
+
+    fn sync(&mut self) -> Result<()> {
+        self.sinks.iter_mut().try_for_each(|sink| sink.sync())
+    }
 }
 
 /// Writes steps, evaluations and notes as lines of JSON: `metrics.jsonl`.
 pub struct JsonlWriter {
     path: PathBuf,
     file: BufWriter<File>,
+    last_step: usize,
 }
 
 impl JsonlWriter {
@@ -199,7 +213,7 @@ impl JsonlWriter {
     /// When the file cannot be read or written.
     pub fn resume(path: &Path, steps: usize, epochs: usize) -> Result<Self> {
         let io = |e| Error::io(path, e);
-        let mut kept = String::new();
+        let (mut kept, mut last_step) = (String::new(), 0);
         if steps > 0 && path.exists() {
             for line in std::fs::read_to_string(path).map_err(io)?.lines() {
                 // A line that a killed process left half-written ends what can be kept.
@@ -209,13 +223,21 @@ impl JsonlWriter {
                 if later("step", steps) || (event["event"] == "evaluated" && later("epoch", epochs)) {
                     break;
                 }
+                if event["event"] == "step" {
+                    last_step = event["step"].as_u64().map_or(last_step, |step| step as usize);
+                }
                 kept.push_str(line);
                 kept.push('\n');
             }
         }
         files::write_atomic(path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(io)?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
+        Ok(Self { path: path.to_owned(), file: BufWriter::new(file), last_step })
+    }
+
+    /// The last step that an earlier start has left; 0 where there is none.
+    pub fn last_step(&self) -> usize {
+        self.last_step
     }
 }
 
@@ -227,6 +249,10 @@ impl EventSink for JsonlWriter {
         let line = serde_json::to_string(event).map_err(|e| Error::file(&self.path, e.to_string()))?;
         // One write a line: a reader never sees half a step while the run lives.
         writeln!(self.file, "{line}").and_then(|()| self.file.flush()).map_err(|e| Error::io(&self.path, e))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file.get_ref().sync_data().map_err(|e| Error::io(&self.path, e))
     }
 }
 

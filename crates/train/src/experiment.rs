@@ -15,9 +15,11 @@ pub(crate) fn without_paths(recipe: &Recipe) -> Recipe {
     recipe.log = LogRecipe::default();
     let data = &mut recipe.data;
     (data.dir, data.train_json, data.val_json, data.images) = (None, None, None, None);
-    let teacher = recipe.teacher.as_mut();
-    let (backbone, checkpoint) = teacher.map_or((None, None), |t| (t.init.backbone.as_mut(), t.checkpoint.as_mut()));
-    for path in [recipe.student.init.backbone.as_mut(), backbone, checkpoint].into_iter().flatten() {
+    let mut files = vec![&mut recipe.student.init.backbone, &mut recipe.student.init.from];
+    if let Some(teacher) = &mut recipe.teacher {
+        files.extend([&mut teacher.init.backbone, &mut teacher.init.from, &mut teacher.checkpoint]);
+    }
+    for path in files.into_iter().flatten() {
         *path = PathBuf::from("FILE");
     }
     recipe
@@ -44,6 +46,11 @@ mod tests {
         assert_eq!(plain, with(&["log.tensorboard=true"]));
         let weights = with(&["teacher.init.backbone=a.safetensors"]);
         assert_eq!(weights, with(&["teacher.init.backbone=b.safetensors"]));
+        for part in ["student", "teacher"] {
+            let from = |file: &str| with(&[&format!("{part}.init.from={file}")]);
+            assert_eq!(from("a.safetensors"), from("b.safetensors"), "{part}");
+            assert_ne!(plain, from("a.safetensors"), "{part}");
+        }
         assert_ne!(plain, weights, "with weights or without is a difference");
         assert_ne!(plain, with(&["teacher.checkpoint=t.safetensors"]));
         assert_ne!(plain, with(&["student.init.backbone=s.safetensors"]));

@@ -193,7 +193,7 @@ pub struct TeacherRecipe {
     /// them again, with the same bits. Default `"1GiB"`; `"off"` keeps none.
     #[serde(default)]
     pub cache: CacheSize,
-    /// Disk, in the run's folder, for those that memory has no room for. Default `"off"`.
+    /// Disk, in the study's folder, for those that memory has no room for. Default `"off"`.
     #[serde(default = "CacheSize::off", skip_serializing_if = "CacheSize::is_off")]
     pub cache_disk: CacheSize,
     /// Ends the teacher's training when its AP rises no more. Absent: it is trained to its last epoch.

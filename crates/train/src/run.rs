@@ -21,14 +21,14 @@ use crate::events::{EvalRecord, Event, EventSink, Fanout, JsonlWriter, StepRecor
 use crate::manifest::{Manifest, resident_mib};
 use crate::recipe::Recipe;
 use crate::schedule::{Schedule, scale_lr};
-use crate::state::{Best, TrainState};
+use crate::state::{Best, TrainState, check_finite};
 use crate::step::Lesson;
 use crate::summary::RunSummary;
 use crate::tensorboard::TensorBoardWriter;
 use crate::update::update;
 use crate::{
-    CacheSize, EarlyStop, Ema, Error, Optimizer, ParamStore, Patience, Result, Stop, TeacherCache, clip_grad_norm,
-    experiment, files,
+    EarlyStop, Ema, Error, Optimizer, ParamStore, Patience, Result, Stop, TeacherCache, clip_grad_norm, experiment,
+    files, read_safetensors,
 };
 
 use folder::hash;
@@ -67,6 +67,8 @@ pub struct Learner<'a> {
 pub struct Teaching<'a> {
     /// The trained detector, plain tensors.
     pub teacher: &'a FasterRcnn,
+    /// Its pyramids of images that were seen, for every run that it teaches.
+    pub cache: &'a TeacherCache,
     /// The distillation.
     pub distiller: &'a dyn Distiller,
     /// The distillation's own parameters (adapters); they stay out of the student's checkpoint.
@@ -92,8 +94,8 @@ pub fn run(
     files::write_atomic(&folder.recipe(), plan.recipe.to_toml()?.as_bytes())?;
     files::write_json(&folder.manifest(), &plan.manifest)?;
 
-    let log_is_gone = done > 0 && !folder.metrics().exists();
     let mut log = JsonlWriter::resume(&folder.metrics(), done, trainer.epochs_done)?;
+    let logged = log.last_step();
     let mut board = match plan.recipe.log.tensorboard {
         true => {
             let recipe = plan.recipe.to_toml()?;
@@ -109,9 +111,9 @@ pub fn run(
     for text in std::mem::take(&mut trainer.warnings) {
         sink.event(&Event::Warning { text })?;
     }
-    if log_is_gone {
-        let text = format!("{} was gone: it begins after step {done} now", folder.metrics().display());
-        sink.event(&Event::Note { text })?;
+    if logged < done {
+        let text = format!("{} lacks steps {} to {done}: they were lost", folder.metrics().display(), logged + 1);
+        sink.event(&Event::Warning { text })?;
     }
     sink.event(&Event::Note { text: trainer.rate_note()? })?;
     let start = Instant::now();
@@ -134,7 +136,6 @@ struct Trainer<'a> {
     adapters: Vec<(String, Var)>,
     adapter_optimizer: Optimizer,
     ema: Option<Ema>,
-    cache: TeacherCache,
     /// Seconds of training so far, earlier starts included.
     seconds: f64,
     /// Highest AP so far.
@@ -143,6 +144,8 @@ struct Trainer<'a> {
     patience: Patience,
     /// Epochs whose steps and evaluation are done.
     epochs_done: usize,
+    /// Images of the last step: those to look at when it has left no number to go on with.
+    images: Vec<u64>,
     /// What a reader of the log must know of the state that was taken over.
     warnings: Vec<String>,
     recipe_digest: String,
@@ -166,10 +169,6 @@ impl<'a> Trainer<'a> {
             optimizer: config.build(student.clone())?,
             adapter_optimizer: config.build(adapters.clone())?,
             ema: s.ema.map(|config| Ema::new(config, learner.store)).transpose()?,
-            cache: match &plan.recipe.teacher {
-                Some(t) if teaching.is_some() => TeacherCache::new(t.cache).with_disk(t.cache_disk, folder.path())?,
-                _ => TeacherCache::new(CacheSize::OFF),
-            },
             plan,
             learner,
             teaching,
@@ -182,6 +181,7 @@ impl<'a> Trainer<'a> {
             best: None,
             patience: Patience::default(),
             epochs_done: 0,
+            images: Vec::new(),
             warnings: Vec::new(),
             recipe_digest: experiment::digest(plan.recipe)?,
         })
@@ -213,10 +213,26 @@ impl<'a> Trainer<'a> {
         let mut ended = None;
         for epoch in self.epochs_done..self.plan.epochs {
             let mut waited = Instant::now();
+            let mut saved = step;
             for items in loader.epoch_from(epoch, step - epoch * self.steps_per_epoch) {
                 let device = self.learner.store.device();
                 let size = recipe.schedule.batch / recipe.schedule.accumulate;
-                let parts = items?.chunks(size).map(|part| Batch::new(part, device)).collect::<Result<Vec<_>>>()?;
+                let items = match items {
+                    Ok(items) => items,
+                    // A picture that cannot be read ends the run; the steps before it need not be made again.
+                    Err(fault) => {
+                        if step > saved {
+                            self.save(step, epoch, sink)?;
+                        }
+                        let text = format!(
+                            "{}: stopped after step {step}, which is saved; with the file repaired, --resume goes on",
+                            self.plan.name
+                        );
+                        sink.event(&Event::Warning { text })?;
+                        return Err(fault.into());
+                    }
+                };
+                let parts = items.chunks(size).map(|part| Batch::new(part, device)).collect::<Result<Vec<_>>>()?;
                 let data_seconds = waited.elapsed().as_secs_f64();
                 let mut record = self.step(step, epoch, &parts)?;
                 step += 1;
@@ -230,6 +246,7 @@ impl<'a> Trainer<'a> {
                     let stop = self.plan.stop.requested();
                     if stop || step.is_multiple_of(recipe.checkpoint.steps) {
                         self.save(step, epoch, sink)?;
+                        saved = step;
                     }
                     self.plan.stop.check(self.plan.name, step)?;
                 }
@@ -286,28 +303,20 @@ impl<'a> Trainer<'a> {
             iterations: self.schedule.total_steps(),
             milestones: self.schedule.milestone_steps(),
         };
-        let cache = Some(&self.cache);
-        let lesson = self.teaching.map(|t| Lesson { teacher: t.teacher, distiller: t.distiller, cache });
+        let lesson = self.teaching.map(|t| Lesson { teacher: t.teacher, distiller: t.distiller, cache: Some(t.cache) });
         let params = [self.student.as_slice(), self.adapters.as_slice()];
         let diagnose = recipe.diagnose.every > 0 && step.is_multiple_of(recipe.diagnose.every);
         let model = self.learner.model;
         let out = update(model, lesson.as_ref(), parts, &progress, recipe.seed, &params, diagnose)?;
-        let stop = |what: String| Error::Diverged {
-            run: self.plan.name.to_owned(),
-            step: step + 1,
-            images: parts.iter().flat_map(|part| part.ids.iter().copied()).collect(),
-            what,
-        };
+        self.images = parts.iter().flat_map(|part| part.ids.iter().copied()).collect();
         let Some(grads) = out.gradients else {
-            return Err(stop(format!(
-                "the loss is {} (detection losses {:?}, distillation {:?})",
-                out.total, out.detection, out.distill
-            )));
+            let losses = format!("(detection losses {:?}, distillation {:?})", out.detection, out.distill);
+            return Err(self.diverged(step + 1, format!("the loss is {} {losses}", out.total)));
         };
         let bound = Some(recipe.schedule.clip).filter(|clip| *clip > 0.0);
         let clip = clip_grad_norm(&self.student, &grads, bound)?;
         if !clip.is_finite() {
-            return Err(stop(format!("the gradient's norm is {}", clip.norm)));
+            return Err(self.diverged(step + 1, format!("the gradient's norm is {}", clip.norm)));
         }
         let lr = self.schedule.lr(step);
         self.optimizer.step(&grads, lr, clip.factor)?;
@@ -315,7 +324,7 @@ impl<'a> Trainer<'a> {
         if !self.adapters.is_empty() {
             let clip = clip_grad_norm(&self.adapters, &grads, bound)?;
             if !clip.is_finite() {
-                return Err(stop(format!("the adapters' gradient norm is {}", clip.norm)));
+                return Err(self.diverged(step + 1, format!("the adapters' gradient norm is {}", clip.norm)));
             }
             self.adapter_optimizer.step(&grads, lr, clip.factor)?;
             adapter_grad_norm = Some(clip.norm);
@@ -345,6 +354,19 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// The error of a step that has left no number to go on with.
+    fn diverged(&self, step: usize, what: String) -> Error {
+        Error::Diverged { run: self.plan.name.to_owned(), step, images: self.images.clone(), what }
+    }
+
+    /// A weight that is not finite is the fault of the step whose update made it so.
+    fn finite<T>(&self, step: usize, checked: Result<T>) -> Result<T> {
+        checked.map_err(|error| match error {
+            Error::Param { name, message } => self.diverged(step, format!("parameter `{name}` {message}")),
+            other => other,
+        })
+    }
+
     /// Scores the held-out split and keeps the weights if they are the best so far.
     fn score(&mut self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<Evaluation> {
         let recipe = self.plan.recipe;
@@ -365,9 +387,10 @@ impl<'a> Trainer<'a> {
             seconds: result.seconds,
         }))?;
         if self.best.is_none_or(|best| m.ap() > best.ap) {
-            self.best = Some(Best { step, ap: m.ap() });
             let model = self.reported(&self.learner.store.snapshot()?)?;
+            self.finite(step, model.iter().try_for_each(|(name, tensor)| check_finite(name, tensor)))?;
             save_checkpoint(&self.folder.best(), &model, &self.meta(step)?)?;
+            self.best = Some(Best { step, ap: m.ap() });
         }
         Ok(result)
     }
@@ -428,7 +451,9 @@ impl<'a> Trainer<'a> {
             model,
         };
         let path = self.folder.state();
-        state.save(&path, Some(&self.folder.previous_state()))?;
+        // A state whose steps the log lacks would go on with a hole in it.
+        sink.sync()?;
+        self.finite(step, state.save(&path, Some(&self.folder.previous_state())))?;
         save_checkpoint(&self.folder.last(), &self.reported(&state.model)?, &self.meta(step)?)?;
         sink.event(&Event::Checkpoint { path, step })
     }
@@ -471,13 +496,15 @@ impl<'a> Trainer<'a> {
         Ok(state.step)
     }
 
-    /// The newest state that can be read. One that cannot is put aside, and the one before it taken.
+    /// The newest state that can be read. One that cannot is put aside, and the one before it taken; where it is a run's first, the
+    /// run begins again.
     fn load_state(&mut self, path: &Path) -> Result<Option<TrainState>> {
         let previous = self.folder.previous_state();
-        if !previous.exists() {
-            return if path.exists() { TrainState::load(path).map(Some) } else { Ok(None) };
-        }
+        let before = previous.exists();
         if !path.exists() {
+            if !before {
+                return Ok(None);
+            }
             self.warnings.push(format!("{} is not there; going on from the state before it", path.display()));
             return TrainState::load(&previous).map(Some);
         }
@@ -485,15 +512,20 @@ impl<'a> Trainer<'a> {
             Ok(state) => return Ok(Some(state)),
             Err(fault) => fault,
         };
-        // Where neither can be read, the newest one's fault is what a person can do something about.
-        let Ok(state) = TrainState::load(&previous) else { return Err(fault) };
+        let state = match before.then(|| TrainState::load(&previous)).transpose() {
+            // A file without damage is another build's: what to do with it is not ours to say.
+            Ok(None) if read_safetensors(path).is_ok() => return Err(fault),
+            Ok(state) => state,
+            // Where neither can be read, the newest one's fault is what a person can do something about.
+            Err(_) => return Err(fault),
+        };
         let aside = path.with_file_name("damaged.state.safetensors");
         std::fs::rename(path, &aside).map_err(|e| Error::io(path, e))?;
-        self.warnings.push(format!(
-            "{fault}. It is kept as {}; going on from the state before it, after step {}",
-            aside.display(),
-            state.step
-        ));
-        Ok(Some(state))
+        let instead = match &state {
+            Some(state) => format!("going on from the state before it, after step {}", state.step),
+            None => "there is none before it, so the run begins again".to_owned(),
+        };
+        self.warnings.push(format!("{fault}. It is kept as {}; {instead}", aside.display()));
+        Ok(state)
     }
 }

@@ -58,6 +58,12 @@ pub struct TrainState {
 
 const SECTIONS: [&str; 5] = ["model", "momentum", "adapters", "adapter_momentum", "ema"];
 
+/// Nobody could go on from a value that is not finite, so it is written nowhere.
+pub(crate) fn check_finite(name: &str, tensor: &Tensor) -> Result<()> {
+    let finite = with_f32(tensor, |values| values.iter().all(|v| v.is_finite()))?;
+    if finite { Ok(()) } else { Err(Error::param(name, "holds NaN or infinity; what was written before is kept")) }
+}
+
 impl TrainState {
     fn sections(&self) -> [&BTreeMap<String, Tensor>; SECTIONS.len()] {
         [&self.model, &self.momentum, &self.adapters, &self.adapter_momentum, &self.ema]
@@ -74,10 +80,7 @@ impl TrainState {
         for (section, entries) in SECTIONS.into_iter().zip(self.sections()) {
             for (name, tensor) in entries {
                 let name = format!("{section}/{name}");
-                if !with_f32(tensor, |values| values.iter().all(|v| v.is_finite()))? {
-                    let what = format!("holds NaN or infinity after step {}; the last good state was kept", self.step);
-                    return Err(Error::param(name, what));
-                }
+                check_finite(&name, tensor)?;
                 tensors.insert(name, tensor.clone());
             }
         }

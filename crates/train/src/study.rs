@@ -19,10 +19,10 @@ use crate::events::{Event, EventSink};
 use crate::experiment::without_paths;
 use crate::lock::{FolderLock, LOCK_FILE};
 use crate::manifest::{FileHash, Host, Manifest, Provenance};
-use crate::recipe::{ModelRecipe, Recipe, TeacherRecipe};
+use crate::recipe::{InitRecipe, ModelRecipe, Recipe, TeacherRecipe};
 use crate::run::{self, Learner, RunFolder, RunPlan, Teaching};
 use crate::summary::{RunSummary, StudySummary, percent};
-use crate::{EarlyStop, Error, Kind, ParamStore, Result, Stop, files, report};
+use crate::{EarlyStop, Error, Kind, ParamStore, Result, Stop, TeacherCache, files, report};
 
 /// Where and how a study runs.
 #[derive(Debug, Clone)]
@@ -167,6 +167,7 @@ pub(crate) struct Teacher {
     pub(crate) file: FileHash,
     pub(crate) detections: Vec<Detection>,
     detector: Detector,
+    cache: TeacherCache,
 }
 
 impl Study<'_> {
@@ -230,11 +231,14 @@ impl Study<'_> {
             }
         };
         let file = FileHash { path: path.display().to_string(), sha256: detector.sha256.clone() };
-        Ok(Teacher { summary, file, detections, detector })
+        let disk = &self.options.dir;
+        files::create_dir(disk)?;
+        let cache = TeacherCache::new(recipe.cache).with_disk(recipe.cache_disk, disk)?;
+        Ok(Teacher { summary, file, detections, detector, cache })
     }
 
     fn train_teacher(&self, recipe: &TeacherRecipe, sink: &mut dyn EventSink) -> Result<RunSummary> {
-        if let Some(summary) = self.finished("teacher", None, sink)? {
+        if let Some(summary) = self.finished("teacher", None, &recipe.init, sink)? {
             return Ok(summary);
         }
         let model = ModelRecipe { model: recipe.model.clone(), init: recipe.init.clone() };
@@ -253,7 +257,7 @@ impl Study<'_> {
         sink: &mut dyn EventSink,
     ) -> Result<RunSummary> {
         let file = taught.map(|(teacher, _)| &teacher.file);
-        if let Some(summary) = self.finished(name, file, sink)? {
+        if let Some(summary) = self.finished(name, file, &self.recipe.student.init, sink)? {
             return Ok(summary);
         }
         let built = self.build_student()?;
@@ -261,19 +265,32 @@ impl Study<'_> {
         let Some((teacher, config)) = taught else {
             return self.train(name, length, &built, None, None, sink);
         };
-        let teacher = &teacher.detector.model;
+        let Teacher { detector, cache, .. } = teacher;
+        let teacher = &detector.model;
         let store = ParamStore::new(self.recipe.seed, &Device::Cpu);
         let [student, taught_by] = [&built.model, teacher].map(|model| Channels::of(model.config()));
         let distiller = config.build(&student, &taught_by, store.var_builder())?;
-        let teaching = Teaching { teacher, distiller: distiller.as_ref(), store: &store };
+        let teaching = Teaching { teacher, cache, distiller: distiller.as_ref(), store: &store };
         self.train(name, length, &built, Some(&teaching), file, sink)
     }
 
     /// A finished run's figures: it is not repeated.
-    fn finished(&self, name: &str, teacher: Option<&FileHash>, sink: &mut dyn EventSink) -> Result<Option<RunSummary>> {
-        let summary = RunFolder::new(&self.options.dir, name).finished(&self.summary, teacher)?;
+    fn finished(
+        &self,
+        name: &str,
+        teacher: Option<&FileHash>,
+        init: &InitRecipe,
+        sink: &mut dyn EventSink,
+    ) -> Result<Option<RunSummary>> {
+        let folder = RunFolder::new(&self.options.dir, name);
+        let init = init.backbone.as_deref().or(init.from.as_deref());
+        let summary = folder.finished(&self.summary, teacher, init)?;
         if summary.is_some() {
             sink.event(&Event::RunSkipped { run: name.to_owned() })?;
+            // A program that was killed after it wrote the figures has left no page.
+            if !folder.path().join(report::FILE).exists() {
+                self.report(folder.path(), sink)?;
+            }
         }
         Ok(summary)
     }

@@ -138,30 +138,31 @@ impl TeacherCache {
 
     /// The teacher's pyramid of the batch: what is kept, and a pass for the images that are not.
     ///
-    /// The teacher must be the same in every call, and frozen. A disk that is full or fails is used no further; what was to be
+    /// The teacher must be the same in every call, and frozen. Several runs may share it. A disk that is full or fails is used no further; what was to be
     /// read from it is computed again.
     ///
     /// # Errors
     /// As [`FasterRcnn::features`].
     pub fn features(&self, teacher: &FasterRcnn, images: &ImageBatch) -> Result<Features> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.memory == 0 && kept.spill.is_none() {
-            drop(kept);
+        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.memory == 0 && lock().spill.is_none() {
             return Ok(teacher.features(images, Mode::Eval)?);
         }
         let keys = keys(images)?;
-        let mut pyramids = keys.iter().map(|key| kept.get(key)).collect::<Result<Vec<_>>>()?;
+        let known = |kept: &mut Kept| keys.iter().map(|key| kept.get(key)).collect::<Result<Vec<_>>>();
+        let mut pyramids = known(&mut lock())?;
         let missing: Vec<usize> = (0..keys.len()).filter(|&i| pyramids[i].is_none()).collect();
         let fresh =
             if missing.is_empty() { None } else { Some(teacher.features(&subset(images, &missing)?, Mode::Eval)?) };
         if let Some(fresh) = &fresh {
+            // Nobody waited for the pass: another run may have brought the same image meanwhile.
+            let mut kept = lock();
             for (row, &i) in missing.iter().enumerate() {
                 let pyramid = image_of(fresh, row)?;
                 kept.put(keys[i], &pyramid, self.memory)?;
                 pyramids[i] = Some(pyramid);
             }
         }
-        drop(kept);
         match fresh {
             Some(fresh) if missing.len() == keys.len() => Ok(fresh),
             _ => join(pyramids.into_iter().flatten().collect()),
@@ -202,8 +203,11 @@ impl Kept {
         Ok(Some(Features { levels, strides: strides.clone() }))
     }
 
-    /// Keeps a pyramid where there is room.
+    /// Keeps a pyramid where there is room, and it is not there yet.
     fn put(&mut self, key: [u8; 32], pyramid: &Features, memory: u64) -> Result<()> {
+        if self.pyramids.contains_key(&key) {
+            return Ok(());
+        }
         let bytes = 4 * pyramid.levels.iter().map(Tensor::elem_count).sum::<usize>() as u64;
         if self.bytes + bytes <= memory {
             self.bytes += bytes;

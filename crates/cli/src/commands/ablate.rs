@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use docent_train::Stop;
 use docent_train::ablate::{AblateOptions, Ablation, Grid, MAIN, State, Tier};
+use docent_train::events::EventSink;
 
 use crate::commands::train::{data_folder, provenance, quoted};
 use crate::console::{Console, clock};
@@ -47,6 +48,9 @@ pub struct Args {
     /// The file of records; default: docs/results/NAME.jsonl. Table and plots stand beside it.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
+    /// Runs made at a time, each on its share of the compute threads and with memory of its own. No result depends on it.
+    #[arg(long, value_name = "N", default_value = "1")]
+    jobs: std::num::NonZeroUsize,
     /// List the runs with their state and the time they will take, and train nothing.
     #[arg(long)]
     dry_run: bool,
@@ -77,7 +81,11 @@ pub fn run(args: Args) -> Result<()> {
     println!("ablation {} · folder {} · records {}", grid.name, options.dir.display(), options.results.display());
     let watch = signals::watch(stop)?;
     let again = || quoted(&std::env::args().collect::<Vec<_>>());
-    let report = ablation.run(&mut Console::new()).map_err(|e| watch.explain(e, again))?;
+    // Two live views would draw over each other.
+    let console = if args.jobs.get() == 1 { Console::new } else { Console::plain };
+    let mut consoles: Vec<Console> = (0..args.jobs.get()).map(|_| console()).collect();
+    let mut sinks: Vec<&mut (dyn EventSink + Send)> = consoles.iter_mut().map(|c| c as _).collect();
+    let report = ablation.run(&mut sinks).map_err(|e| watch.explain(e, again))?;
     println!("\n{}", report.text);
     for file in report.files {
         println!("{}", file.display());
@@ -91,6 +99,7 @@ fn list(ablation: &Ablation<'_>) -> Result<()> {
     for run in &plan {
         let state = match run.state {
             State::Done => "done".to_owned(),
+            State::Diverged => "diverged".to_owned(),
             State::Stopped(step) => format!("stopped at {step}"),
             State::NotRun => "not run".to_owned(),
         };
@@ -100,6 +109,9 @@ fn list(ablation: &Ablation<'_>) -> Result<()> {
     }
     let known: f64 = plan.iter().filter_map(|run| run.seconds).sum();
     let unknown = plan.iter().filter(|run| run.seconds.is_none()).count();
-    println!("left: {} of training, and {unknown} runs of a kind that has not been timed yet", clock(known));
+    println!(
+        "left: {} of training one run after the other, and {unknown} runs of a kind that has not been timed yet",
+        clock(known)
+    );
     Ok(())
 }

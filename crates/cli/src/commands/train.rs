@@ -159,7 +159,7 @@ fn estimate(recipe: &Recipe) -> Result<()> {
     for note in &dry.notes {
         println!("{note}");
     }
-    println!("{:<10}{:>24}{:>10}{:>9}{:>14}{:>11}", "", "s/image", "s/step", "steps", "whole run", "peak MiB");
+    println!("{:<10}{:>24}{:>10}{:>9}{:>14}{:>11}", "", "s/image", "s/step", "steps", "whole run", "peak so far");
     for run in &dry.runs {
         let micro: Vec<String> = run.micro_seconds.iter().map(|s| format!("{s:.2}")).collect();
         println!(
@@ -172,7 +172,10 @@ fn estimate(recipe: &Recipe) -> Result<()> {
             run.peak_mib
         );
     }
-    println!("steps of {} images; evaluation is not counted", recipe.schedule.batch);
+    println!(
+        "steps of {} images; evaluation is not counted; timed on the biggest images; memory in MiB",
+        recipe.schedule.batch
+    );
     Ok(())
 }
 

@@ -56,6 +56,26 @@ fn what_is_dropped_is_gone_and_listed() {
 }
 
 #[test]
+fn of_equal_ids_the_first_that_is_left_stays_and_boxes_are_measured_against_it() {
+    let faulty = |second: u32, annotations: &str| {
+        format!(
+            r#"{{"categories": [{{"id": 1, "name": "a"}}], "annotations": [{annotations}],
+                "images": [{{"id": 1, "file_name": "1.png", "width": 100, "height": 50}},
+                           {{"id": 1, "file_name": "2.png", "width": {second}, "height": {second}}}]}}"#
+        )
+    };
+    let strict = with(|c| c.outside = Policy::Error);
+    // Outside of the first image and inside the second, which goes.
+    let outside = r#"{"id": 1, "image_id": 1, "category_id": 1, "bbox": [90, 10, 50, 20]}"#;
+    assert!(load(&faulty(200, outside), &strict).unwrap_err().to_string().contains("outside"));
+    let inside = r#"{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 80, 20]}"#;
+    assert_eq!(load(&faulty(50, inside), &strict).unwrap().truth(0).boxes, [[10.0, 10.0, 90.0, 30.0]]);
+    // The first of two annotations with one id lies on no image.
+    let unlisted = format!(r#"{{"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 1, 5, 5]}}, {inside}"#);
+    assert_eq!(load(&faulty(50, &unlisted), &strict).unwrap().truth(0).boxes, [[10.0, 10.0, 90.0, 30.0]]);
+}
+
+#[test]
 fn each_policy_decides_about_its_kind_alone() {
     type Set = fn(&mut CheckConfig, Policy);
     let keys: [(Set, &str, &[FindingKind]); 5] = [

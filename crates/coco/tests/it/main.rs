@@ -15,6 +15,7 @@ mod open;
 mod properties;
 mod resample;
 mod resize;
+mod seeds;
 mod stats;
 mod support;
 mod voc;

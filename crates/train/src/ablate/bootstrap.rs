@@ -69,6 +69,21 @@ pub fn paired(pairs: &[(f64, f64)], draws: &[(&[f64], &[f64])]) -> Option<Interv
     Some(Interval { mean, low: percentile(&drawn, 0.025)?, high: percentile(&drawn, 0.975)? })
 }
 
+/// Quantiles 0.975 of Student's t for 1, 2, ... degrees of freedom.
+const T: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+
+/// The 95% interval of the mean of `values` by Student's t; nothing for fewer than two.
+pub fn students_t(values: &[f64]) -> Option<Interval> {
+    let (mean, deviation) = mean_and_deviation(values)?;
+    let freedom = values.len() - 1;
+    // Beyond the table: the normal's quantile with Fisher's expansion, right to three decimals there.
+    let (n, z) = (freedom as f64, 1.959_964_f64);
+    let expanded = z + (z.powi(3) + z) / (4.0 * n) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
+    let quantile = T.get(freedom.checked_sub(1)?).copied().unwrap_or(expanded);
+    let half = quantile * deviation? / (values.len() as f64).sqrt();
+    Some(Interval { mean, low: mean - half, high: mean + half })
+}
+
 /// The value below which that share of sorted values lies, between neighbours in proportion (numpy's default).
 fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
     let at = share * sorted.len().checked_sub(1)? as f64;
@@ -165,5 +180,17 @@ mod tests {
         assert_eq!(mean_and_deviation(&[]), None);
         assert_eq!(mean_and_deviation(&[0.4]), Some((0.4, None)));
         assert_eq!(mean_and_deviation(&[1.0, 3.0]), Some((2.0, Some(2f64.sqrt()))));
+    }
+
+    #[test]
+    fn t_of_three_seeds_and_of_many() {
+        let t = students_t(&[0.1, 1.7, 3.6]).unwrap();
+        // Mean 1.8, deviation 1.752, 4.303 / sqrt 3.
+        assert!((t.mean - 1.8).abs() < 1e-9 && (t.low + 2.553).abs() < 2e-3 && (t.high - 6.153).abs() < 2e-3, "{t:?}");
+        assert_eq!(students_t(&[1.0]), None);
+        // 30 degrees of freedom: 2.0423.
+        let many: Vec<f64> = (0..31).map(f64::from).collect();
+        let (t, deviation) = (students_t(&many).unwrap(), mean_and_deviation(&many).unwrap().1.unwrap());
+        assert!(((t.high - t.mean) * 31f64.sqrt() / deviation - 2.0423).abs() < 5e-4, "{t:?}");
     }
 }

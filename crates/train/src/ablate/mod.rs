@@ -7,6 +7,8 @@
 
 mod bootstrap;
 mod grid;
+mod jobs;
+mod keep;
 mod plot;
 mod record;
 mod report;
@@ -14,21 +16,18 @@ mod why;
 
 use std::path::{Path, PathBuf};
 
-pub use bootstrap::{DRAWS, Interval, ap_draws, image_draws, mean_and_deviation, paired};
+pub use bootstrap::{DRAWS, Interval, ap_draws, image_draws, mean_and_deviation, paired, students_t};
 pub use grid::{ALONE, Cell, Grid, GridTeacher, MAIN, Tier, shipped};
-pub use record::{Line, Record, Records, TeacherRecord};
+pub use record::{DivergedRecord, Line, Record, Records, TeacherRecord};
 pub use report::{Report, report};
 
 use crate::data::Data;
-use crate::events::{Event, EventSink};
+use crate::events::EventSink;
 use crate::lock::FolderLock;
-use crate::manifest::{FileHash, Provenance};
+use crate::manifest::Provenance;
 use crate::recipe::Recipe;
-use crate::run::RunFolder;
-use crate::study::{Study, StudyOptions, Teacher, same_recipe};
-use crate::summary::percent;
-use crate::weights::sha256_hex;
 use crate::{Error, Result, Stop, files};
+use jobs::Setting;
 
 /// Where and how an ablation runs.
 #[derive(Debug, Clone)]
@@ -62,6 +61,8 @@ pub struct AblateOptions {
 pub enum State {
     /// It stands in the records.
     Done,
+    /// It has diverged, which stands there too; made again where the cell is asked for by name.
+    Diverged,
     /// It was stopped after so many steps.
     Stopped(usize),
     /// Nothing is there.
@@ -87,9 +88,7 @@ pub struct Planned {
 
 /// An ablation over open data.
 pub struct Ablation<'a> {
-    grid: &'a Grid,
-    options: &'a AblateOptions,
-    data: Data,
+    setting: Setting<'a>,
     records: Records,
 }
 
@@ -117,7 +116,7 @@ impl<'a> Ablation<'a> {
             return Err(Error::Recipe(text));
         }
         let data = Data::open(&with_paths(recipe, options, None).data)?;
-        let ablation = Self { grid, options, data, records: Records::open(&options.results)? };
+        let ablation = Self { setting: Setting { grid, options, data }, records: Records::open(&options.results)? };
         ablation.check_records()?;
         Ok(ablation)
     }
@@ -129,12 +128,13 @@ impl<'a> Ablation<'a> {
 
     /// A record under a cell's name must be of this cell, and of this data.
     fn check_records(&self) -> Result<()> {
-        let digest = self.data.summary().digest;
+        let Setting { grid, options, data } = &self.setting;
+        let digest = data.summary().digest;
         for record in self.records.cells() {
-            let Some(cell) = self.grid.cell(&record.cell) else { continue };
+            let Some(cell) = grid.cell(&record.cell) else { continue };
             let what = if record.data.digest != digest {
                 "other data"
-            } else if record.settings != self.grid.settings(cell, &self.options.set)? {
+            } else if record.settings != grid.settings(cell, &options.set)? {
                 "other settings"
             } else {
                 continue;
@@ -153,11 +153,12 @@ impl<'a> Ablation<'a> {
     /// # Errors
     /// A cell whose recipe does not fit.
     pub fn plan(&self) -> Result<Vec<Planned>> {
+        let Setting { grid, options, .. } = &self.setting;
         let mut plan = Vec::new();
         for tier in [Tier::A, Tier::C, Tier::B] {
-            let seeds = if tier == Tier::B { &self.options.seeds[..1] } else { &self.options.seeds[..] };
+            let seeds = if tier == Tier::B { &options.seeds[..1] } else { &options.seeds[..] };
             for &seed in seeds {
-                for cell in self.grid.cells.iter().filter(|c| c.tier == tier && self.asked(c)) {
+                for cell in grid.cells.iter().filter(|c| c.tier == tier && self.asked(c)) {
                     plan.push(self.planned(cell, seed)?);
                 }
             }
@@ -166,16 +167,19 @@ impl<'a> Ablation<'a> {
     }
 
     fn asked(&self, cell: &Cell) -> bool {
-        let AblateOptions { cells, tiers, .. } = self.options;
+        let AblateOptions { cells, tiers, .. } = self.setting.options;
         (cells.is_empty() || cells.contains(&cell.name)) && (tiers.is_empty() || tiers.contains(&cell.tier))
     }
 
     fn planned(&self, cell: &Cell, seed: u64) -> Result<Planned> {
-        let recipe = self.grid.recipe_of(cell, seed, &self.options.set)?;
-        let steps = recipe.schedule.epochs * self.data.train.len().div_ceil(recipe.schedule.batch);
+        let Setting { grid, options, data } = &self.setting;
+        let recipe = grid.recipe_of(cell, seed, &options.set)?;
+        let steps = recipe.schedule.epochs * data.train.len().div_ceil(recipe.schedule.batch);
+        let again = options.cells.contains(&cell.name);
         let (state, done) = match self.records.cell(&cell.name, seed) {
             Some(_) => (State::Done, steps),
-            None => match self.folder(cell, seed).steps_done()? {
+            None if !again && self.records.diverged(&cell.name, seed).is_some() => (State::Diverged, steps),
+            None => match self.setting.folder(cell, seed).steps_done()? {
                 0 => (State::NotRun, 0),
                 done => (State::Stopped(done), done),
             },
@@ -188,40 +192,19 @@ impl<'a> Ablation<'a> {
         Ok(Planned { cell: cell.name.clone(), tier: cell.tier, seed, state, steps, seconds })
     }
 
-    fn folder(&self, cell: &Cell, seed: u64) -> RunFolder {
-        RunFolder::new(&self.options.dir, &run_name(&cell.name, seed))
-    }
-
     /// Makes every run of the [plan](Ablation::plan) that is not done, and after each the [report](report()).
     ///
+    /// As many runs are made at a time as there are `jobs`, each with its sink and its share of the compute threads; no bit of
+    /// a result depends on their number. A step has serial parts, so that two jobs of one thread are faster than one of two;
+    /// they take twice the memory.
+    ///
     /// # Errors
-    /// A run that fails; what was finished before stands in the records.
-    pub fn run(&mut self, sink: &mut dyn EventSink) -> Result<Report> {
-        files::create_dir(&self.options.dir)?;
-        let _lock = FolderLock::acquire(&self.options.dir)?;
-        // The first draws are dear; what was drawn once is kept.
-        let mut cache = report::Cache::default();
+    /// A run that fails; what was finished before stands in the records, and so does what other jobs were at.
+    pub fn run(&mut self, jobs: &mut [&mut (dyn EventSink + Send)]) -> Result<Report> {
+        files::create_dir(&self.setting.options.dir)?;
+        let _lock = FolderLock::acquire(&self.setting.options.dir)?;
         let plan = self.plan()?;
-        let total = plan.len();
-        let mut teacher: Option<(String, Teacher)> = None;
-        for (number, planned) in plan.iter().enumerate() {
-            let Some(cell) = self.grid.cell(&planned.cell) else { continue };
-            if planned.state == State::Done {
-                sink.event(&Event::RunSkipped { run: run_name(&planned.cell, planned.seed) })?;
-                continue;
-            }
-            if !cell.alone && teacher.as_ref().is_none_or(|(name, _)| *name != cell.teacher) {
-                // The old one goes first: two need not fit into memory.
-                drop(teacher.take());
-                teacher = Some((cell.teacher.clone(), self.teacher(&cell.teacher, sink)?));
-            }
-            let text = format!("{} of {total}: cell {} ({}), seed {}", number + 1, cell.name, cell.about, planned.seed);
-            sink.event(&Event::Note { text })?;
-            let taught = teacher.as_ref().filter(|_| !cell.alone).map(|(_, teacher)| teacher);
-            self.run_cell(cell, planned.seed, taught, sink)?;
-            self.report_with(&mut cache)?;
-        }
-        self.report_with(&mut cache)
+        jobs::make(&self.setting, &mut self.records, &plan, jobs)
     }
 
     /// Makes the [report](report()) of what stands in the records.
@@ -229,95 +212,7 @@ impl<'a> Ablation<'a> {
     /// # Errors
     /// Detections that cannot be scored, or a file that cannot be written.
     pub fn report(&self) -> Result<Report> {
-        self.report_with(&mut report::Cache::default())
-    }
-
-    fn report_with(&self, cache: &mut report::Cache) -> Result<Report> {
-        report(self.grid, self.options, &self.data, &self.records, cache)
-    }
-
-    fn study<'s>(&'s self, recipe: &'s Recipe, options: &'s StudyOptions) -> Study<'s> {
-        Study { recipe, options, data: self.data.clone(), summary: self.data.summary() }
-    }
-
-    /// Trains or loads a teacher, measures it, and records that.
-    fn teacher(&mut self, name: &str, sink: &mut dyn EventSink) -> Result<Teacher> {
-        let given = self.options.teacher.as_deref().filter(|_| name == MAIN);
-        let recipe = with_paths(self.grid.teacher_recipe(name, &self.options.set)?, self.options, given);
-        let options = self.study_options(Path::new("teachers").join(name));
-        let Some(wanted) = &recipe.teacher else {
-            return Err(Error::Recipe(format!("recipe '{}' has no teacher", self.grid.recipe)));
-        };
-        same_recipe(&RunFolder::new(&options.dir, "teacher").recipe(), &recipe)?;
-        let teacher = self.study(&recipe, &options).teacher(wanted, sink)?;
-        let text = format!("teacher {name}: AP {}, shared by every cell that names it", percent(teacher.summary.ap));
-        sink.event(&Event::Note { text })?;
-        for record in self.records.cells() {
-            let of_this = self.grid.cell(&record.cell).is_some_and(|c| c.teacher == name);
-            if of_this && record.teacher.as_ref().is_some_and(|hash| *hash != teacher.file.sha256) {
-                return Err(Error::file(
-                    self.records.path(),
-                    format!("cell {}, seed {} was taught by another teacher '{name}'", record.cell, record.seed),
-                ));
-            }
-        }
-        if self.records.teacher(name).is_none_or(|t| t.file.sha256 != teacher.file.sha256) {
-            let path = Path::new("teachers").join(format!("{name}-detections.json"));
-            files::create_dir(&self.options.dir.join("teachers"))?;
-            docent_coco::write_results(&self.options.dir.join(&path), &teacher.detections)?;
-            let record = TeacherRecord {
-                name: name.to_owned(),
-                file: teacher.file.clone(),
-                data: self.data.summary(),
-                detections: self.hashed(&path)?,
-                provenance: self.options.provenance.clone(),
-                summary: teacher.summary.clone(),
-            };
-            self.records.push(Line::Teacher(record))?;
-        }
-        Ok(teacher)
-    }
-
-    fn run_cell(&mut self, cell: &Cell, seed: u64, teacher: Option<&Teacher>, sink: &mut dyn EventSink) -> Result<()> {
-        let recipe = self.grid.recipe_of(cell, seed, &self.options.set)?;
-        let recipe = with_paths(recipe, self.options, teacher.map(|t| Path::new(&t.file.path)));
-        let name = run_name(&cell.name, seed);
-        let folder = self.folder(cell, seed);
-        // The folder of a run that was finished, or stopped, under other settings is no folder of this one.
-        same_recipe(&folder.recipe(), &recipe)?;
-        let options = self.study_options(PathBuf::new());
-        let taught = match (teacher, &recipe.distill) {
-            (Some(teacher), Some(method)) => Some((teacher, method)),
-            (None, None) => None,
-            _ => return Err(Error::Recipe(format!("cell {}: recipe '{}' has no [distill]", cell.name, recipe.name))),
-        };
-        let summary = self.study(&recipe, &options).student(&name, taught, sink)?;
-        let record = Record {
-            cell: cell.name.clone(),
-            tier: cell.tier,
-            seed,
-            set: [cell.set.as_slice(), &self.options.set].concat(),
-            settings: self.grid.settings(cell, &self.options.set)?,
-            teacher: teacher.map(|t| t.file.sha256.clone()),
-            data: self.data.summary(),
-            detections: self.hashed(&Path::new(&name).join("detections.json"))?,
-            provenance: self.options.provenance.clone(),
-            summary,
-        };
-        self.records.push(Line::Cell(record))
-    }
-
-    fn study_options(&self, below: PathBuf) -> StudyOptions {
-        let dir = self.options.dir.join(below);
-        let (provenance, stop) = (self.options.provenance.clone(), self.options.stop.clone());
-        StudyOptions { dir, resume: true, provenance, stop }
-    }
-
-    /// A file of the ablation's folder, by its path in it.
-    fn hashed(&self, path: &Path) -> Result<FileHash> {
-        let whole = self.options.dir.join(path);
-        let bytes = std::fs::read(&whole).map_err(|e| Error::io(&whole, e))?;
-        Ok(FileHash { path: path.display().to_string(), sha256: sha256_hex(bytes) })
+        self.setting.report(&self.records)
     }
 }
 

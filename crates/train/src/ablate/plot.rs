@@ -28,7 +28,7 @@ pub(super) fn gains(rows: &[Row<'_>]) -> Drawing {
     let lines: Vec<Mark> = rows
         .iter()
         .filter_map(|row| {
-            let (gain, _) = row.gain?;
+            let gain = row.gain.as_ref()?.mean;
             let range = row.interval.map(|i| (100.0 * i.low, 100.0 * i.high));
             Some(Mark { name: row.cell.name.clone(), points: Vec::new(), mean: 100.0 * gain, range })
         })

@@ -20,6 +20,8 @@ pub enum Line {
     Teacher(TeacherRecord),
     /// A cell's run has finished.
     Cell(Record),
+    /// A cell's run has left the numbers. It would again, so it is not repeated unless somebody asks for its cell by name.
+    Diverged(DivergedRecord),
 }
 
 /// A measured teacher.
@@ -65,6 +67,19 @@ pub struct Record {
     pub summary: RunSummary,
 }
 
+/// A run that came to a loss, a gradient or a weight that is no number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DivergedRecord {
+    /// The cell.
+    pub cell: String,
+    /// Seed of everything random but the teacher.
+    pub seed: u64,
+    /// The error: step, images, which number.
+    pub what: String,
+    /// The program, its revision and its command line.
+    pub provenance: Provenance,
+}
+
 /// The file of records.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -108,6 +123,16 @@ impl Records {
     /// Every finished run.
     pub fn cells(&self) -> impl DoubleEndedIterator<Item = &Record> {
         self.lines.iter().filter_map(|line| if let Line::Cell(record) = line { Some(record) } else { None })
+    }
+
+    /// What is recorded of a run that diverged, if that is the last word on it.
+    pub fn diverged(&self, cell: &str, seed: u64) -> Option<&DivergedRecord> {
+        let of_it = self.lines.iter().rfind(|line| match line {
+            Line::Cell(r) => r.cell == cell && r.seed == seed,
+            Line::Diverged(r) => r.cell == cell && r.seed == seed,
+            Line::Teacher(_) => false,
+        });
+        if let Some(Line::Diverged(record)) = of_it { Some(record) } else { None }
     }
 
     /// The teacher of that name. Of several, the last.

@@ -1,19 +1,16 @@
 //! Table and plots of an ablation, from its records and their detections.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use docent_coco::{Resampled, read_results};
-
-use crate::ablate::bootstrap::{DRAWS, Interval, ap_draws, image_draws, mean_and_deviation, paired};
+use crate::ablate::bootstrap::{DRAWS, Interval, mean_and_deviation, paired, students_t};
 use crate::ablate::grid::{ALONE, Cell, Grid, MAIN, Tier};
+use crate::ablate::keep::Keep;
 use crate::ablate::record::{Record, Records, TeacherRecord};
 use crate::ablate::{AblateOptions, plot, why};
 use crate::data::Data;
 use crate::manifest::FileHash;
 use crate::summary::percent;
-use crate::weights::sha256_hex;
 use crate::{Error, Result, files};
 
 /// What a report wrote.
@@ -25,25 +22,27 @@ pub struct Report {
     pub files: Vec<PathBuf>,
 }
 
-/// APs of runs on every draw of images, by their detections' hash: they are dear, and the same in every report.
-#[derive(Debug, Default)]
-pub struct Cache {
-    images: Vec<Vec<u32>>,
-    runs: HashMap<String, Option<Vec<f64>>>,
-}
-
 /// One row of the table: a cell with what is known of it.
 pub(super) struct Row<'a> {
     pub cell: &'a Cell,
     /// Each seed's AP, in the order of the options; None where it has not run.
     pub seeds: Vec<(u64, Option<f64>)>,
     /// Difference to its reference, over the seeds that both have.
-    pub gain: Option<(f64, usize)>,
+    pub gain: Option<Gain>,
     /// The same with its interval, where the detections are there.
     pub interval: Option<Interval>,
     /// Difference to its own teacher, with its interval.
     pub teacher: Option<Interval>,
     records: Vec<&'a Record>,
+    diverged: Vec<u64>,
+}
+
+/// A mean difference over seeds.
+pub(super) struct Gain {
+    pub mean: f64,
+    pub pairs: usize,
+    /// Of the seeds alone, by Student's t.
+    t: Option<Interval>,
 }
 
 impl Row<'_> {
@@ -57,21 +56,7 @@ impl Row<'_> {
 ///
 /// # Errors
 /// Detections that cannot be scored, or a file that cannot be written.
-pub fn report(
-    grid: &Grid,
-    options: &AblateOptions,
-    data: &Data,
-    records: &Records,
-    cache: &mut Cache,
-) -> Result<Report> {
-    if cache.images.is_empty() {
-        cache.images = image_draws(data.val.len(), DRAWS);
-    }
-    let mut rows = Vec::new();
-    for cell in &grid.cells {
-        rows.push(row(cell, options, data, records, cache)?);
-    }
-    let text = markdown(grid, options, data, records, &rows);
+pub fn report(grid: &Grid, options: &AblateOptions, data: &Data, records: &Records) -> Result<Report> {
     let beside = |suffix: &str| {
         let stem = options.results.file_stem().unwrap_or_default().to_string_lossy();
         options.results.with_file_name(format!("{stem}{suffix}"))
@@ -80,6 +65,17 @@ pub fn report(
     if let Some(folder) = table.parent() {
         files::create_dir(folder)?;
     }
+    let mut keep = Keep::open(&beside("-draws.jsonl"));
+    for teacher in records.teachers() {
+        keep.take(&options.dir, &data.val, &teacher.detections, None)?;
+    }
+    for record in records.cells() {
+        keep.take(&options.dir, &data.val, &record.detections, Some(record))?;
+    }
+    keep.write()?;
+    let seeds = seeds(options, records);
+    let rows: Vec<_> = grid.cells.iter().map(|cell| row(cell, &seeds, records, &keep)).collect();
+    let text = markdown(grid, &seeds, data, records, &rows, &keep);
     files::write_atomic(&table, text.as_bytes())?;
     let mut written = vec![table];
     let teacher = records.teacher(MAIN).map(|t| t.summary.ap);
@@ -93,21 +89,23 @@ pub fn report(
     Ok(Report { text, files: written })
 }
 
-/// The seeds that a cell is meant to have.
-fn seeds_of<'a>(cell: &Cell, options: &'a AblateOptions) -> &'a [u64] {
-    let count = if cell.tier == Tier::B { 1 } else { options.seeds.len() };
-    options.seeds.get(..count).unwrap_or(&[])
+/// The seeds that are asked for, then those that stand in the records besides.
+fn seeds(options: &AblateOptions, records: &Records) -> Vec<u64> {
+    let mut seeds = options.seeds.clone();
+    for record in records.cells().filter(|r| r.tier != Tier::B) {
+        if !seeds.contains(&record.seed) {
+            seeds.push(record.seed);
+        }
+    }
+    seeds.sort_unstable();
+    seeds
 }
 
-fn row<'a>(
-    cell: &'a Cell,
-    options: &AblateOptions,
-    data: &Data,
-    records: &'a Records,
-    cache: &mut Cache,
-) -> Result<Row<'a>> {
+fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &Keep) -> Row<'a> {
     let of = |seed: u64| records.cell(&cell.name, seed);
-    let seeds: Vec<u64> = seeds_of(cell, options).to_vec();
+    // Of tier B one seed is meant: the one that was run, or will be.
+    let one = seeds.iter().copied().find(|&seed| of(seed).is_some()).or(seeds.first().copied());
+    let seeds: Vec<u64> = if cell.tier == Tier::B { one.into_iter().collect() } else { seeds.to_vec() };
     let mine: Vec<&Record> = seeds.iter().filter_map(|&seed| of(seed)).collect();
     let mut row = Row {
         cell,
@@ -116,53 +114,33 @@ fn row<'a>(
         interval: None,
         teacher: None,
         records: mine.clone(),
+        diverged: seeds.iter().copied().filter(|&seed| records.diverged(&cell.name, seed).is_some()).collect(),
     };
     if cell.against != cell.name {
         let pairs: Vec<(&Record, &Record)> =
             mine.iter().filter_map(|r| Some((*r, records.cell(&cell.against, r.seed)?))).collect();
         let aps: Vec<(f64, f64)> = pairs.iter().map(|(a, b)| (a.summary.ap, b.summary.ap)).collect();
-        row.gain = mean_and_deviation(&aps.iter().map(|(a, b)| a - b).collect::<Vec<_>>()).map(|m| (m.0, aps.len()));
+        let gains: Vec<f64> = aps.iter().map(|(a, b)| a - b).collect();
+        row.gain = mean_and_deviation(&gains).map(|(mean, _)| Gain { mean, pairs: gains.len(), t: students_t(&gains) });
         let files: Vec<_> = pairs.iter().map(|(a, b)| (&a.detections, &b.detections)).collect();
-        row.interval = interval(&aps, &files, options, data, cache)?;
+        row.interval = interval(&aps, &files, keep);
     }
     let teacher_of = |r: &Record| records.teachers().rfind(|t| Some(&t.file.sha256) == r.teacher.as_ref());
     let pairs: Vec<(&Record, &TeacherRecord)> = mine.iter().filter_map(|r| Some((*r, teacher_of(r)?))).collect();
     let aps: Vec<(f64, f64)> = pairs.iter().map(|(a, b)| (a.summary.ap, b.summary.ap)).collect();
     let files: Vec<_> = pairs.iter().map(|(a, b)| (&a.detections, &b.detections)).collect();
-    row.teacher = interval(&aps, &files, options, data, cache)?;
-    Ok(row)
+    row.teacher = interval(&aps, &files, keep);
+    row
 }
 
-/// The paired bootstrap, if all detections are there.
-fn interval(
-    aps: &[(f64, f64)],
-    files: &[(&FileHash, &FileHash)],
-    options: &AblateOptions,
-    data: &Data,
-    cache: &mut Cache,
-) -> Result<Option<Interval>> {
-    for file in files.iter().flat_map(|(a, b)| [a, b]) {
-        draw(file, options, data, cache)?;
-    }
-    let of = |file: &FileHash| cache.runs.get(&file.sha256).and_then(Option::as_deref);
-    let draws: Option<Vec<(&[f64], &[f64])>> = files.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect();
-    Ok(draws.and_then(|draws| paired(aps, &draws)))
+/// The paired bootstrap, if all draws are there.
+fn interval(aps: &[(f64, f64)], files: &[(&FileHash, &FileHash)], keep: &Keep) -> Option<Interval> {
+    let of = |file: &FileHash| keep.get(file).map(|kept| kept.draws.as_slice());
+    let draws: Vec<(&[f64], &[f64])> = files.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect::<Option<_>>()?;
+    paired(aps, &draws)
 }
 
-/// Scores a run on every draw, once. Detections that are gone, or are others by now, give nothing.
-fn draw(file: &FileHash, options: &AblateOptions, data: &Data, cache: &mut Cache) -> Result<()> {
-    if cache.runs.contains_key(&file.sha256) {
-        return Ok(());
-    }
-    let path = options.dir.join(&file.path);
-    let same = std::fs::read(&path).is_ok_and(|bytes| sha256_hex(bytes) == file.sha256);
-    let drawn =
-        if same { Some(ap_draws(&Resampled::new(&data.val, &read_results(&path)?)?, &cache.images)) } else { None };
-    cache.runs.insert(file.sha256.clone(), drawn);
-    Ok(())
-}
-
-fn markdown(grid: &Grid, options: &AblateOptions, data: &Data, records: &Records, rows: &[Row<'_>]) -> String {
+fn markdown(grid: &Grid, seeds: &[u64], data: &Data, records: &Records, rows: &[Row<'_>], keep: &Keep) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "# {}\n\n{}\n", grid.name, grid.about.trim());
@@ -174,16 +152,23 @@ fn markdown(grid: &Grid, options: &AblateOptions, data: &Data, records: &Records
         grid.recipe, summary.name, summary.images[0], summary.images[1]
     );
     teachers(&mut text, grid, records);
-    text += "| cell | what | AP | each seed | AP50 | AP75 | difference | 95% interval | to its teacher |\n";
-    text += "|---|---|---|---|---|---|---|---|---|\n";
+    text += "| cell | what | AP | each seed | AP50 | AP75 | difference | 95% interval | by t | to its teacher |\n";
+    text += "|---|---|---|---|---|---|---|---|---|---|\n";
     for tier in [Tier::A, Tier::C, Tier::B] {
         for row in rows.iter().filter(|r| r.cell.tier == tier) {
             table_row(&mut text, row);
         }
     }
     text.push('\n');
-    notes(&mut text, options, rows);
-    let taught = |row: &'_ Row<'_>| Some((row.cell.name.clone(), why::epochs(&options.dir, &row.records)?));
+    notes(&mut text, seeds, rows);
+    let taught = |row: &'_ Row<'_>| {
+        let logs = row.records.iter().filter_map(|r| keep.get(&r.detections)?.epochs.as_ref());
+        let joined = logs.cloned().reduce(|mut a, b| {
+            a.iter_mut().zip(&b).for_each(|(a, b)| a.join(b));
+            a
+        });
+        Some((row.cell.name.clone(), joined?))
+    };
     let logged: Vec<_> = rows.iter().filter(|row| !row.cell.alone).filter_map(taught).collect();
     if !logged.is_empty() {
         text += "What the logs say: means over the first, the middle and the last epoch, all seeds together; the last two columns \
@@ -221,10 +206,16 @@ fn table_row(text: &mut String, row: &Row<'_>) {
     let aps = row.aps();
     let _ = write!(text, "| {:?} {}{mark} | {} ", cell.tier, cell.name, cell.about);
     let Some((mean, deviation)) = mean_and_deviation(&aps) else {
-        let _ = writeln!(text, "| not run | | | | | | |");
+        let what = if row.diverged.is_empty() { "not run" } else { "diverged" };
+        let _ = writeln!(text, "| {what} | | | | | | | |");
         return;
     };
-    let each: Vec<String> = row.seeds.iter().map(|(_, ap)| ap.map_or("not run".to_owned(), percent)).collect();
+    let each = row.seeds.iter().map(|(seed, ap)| match ap {
+        Some(ap) => percent(*ap),
+        None if row.diverged.contains(seed) => "diverged".to_owned(),
+        None => "not run".to_owned(),
+    });
+    let each: Vec<String> = each.collect();
     let spread = deviation.map_or(String::new(), |d| format!(" ± {:.1}", 100.0 * d));
     let mean_of = |figure: fn(&Record) -> f64| {
         let values: Vec<f64> = row.records.iter().map(|r| figure(r)).collect();
@@ -238,12 +229,12 @@ fn table_row(text: &mut String, row: &Row<'_>) {
         mean_of(|r| r.summary.ap50),
         mean_of(|r| r.summary.ap75)
     );
-    let gain = match row.gain {
+    let gain = match &row.gain {
         None => String::new(),
-        Some((gain, pairs)) => {
+        Some(Gain { mean, pairs, .. }) => {
             let to = if cell.against == ALONE { String::new() } else { format!(" to {}", cell.against) };
-            let part = if pairs < aps.len() { format!(" ({pairs} of {} seeds)", aps.len()) } else { String::new() };
-            format!("{:+.1}{to}{part}", 100.0 * gain)
+            let part = if *pairs < aps.len() { format!(" ({pairs} of {} seeds)", aps.len()) } else { String::new() };
+            format!("{:+.1}{to}{part}", 100.0 * mean)
         }
     };
     let between = |i: &Interval| format!("{:+.1} to {:+.1}", 100.0 * i.low, 100.0 * i.high);
@@ -253,22 +244,29 @@ fn table_row(text: &mut String, row: &Row<'_>) {
         (None, None) => String::new(),
     };
     let teacher = row.teacher.as_ref().map_or(String::new(), |i| format!("{:+.1} ({})", 100.0 * i.mean, between(i)));
-    let _ = writeln!(text, "| {gain} | {interval} | {teacher} |");
+    let t = row.gain.as_ref().and_then(|gain| gain.t.as_ref()).map_or(String::new(), between);
+    let _ = writeln!(text, "| {gain} | {interval} | {t} | {teacher} |");
 }
 
-fn notes(text: &mut String, options: &AblateOptions, rows: &[Row<'_>]) {
-    let seeds: Vec<String> = options.seeds.iter().map(u64::to_string).collect();
+fn notes(text: &mut String, seeds: &[u64], rows: &[Row<'_>]) {
+    let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
     let _ = writeln!(
         text,
         "Seeds {}. ± is the standard deviation over the seeds (n - 1). The difference is to the student alone at the same seeds \
          (`alone`, where no other is named): first weights, order of images and schedule are the same, so it is paired. Its \
          interval is the middle 95% of {DRAWS} bootstrap draws; each draws the held-out images with repeats and, together with \
-         them, the seeds with repeats, the same for both sides. Where a cell has one seed, images alone are drawn. **One \
+         them, the seeds with repeats, the same for both sides. Where a cell has one seed, images alone are drawn. Few seeds drawn \
+         with repeats say too little of what another seed may do (of three, the lowest is drawn three times in 1 of 27 draws), so \
+         the next column has the interval of Student's t over the seeds alone, which knows nothing of the images. No interval is \
+         corrected for how many cells were tried. **One \
          teacher is shared by all runs that name it**: it is not drawn, and another teacher may give another difference.\n",
         seeds.join(", ")
     );
-    let missing: Vec<&str> =
-        rows.iter().filter(|r| r.seeds.iter().any(|(_, ap)| ap.is_none())).map(|r| r.cell.name.as_str()).collect();
+    let missing: Vec<&str> = rows
+        .iter()
+        .filter(|r| r.seeds.iter().any(|(s, ap)| ap.is_none() && !r.diverged.contains(s)))
+        .map(|r| r.cell.name.as_str())
+        .collect();
     if !missing.is_empty() {
         let _ = writeln!(text, "Not complete: {}.\n", missing.join(", "));
     }
@@ -282,8 +280,7 @@ fn provenance(text: &mut String, records: &Records) {
         if !revisions.contains(&revision) {
             revisions.push(revision);
         }
-        // The program's own path says nothing to anybody else.
-        let command = made.command.get(1..).unwrap_or(&[]).join(" ");
+        let command = command(&made.command);
         if !command.is_empty() && !commands.contains(&command) {
             commands.push(command);
         }
@@ -292,10 +289,28 @@ fn provenance(text: &mut String, records: &Records) {
         let _ = writeln!(text, "Revisions: {}.", revisions.join(", "));
     }
     if !commands.is_empty() {
-        let _ = writeln!(text, "\n```sh");
+        let _ = writeln!(text, "\nMade by these commands, cell by cell and seed by seed:\n\n```sh");
         commands.iter().for_each(|command| {
             let _ = writeln!(text, "docent {command}");
         });
         text.push_str("```\n");
     }
+}
+
+/// A command line without what says only which runs it made, and where: the program's path, cells, seeds, folders, threads.
+fn command(words: &[String]) -> String {
+    const LEFT_OUT: [&str; 8] =
+        ["--cells", "--seeds", "--tier", "--out", "--results", "--teacher", "--jobs", "--threads"];
+    let mut kept = Vec::new();
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.split_once('=') {
+            Some((flag, _)) if LEFT_OUT.contains(&flag) => {}
+            None if LEFT_OUT.contains(&word.as_str()) => {
+                words.next();
+            }
+            _ => kept.push(word.as_str()),
+        }
+    }
+    kept.join(" ")
 }

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ablate::record::Record;
 use crate::events::{Event, StepRecord};
 use crate::run::RunFolder;
 
 /// Means over one epoch's steps.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(super) struct EpochMeans {
+    /// Sum and number of values, by name.
     sums: BTreeMap<String, (f64, usize)>,
 }
 
@@ -17,6 +21,14 @@ impl EpochMeans {
     fn add(&mut self, name: &str, value: f64) {
         let entry = self.sums.entry(name.to_owned()).or_default();
         *entry = (entry.0 + value, entry.1 + 1);
+    }
+
+    /// Takes another run's steps in.
+    pub(super) fn join(&mut self, other: &Self) {
+        for (name, (sum, count)) in &other.sums {
+            let entry = self.sums.entry(name.clone()).or_default();
+            *entry = (entry.0 + sum, entry.1 + count);
+        }
     }
 
     fn mean(&self, name: &str) -> Option<f64> {
@@ -45,24 +57,21 @@ impl EpochMeans {
     }
 }
 
-/// The first, the middle and the last epoch of a cell's runs together; None where no log is there.
-pub(super) fn epochs(dir: &std::path::Path, records: &[&Record]) -> Option<[EpochMeans; 3]> {
-    let mut means: [EpochMeans; 3] = Default::default();
-    for record in records {
-        let name = super::run_name(&record.cell, record.seed);
-        let Ok(text) = std::fs::read_to_string(RunFolder::new(dir, &name).metrics()) else { continue };
-        let steps: Vec<StepRecord> = text
-            .lines()
-            .filter_map(|line| match serde_json::from_str(line) {
-                Ok(Event::Step(step)) => Some(step),
-                _ => None,
-            })
-            .collect();
-        let last = steps.last().map_or(0, |step| step.epoch);
-        for (mean, epoch) in means.iter_mut().zip([1, last.div_ceil(2), last]) {
-            steps.iter().filter(|step| step.epoch == epoch).for_each(|step| mean.add_step(step));
-        }
-    }
+/// The first, the middle and the last epoch of a run; None where no log is there, or nobody taught it.
+pub(super) fn epochs(dir: &std::path::Path, record: &Record) -> Option<[EpochMeans; 3]> {
+    let name = super::run_name(&record.cell, record.seed);
+    let text = std::fs::read_to_string(RunFolder::new(dir, &name).metrics()).ok()?;
+    let step = |line| match serde_json::from_str(line) {
+        Ok(Event::Step(step)) => Some(step),
+        _ => None,
+    };
+    let steps: Vec<StepRecord> = text.lines().filter_map(step).collect();
+    let last = steps.last()?.epoch;
+    let means = [1, last.div_ceil(2), last].map(|epoch| {
+        let mut means = EpochMeans::default();
+        steps.iter().filter(|step| step.epoch == epoch).for_each(|step| means.add_step(step));
+        means
+    });
     means[0].mean("all").map(|_| means)
 }
 

@@ -6,6 +6,7 @@ use crate::data::DataSummary;
 use crate::events::Event;
 use crate::manifest::{FileHash, Manifest};
 use crate::summary::RunSummary;
+use crate::weights::sha256_hex;
 use crate::{Error, Result, files};
 
 /// Paths of a run's folder.
@@ -85,16 +86,26 @@ impl RunFolder {
         self.0.join("metrics.jsonl")
     }
 
-    /// The figures, if the run is finished.
+    /// The figures, if the run is finished. `init` is the recipe's file of first weights: a finished run needs it no more, but where
+    /// it is there, the study's other runs begin with it.
     ///
     /// # Errors
-    /// When the files are there and cannot be read, or when the run was made from other data or another teacher.
-    pub fn finished(&self, data: &DataSummary, teacher: Option<&FileHash>) -> Result<Option<RunSummary>> {
+    /// When the files are there and cannot be read, or when the run was made from other data, another teacher or other first weights.
+    pub fn finished(
+        &self,
+        data: &DataSummary,
+        teacher: Option<&FileHash>,
+        init: Option<&Path>,
+    ) -> Result<Option<RunSummary>> {
         let path = self.result();
         if !path.exists() {
             return Ok(None);
         }
-        self.check_inputs(data, teacher)?;
+        let before = self.check_inputs(data, teacher)?;
+        if let Some(init) = init.filter(|path| path.is_file()) {
+            let bytes = std::fs::read(init).map_err(|e| Error::io(init, e))?;
+            self.same("other first weights", hash(before.init.as_ref()), &sha256_hex(bytes))?;
+        }
         files::read_json(&path).map(Some)
     }
 

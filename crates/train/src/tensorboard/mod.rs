@@ -79,6 +79,10 @@ impl EventSink for TensorBoardWriter {
             _ => Ok(()),
         }
     }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, e))
+    }
 }
 
 /// How many bytes of a file belong to a state of `steps` steps and `epochs` epochs.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use docent_train::Stop;
 use docent_train::ablate::{AblateOptions, Ablation, Grid, Line, Records, State, Tier};
-use docent_train::events::Event;
+use docent_train::events::{Event, EventSink};
 use docent_train::manifest::Provenance;
 
 use crate::bench::{Bench, RECIPE, Recorder, weights};
@@ -79,7 +79,7 @@ impl Place {
 
 fn run(place: &Place, options: &AblateOptions, stop: fn(&Event) -> bool) -> (Option<String>, Vec<Event>) {
     let mut sink = Recorder { events: Vec::new(), stop };
-    let result = Ablation::open(&place.grid, options).unwrap().run(&mut sink);
+    let result = Ablation::open(&place.grid, options).unwrap().run(&mut [&mut sink]);
     (result.map(|report| report.text).map_err(|e| assert!(e.to_string().contains("stopped"), "{e}")).ok(), sink.events)
 }
 
@@ -173,10 +173,15 @@ fn an_ablation_is_resumed_recorded_and_compared() {
     other_settings(&place, &options);
 }
 
-/// Without the detections of a run there is still its AP, but no interval.
+/// What a table needs of the runs' folders stands beside the records. Without that and without the detections of a run there is
+/// still its AP, but no interval.
 fn missing_detections(place: &Place, options: &AblateOptions) {
+    let elsewhere = AblateOptions { dir: place.bench.path("nowhere"), seeds: vec![3], ..options.clone() };
+    let again = |options: &AblateOptions| Ablation::open(&place.grid, options).unwrap().report().unwrap().text;
+    assert_eq!(again(&elsewhere), again(options), "without the runs' folders, and with every seed that was run");
     std::fs::remove_file(options.dir.join("pkd-seed4/detections.json")).unwrap();
-    let text = Ablation::open(&place.grid, options).unwrap().report().unwrap().text;
+    std::fs::remove_file(options.results.with_file_name("tiny-draws.jsonl")).unwrap();
+    let text = again(options);
     assert!(table_line(&text, "pkd").contains("no detections here"), "{text}");
     assert!(!table_line(&text, "A full").contains("no detections here"));
 }
@@ -194,7 +199,7 @@ fn other_settings(place: &Place, options: &AblateOptions) {
         AblateOptions { results: place.bench.path("new/tiny.jsonl"), cells: vec!["alone".into()], ..changed };
     let error = Ablation::open(&place.grid, &elsewhere)
         .unwrap()
-        .run(&mut Recorder { events: Vec::new(), stop: |_: &Event| false });
+        .run(&mut [&mut Recorder { events: Vec::new(), stop: |_: &Event| false }]);
     assert!(error.unwrap_err().to_string().contains("schedule.lr"));
     let tier = AblateOptions { tiers: vec![Tier::B], ..options.clone() };
     let plan = Ablation::open(&place.grid, &tier).unwrap().plan().unwrap();
@@ -222,8 +227,9 @@ fn a_given_teacher_is_not_trained_and_bad_records_are_named() {
     // Another teacher under the same name: its lessons do not go into the same table.
     let other = place.bench.path("study/baseline/checkpoints/last.safetensors");
     let more = AblateOptions { seeds: vec![3, 4], ..given(other) };
-    let result =
-        Ablation::open(&place.grid, &more).unwrap().run(&mut Recorder { events: Vec::new(), stop: |_: &Event| false });
+    let result = Ablation::open(&place.grid, &more)
+        .unwrap()
+        .run(&mut [&mut Recorder { events: Vec::new(), stop: |_: &Event| false }]);
     assert!(result.unwrap_err().to_string().contains("another teacher"));
 
     let damage = |path: &Path, text: &str| std::fs::write(path, text).unwrap();
@@ -242,4 +248,72 @@ fn a_given_teacher_is_not_trained_and_bad_records_are_named() {
     })).unwrap());
     records.push(line).unwrap();
     assert_eq!(Records::open(&options.results).unwrap().teacher("t").unwrap().summary.ap, 0.5);
+}
+
+/// Runs with so many jobs, each of whose sinks fails where `stop` says so.
+fn run_jobs(place: &Place, options: &AblateOptions, jobs: usize, stop: fn(&Event) -> bool) -> Result<String, String> {
+    let mut sinks: Vec<_> = (0..jobs).map(|_| Recorder { events: Vec::new(), stop }).collect();
+    let mut sinks: Vec<&mut (dyn EventSink + Send)> = sinks.iter_mut().map(|sink| sink as _).collect();
+    let result = Ablation::open(&place.grid, options).unwrap().run(&mut sinks);
+    result.map(|report| report.text).map_err(|e| e.to_string())
+}
+
+/// What must not depend on the number of jobs: everything but times.
+fn figures(options: &AblateOptions) -> Vec<(String, u64, String, Option<String>)> {
+    let records = Records::open(&options.results).unwrap();
+    let mut all: Vec<_> = records
+        .cells()
+        .map(|r| (r.cell.clone(), r.seed, r.detections.sha256.clone(), r.teacher.clone()))
+        .chain(records.teachers().map(|t| (t.name.clone(), 0, t.detections.sha256.clone(), None)))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn the_number_of_jobs_changes_no_bit_and_a_failure_leaves_what_others_finish() {
+    let place = Place::new();
+    let one = place.options("one");
+    run_jobs(&place, &one, 1, |_| false).unwrap();
+    assert_eq!(figures(&one).len(), 9, "seven runs and two teachers");
+
+    // Two jobs. The first taught run fails; the run without a teacher that is made meanwhile is finished and recorded.
+    let two = place.options("two");
+    let error = run_jobs(&place, &two, 2, |e| matches!(e, Event::Step(s) if s.distill.is_some())).unwrap_err();
+    assert!(error.contains("stopped by the test"), "{error}");
+    let records = Records::open(&two.results).unwrap();
+    assert!(records.cell("alone", 3).is_some() && records.cells().all(|r| r.cell == "alone"));
+    run_jobs(&place, &two, 2, |_| false).unwrap();
+    assert_eq!(figures(&two), figures(&one));
+
+    // More jobs than runs that are free at a time: they wait for the teacher.
+    let many = place.options("many");
+    run_jobs(&place, &many, 5, |_| false).unwrap();
+    assert_eq!(figures(&many), figures(&one));
+}
+
+#[test]
+fn a_cell_that_diverges_is_recorded_and_does_not_stand_in_the_way() {
+    let place = Place::new();
+    let path = place.bench.path("wild.toml");
+    std::fs::write(&path, RECIPE).unwrap();
+    let wild = "[[cell]]\nname = \"wild\"\ntier = \"A\"\nabout = \"too fast\"\nalone = true\n\
+                set = [\"schedule.lr=1e18\", \"schedule.clip=0.0\"]\n\n[[cell]]\nname = \"alone\"";
+    let grid = GRID.replace("PATH", &path.display().to_string()).replacen("[[cell]]\nname = \"alone\"", wild, 1);
+    let place = Place { grid: Grid::parse(&grid).unwrap(), ..place };
+    let cells = ["wild", "alone"].map(str::to_owned).to_vec();
+    let tier = AblateOptions { tiers: vec![Tier::A], seeds: vec![3], ..place.options("wild") };
+    let text = run_jobs(&place, &tier, 1, |_| false).unwrap();
+    assert!(
+        table_line(&text, "A wild").contains("diverged") && !table_line(&text, "A full").contains("not run"),
+        "{text}"
+    );
+    let records = Records::open(&tier.results).unwrap();
+    assert!(records.diverged("wild", 3).unwrap().what.contains("step"));
+    assert!(records.diverged("alone", 3).is_none() && records.cell("full", 3).is_some());
+    // It is not tried again, unless it is named.
+    let state = |options: &AblateOptions| Ablation::open(&place.grid, options).unwrap().plan().unwrap()[0].state;
+    assert_eq!(state(&tier), State::Diverged);
+    assert!(matches!(state(&AblateOptions { cells, ..tier.clone() }), State::NotRun | State::Stopped(_)));
+    assert_eq!(run_jobs(&place, &tier, 1, |_| false).unwrap(), text);
 }

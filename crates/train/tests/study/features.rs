@@ -61,6 +61,15 @@ fn with_everything_on_a_stopped_study_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_cache_on_disk_alone_changes_no_bit_of_a_study() {
+    let bench = Bench::new();
+    bench.study(&bench.recipe(&["teacher.cache=\"off\""]), "none", false).0.unwrap();
+    let disk = bench.recipe(&["teacher.cache=\"off\"", "teacher.cache_disk=\"64MiB\""]);
+    bench.study(&disk, "disk", false).0.unwrap();
+    bench.assert_same("none", "disk", &["teacher", "baseline", "distilled"]);
+}
+
+#[test]
 fn the_moving_average_is_what_is_evaluated_and_reported() {
     let bench = Bench::new();
     let recipe = bench.alone(&["schedule.ema={ decay = 0.8, warmup = 1.0 }", "eval.every=0"]);

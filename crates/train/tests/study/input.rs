@@ -1,15 +1,17 @@
 //! Input that is not as it should be: pictures of odd sizes, categories in another order, checkpoints that do not fit.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use docent_coco::Rgb8;
 use docent_train::build::build;
+use docent_train::data::Data;
 use docent_train::detector::Detector;
+use docent_train::events::Event;
 use docent_train::recipe::Recipe;
 use docent_train::run::RunFolder;
-use docent_train::{Error, load_checkpoint, save_checkpoint};
+use docent_train::{Error, TrainState, load_checkpoint, save_checkpoint};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, RECIPE, steps};
@@ -62,6 +64,59 @@ fn pictures_of_one_pixel_and_of_one_row_are_trained_on_scored_and_searched() {
             assert!(inside && d.score.is_finite(), "{width}x{height}: {:?}", d.bbox);
         }
     }
+}
+
+/// The training pictures of the bench.
+fn pictures(bench: &Bench) -> Vec<PathBuf> {
+    let data = Data::open(&bench.recipe(&[]).data).unwrap();
+    (0..data.train.len()).map(|i| data.train.image_path(i)).collect()
+}
+
+#[test]
+fn a_picture_that_breaks_ends_a_run_without_losing_a_step() {
+    let bench = Bench::new();
+    // No state is due before the epoch's end.
+    let recipe = bench.alone(&["checkpoint.steps=100", "eval.every=0"]);
+    bench.study(&recipe, "whole", false).0.unwrap();
+    let mut saved = Vec::new();
+    for (i, picture) in pictures(&bench).iter().enumerate() {
+        let bytes = fs::read(picture).unwrap();
+        fs::write(picture, &bytes[..bytes.len() / 2]).unwrap();
+        let name = format!("broken{i}");
+        let (result, events) = bench.study(&recipe, &name, false);
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(picture.file_name().unwrap().to_str().unwrap()), "{message}");
+        assert!(events.iter().any(|e| matches!(e, Event::Warning { text } if text.contains("--resume"))), "{events:?}");
+        let folder = RunFolder::new(&bench.path(&name), "baseline");
+        saved.push(TrainState::load(&folder.state()).map_or(0, |state| state.step));
+        assert_eq!(steps(folder.path()).len(), saved[i], "every step made is saved");
+        fs::write(picture, bytes).unwrap();
+        bench.study(&recipe, &name, true).0.unwrap();
+        bench.assert_same("whole", &name, &["baseline"]);
+    }
+    // Batches of three, three and two pictures.
+    saved.sort_unstable();
+    assert_eq!(saved, [0, 0, 0, 1, 1, 1, 2, 2]);
+}
+
+#[test]
+fn what_was_wrong_with_the_data_is_counted_and_listed_before_the_first_step() {
+    let bench = Bench::new();
+    let path = bench.path("data/annotations/instances_train.json");
+    let mut value: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut flat = value["annotations"][0].clone();
+    (flat["id"], flat["bbox"]) = (json!(9000), json!([1, 1, 0, 5]));
+    value["annotations"].as_array_mut().unwrap().push(flat);
+    fs::write(&path, value.to_string()).unwrap();
+    let (result, events) = bench.study(&bench.alone(&["schedule.epochs=1"]), "study", false);
+    result.unwrap();
+    let begun = events.iter().position(|e| matches!(e, Event::RunStarted { .. })).unwrap();
+    let said = |parts: &[&str]| {
+        let all = |e: &Event| matches!(e, Event::Note { text } if parts.iter().all(|part| text.contains(part)));
+        events[..begun].iter().any(all)
+    };
+    assert!(said(&["training data", "1 x box without area (drop)"]), "{events:?}");
+    assert!(said(&["instances_train.json", "annotation id 9000"]), "{events:?}");
 }
 
 #[test]
@@ -145,21 +200,10 @@ fn a_loss_beyond_all_numbers_stops_before_anything_is_overwritten() {
     // Finite at first; the rate then throws the weights so far that a loss is infinite or no number.
     let recipe = bench.alone(&["schedule.lr=1e18", "schedule.clip=0.0", "checkpoint.steps=1"]);
     let error = bench.study(&recipe, "study", false).0.unwrap_err();
-    let step = match &error {
-        Error::Diverged { step, images, .. } => {
-            assert!(!images.is_empty());
-            *step
-        }
-        // The update itself left the numbers: the state of the step before was kept.
-        Error::Param { name, message } => {
-            assert!(name.starts_with("model/") || name.starts_with("momentum/"), "{error}");
-            assert!(message.contains("last good state"), "{error}");
-            return;
-        }
-        _ => panic!("{error}"),
-    };
+    let Error::Diverged { step, images, .. } = &error else { panic!("{error}") };
+    assert!(!images.is_empty() && error.to_string().contains("Lower schedule.lr"), "{error}");
     let folder = RunFolder::new(&bench.path("study"), "baseline");
-    assert_eq!(docent_train::TrainState::load(&folder.state()).unwrap().step, step - 1);
+    assert_eq!(TrainState::load(&folder.state()).unwrap().step, step - 1);
     assert_eq!(load_checkpoint(&folder.last()).unwrap().meta.step, step - 1);
     assert!(!folder.result().exists());
 }

@@ -2,6 +2,7 @@
 
 use docent_train::TrainState;
 use docent_train::recipe::Recipe;
+use docent_train::report;
 use docent_train::run::RunFolder;
 
 use crate::bench::{Bench, steps, weights};
@@ -56,6 +57,35 @@ fn a_given_teacher_teaches_as_the_trained_one_does() {
     }
     let message = bench.study(&recipe, "renamed", false).0.unwrap_err().to_string();
     assert!(message.contains("1 disc") && message.contains("1 disk"), "{message}");
+}
+
+#[test]
+fn first_weights_that_are_others_by_now_are_no_part_of_a_finished_study() {
+    let bench = Bench::new();
+    for (name, seed) in [("a", "seed=1"), ("b", "seed=2")] {
+        bench.study(&bench.alone(&[seed, "schedule.epochs=1"]), name, false).0.unwrap();
+    }
+    let [a, b] = ["a", "b"].map(|study| RunFolder::new(&bench.path(study), "baseline").last());
+    let first = bench.path("first.safetensors");
+    std::fs::copy(a, &first).unwrap();
+    let mut recipe = bench.alone(&["schedule.epochs=1"]);
+    recipe.student.init.from = Some(first.clone());
+    bench.study(&recipe, "study", false).0.unwrap();
+    // The page is made again where it is not there.
+    let page = bench.path("study/baseline").join(report::FILE);
+    std::fs::remove_file(&page).unwrap();
+    bench.study(&recipe, "study", true).0.unwrap();
+    assert!(page.is_file());
+
+    // A finished run needs the file no more, wherever it is.
+    let moved = bench.path("moved.safetensors");
+    std::fs::rename(&first, &moved).unwrap();
+    bench.study(&recipe, "study", true).0.unwrap_err();
+    recipe.student.init.from = Some(moved.clone());
+    bench.study(&recipe, "study", true).0.unwrap();
+    std::fs::copy(b, &moved).unwrap();
+    let message = bench.study(&recipe, "study", true).0.unwrap_err().to_string();
+    assert!(message.contains("other first weights"), "{message}");
 }
 
 #[test]

@@ -130,6 +130,19 @@ fn a_damaged_state_is_put_aside_and_the_one_before_it_taken() {
         bench.assert_same("whole", what, &["baseline"]);
     }
 
+    // The only one: the run begins again.
+    copy(&bench.path("older"), &bench.path("only"));
+    let folder = RunFolder::new(&bench.path("only"), "baseline");
+    fs::remove_file(folder.previous_state()).unwrap();
+    let bytes = fs::read(folder.state()).unwrap();
+    fs::write(folder.state(), &bytes[..bytes.len() / 2]).unwrap();
+    let (result, events) = bench.study(&recipe, "only", true);
+    result.unwrap();
+    assert!(events.contains(&Event::RunStarted { run: "baseline".into(), steps: STEPS, done: 0 }), "{events:?}");
+    assert!(events.iter().any(|e| matches!(e, Event::Warning { text } if text.contains("begins again"))));
+    assert!(folder.path().join("checkpoints/damaged.state.safetensors").exists());
+    bench.assert_same("whole", "only", &["baseline"]);
+
     // Both damaged: the newest one's fault is told, and the files stay.
     let folder = RunFolder::new(&bench.path("older"), "baseline");
     for path in [folder.state(), folder.previous_state()] {

@@ -1,0 +1,39 @@
+//! What must hold for any bytes that docent-train reads. The fuzz targets call it, and so does a test, with every seed.
+
+use std::path::Path;
+
+use docent_train::detector::Detector;
+use docent_train::recipe::Recipe;
+use docent_train::{Checkpoint, parse_safetensors};
+
+/// A checkpoint: refused by header, metadata, architecture or tensor list, or a detector.
+pub fn checkpoint(bytes: &[u8]) {
+    let path = Path::new("fuzz.safetensors");
+    let read = parse_safetensors(path, bytes).and_then(|file| {
+        let _ = file.backbone_info(path);
+        Checkpoint::from_file(path, file)
+    });
+    match read {
+        Ok(checkpoint) => drop(Detector::from_checkpoint(path, checkpoint)),
+        Err(error) => assert!(error.to_string().contains("fuzz.safetensors"), "{error}"),
+    }
+}
+
+/// A recipe, with a `--set` in its last line: refused, or one that reads back the same.
+pub fn recipe(text: &str) {
+    let (text, set) = match text.rsplit_once("\n--set ") {
+        Some((text, assignment)) => (text, vec![assignment.to_owned()]),
+        None => (text, Vec::new()),
+    };
+    let recipe = match Recipe::parse(text, &set) {
+        Ok(recipe) => recipe,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return;
+        }
+    };
+    let toml = |recipe: &Recipe| recipe.to_toml().unwrap_or_else(|e| panic!("a recipe has a TOML form: {e}"));
+    let written = toml(&recipe);
+    let back = Recipe::parse(&written, &[]).unwrap_or_else(|e| panic!("{e}\n{written}"));
+    assert_eq!(toml(&back), written);
+}

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use docent_coco::{
-    CheckConfig, Dataset, Difficult, Error, FindingKind, OpenOptions, Policy, Rgb8, VocBoxes, VocConfig, open_dir,
-    open_voc, parse_voc,
+    CheckConfig, Dataset, Difficult, Error, FindingKind, Look, OpenOptions, Policy, Rgb8, VocBoxes, VocConfig,
+    open_dir, open_voc, parse_voc,
 };
 
 use crate::support::shared;
@@ -122,6 +122,37 @@ fn a_folder_with_lists_has_their_splits() {
     std::fs::remove_file(dir.path().join("ImageSets/Main/val.txt")).unwrap();
     let text = open(dir.path()).unwrap_err().to_string();
     assert!(text.contains("train.txt alone"), "{text}");
+}
+
+#[test]
+fn image_files_at_fault_are_named_with_their_xml() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 9);
+    list(dir.path(), "train", &(0..7).map(|i| format!("img_{i:04}\n")).collect::<String>());
+    list(dir.path(), "val", "img_0007\nimg_0008\n");
+    let image = |i: usize| dir.path().join(format!("JPEGImages/img_{i:04}.png"));
+    std::fs::remove_file(image(1)).unwrap();
+    Rgb8::filled(9, 9, [0; 3]).save_png(&image(2)).unwrap();
+    let whole = std::fs::read(image(3)).unwrap();
+    std::fs::write(image(3), &whole[..whole.len() / 2]).unwrap();
+
+    let text = open(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("missing image file") && text.contains("img_0001.xml"), "{text}");
+    let mut options = OpenOptions::default();
+    options.checks.missing_image = Policy::Drop;
+    let train = open_dir(dir.path(), &options).unwrap().train;
+    assert_eq!(train.images().iter().map(|i| i.id).collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6]);
+    let found = train.check_images(Look::Pixels);
+    let kinds: Vec<_> = found.iter().map(|f| (f.kind, f.image_id)).collect();
+    assert_eq!(kinds, [(FindingKind::SizeMismatch, Some(2)), (FindingKind::UnreadableImage, Some(3))]);
+    let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert!(texts[0].contains("img_0002.xml") && texts[0].contains("9x9, annotated as 32x20"), "{texts:?}");
+    assert!(texts[1].contains("img_0003.xml") && texts[1].contains("img_0003.png"), "{texts:?}");
+    let checks = &mut options.checks;
+    (checks.size_mismatch, checks.unreadable_image) = (Policy::Drop, Policy::Drop);
+    // A cut picture's header is whole: what lies behind it shows when it is decoded.
+    let train = open_dir(dir.path(), &options).unwrap().train;
+    assert!(train.images().iter().all(|i| i.id != 1 && i.id != 2));
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! What a run leaves between two steps, and how it is taken up.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Trainer;
+use super::folder::hash;
+use crate::checkpoint::save_checkpoint;
+use crate::events::{Event, EventSink};
+use crate::state::TrainState;
+use crate::{Ema, Error, Result, read_safetensors};
+
+impl Trainer<'_> {
+    /// Writes the state, then the weights that others read. The state alone is what a resume believes. `epoch` counts the epochs
+    /// that are finished, their evaluation included.
+    pub(super) fn save(&self, step: usize, epoch: usize, sink: &mut dyn EventSink) -> Result<()> {
+        let model = self.learner.store.snapshot()?;
+        let state = TrainState {
+            step,
+            epoch,
+            seconds: self.seconds,
+            seed: self.plan.recipe.seed,
+            recipe_digest: self.recipe_digest.clone(),
+            best: self.best,
+            momentum: self.optimizer.state()?,
+            adapters: self.teaching.map_or(Ok(BTreeMap::new()), |t| t.store.snapshot())?,
+            adapter_momentum: self.adapter_optimizer.state()?,
+            ema: self.ema.as_ref().map_or(Ok(BTreeMap::new()), Ema::state)?,
+            patience: self.patience,
+            model,
+        };
+        let path = self.folder.state();
+        // A state whose steps the log lacks would go on with a hole in it.
+        sink.sync()?;
+        self.finite(step, state.save(&path, Some(&self.folder.previous_state())))?;
+        save_checkpoint(&self.folder.last(), &self.reported(&state.model)?, &self.meta(step)?)?;
+        sink.event(&Event::Checkpoint { path, step })
+    }
+
+    /// Takes over the state file, if there is one; returns the steps it has done.
+    pub(super) fn restore(&mut self) -> Result<usize> {
+        let path = self.folder.state();
+        let Some(state) = self.load_state(&path)? else { return Ok(0) };
+        if state.recipe_digest != self.recipe_digest {
+            return Err(Error::file(
+                &path,
+                "was written under another recipe or seed; resume with the old settings, or choose another --out",
+            ));
+        }
+        let mine = &self.plan.manifest;
+        let before = self.folder.check_inputs(&mine.data, mine.teacher.as_ref())?;
+        self.folder.same("other first weights", hash(before.init.as_ref()), hash(mine.init.as_ref()))?;
+        let epoch_steps = self.steps_per_epoch;
+        let fits = state.epoch < self.plan.epochs
+            && (state.epoch * epoch_steps..=(state.epoch + 1) * epoch_steps).contains(&state.step);
+        if !fits {
+            let (step, epoch) = (state.step, state.epoch);
+            let what =
+                format!("step {step} after {epoch} epochs is no place in this run of {epoch_steps} steps an epoch");
+            return Err(Error::file(&path, what));
+        }
+        self.learner.store.restore(&state.model)?;
+        self.optimizer.load_state(&state.momentum)?;
+        if let Some(teaching) = self.teaching {
+            teaching.store.restore(&state.adapters)?;
+            self.adapter_optimizer.load_state(&state.adapter_momentum)?;
+        }
+        if let Some(ema) = &mut self.ema {
+            ema.load_state(&state.ema)?;
+        }
+        self.seconds = state.seconds;
+        self.best = state.best;
+        self.patience = state.patience;
+        self.epochs_done = state.epoch;
+        Ok(state.step)
+    }
+
+    /// The newest state that can be read. One that cannot is put aside, and the one before it taken; where it is a run's first, the
+    /// run begins again.
+    fn load_state(&mut self, path: &Path) -> Result<Option<TrainState>> {
+        let previous = self.folder.previous_state();
+        let before = previous.exists();
+        if !path.exists() {
+            if !before {
+                return Ok(None);
+            }
+            self.warnings.push(format!("{} is not there; going on from the state before it", path.display()));
+            return TrainState::load(&previous).map(Some);
+        }
+        let fault = match TrainState::load(path) {
+            Ok(state) => return Ok(Some(state)),
+            Err(fault) => fault,
+        };
+        let state = match before.then(|| TrainState::load(&previous)).transpose() {
+            // A file without damage is another build's: what to do with it is not ours to say.
+            Ok(None) if read_safetensors(path).is_ok() => return Err(fault),
+            Ok(state) => state,
+            // Where neither can be read, the newest one's fault is what a person can do something about.
+            Err(_) => return Err(fault),
+        };
+        let aside = path.with_file_name("damaged.state.safetensors");
+        std::fs::rename(path, &aside).map_err(|e| Error::io(path, e))?;
+        let instead = match &state {
+            Some(state) => format!("going on from the state before it, after step {}", state.step),
+            None => "there is none before it, so the run begins again".to_owned(),
+        };
+        self.warnings.push(format!("{fault}. It is kept as {}; {instead}", aside.display()));
+        Ok(state)
+    }
+}

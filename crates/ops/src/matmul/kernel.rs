@@ -285,3 +285,46 @@ kernel!(
     _mm256_fmadd_ps,
     _mm256_add_ps
 );
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::simd::{Level, level};
+    use crate::testing::values;
+
+    /// Strips of `rows` rows, each column by column.
+    fn strips(a: &[f32], [m, k]: [usize; 2], rows: usize) -> Vec<f32> {
+        let mut packed = vec![0.0; m.div_ceil(rows) * rows * k];
+        for (i, p) in (0..m).flat_map(|i| (0..k).map(move |p| (i, p))) {
+            packed[i / rows * rows * k + p * rows + i % rows] = a[i * k + p];
+        }
+        packed
+    }
+
+    #[test]
+    fn avx2_and_avx512_give_the_same_bits() {
+        if level() != Level::Avx512 {
+            println!("skipped: this CPU has no AVX-512");
+            return;
+        }
+        for [m, n, k] in [[1, 1, 1], [7, 48, 256], [25, 47, 100], [48, 33, 9], [13, 5, 200]] {
+            let (a, panel) = (values(1, m * k), values(2, k * PANEL));
+            let multiply = |block: Block, left: Left, add: bool| {
+                let mut dst = vec![0.25; m * n];
+                // SAFETY: the CPU has both; the operands cover the sizes and the result is ours.
+                unsafe { block([m, n, k], dst.as_mut_ptr(), n, add, left, panel.as_ptr()) };
+                dst.iter().map(|v| v.to_bits()).collect::<Vec<u32>>()
+            };
+            let matrix = Left::Matrix { at: a.as_ptr(), rows: k, cols: 1 };
+            for add in [false, true] {
+                let narrow = multiply(avx2::block, matrix, add);
+                assert!(multiply(avx512::block, matrix, add) == narrow, "{m} x {n} x {k}");
+                for (block, rows) in [(avx2::block as Block, avx2::ROWS), (avx512::block, avx512::ROWS)] {
+                    let packed = strips(&a, [m, k], rows);
+                    let left = Left::Strips { at: packed.as_ptr(), k, first: 0 };
+                    assert!(multiply(block, left, add) == narrow, "{m} x {n} x {k} in strips of {rows}");
+                }
+            }
+        }
+    }
+}

@@ -159,11 +159,11 @@ fn estimate(recipe: &Recipe) -> Result<()> {
     for note in &dry.notes {
         println!("{note}");
     }
-    println!("{:<10}{:>24}{:>10}{:>9}{:>14}{:>11}", "", "s/image", "s/step", "steps", "whole run", "peak so far");
+    println!("{:<10}{:>24}{:>10}{:>9}{:>14}{:>13}", "", "s/image", "s/step", "steps", "whole run", "peak so far");
     for run in &dry.runs {
         let micro: Vec<String> = run.micro_seconds.iter().map(|s| format!("{s:.2}")).collect();
         println!(
-            "{:<10}{:>24}{:>10.2}{:>9}{:>14}{:>11.0}",
+            "{:<10}{:>24}{:>10.2}{:>9}{:>14}{:>13.0}",
             run.name,
             micro.join(" "),
             run.step_seconds,

@@ -1,18 +1,12 @@
 //! Every seed of the fuzz targets, through what they check.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::fs;
-use std::path::Path;
-
+#[path = "../../../fuzz/src/seeds.rs"]
+mod seeds;
 #[path = "../../../fuzz/src/train.rs"]
 mod targets;
 
-fn each_seed(target: &str, check: impl Fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
-    let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(seeds.len() > 3, "{seeds:?}");
-    seeds.iter().for_each(|seed| check(&fs::read(seed).unwrap()));
-}
+use seeds::each_seed;
 
 #[test]
 fn the_seeds_keep_the_fuzz_targets_promises() {

@@ -189,6 +189,7 @@ impl<'a> Board<'a> {
                 Line::Diverged(DivergedRecord {
                     cell: cell.name.clone(),
                     seed,
+                    settings: self.setting.grid.settings(cell, &self.setting.options.set)?,
                     what: error.to_string(),
                     provenance: self.setting.options.provenance.clone(),
                 })

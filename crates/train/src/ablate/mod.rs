@@ -175,10 +175,12 @@ impl<'a> Ablation<'a> {
         let Setting { grid, options, data } = &self.setting;
         let recipe = grid.recipe_of(cell, seed, &options.set)?;
         let steps = recipe.schedule.epochs * data.train.len().div_ceil(recipe.schedule.batch);
-        let again = options.cells.contains(&cell.name);
+        let named = options.cells.contains(&cell.name);
+        let settings = grid.settings(cell, &options.set)?;
+        let diverged = self.records.diverged(&cell.name, seed).is_some_and(|record| record.settings == settings);
         let (state, done) = match self.records.cell(&cell.name, seed) {
             Some(_) => (State::Done, steps),
-            None if !again && self.records.diverged(&cell.name, seed).is_some() => (State::Diverged, steps),
+            None if diverged && !named => (State::Diverged, steps),
             None => match self.setting.folder(cell, seed).steps_done()? {
                 0 => (State::NotRun, 0),
                 done => (State::Stopped(done), done),

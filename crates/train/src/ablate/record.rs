@@ -74,6 +74,8 @@ pub struct DivergedRecord {
     pub cell: String,
     /// Seed of everything random but the teacher.
     pub seed: u64,
+    /// [`crate::ablate::Grid::settings`]: with others it need not diverge.
+    pub settings: String,
     /// The error: step, images, which number.
     pub what: String,
     /// The program, its revision and its command line.

@@ -316,4 +316,9 @@ fn a_cell_that_diverges_is_recorded_and_does_not_stand_in_the_way() {
     assert_eq!(state(&tier), State::Diverged);
     assert!(matches!(state(&AblateOptions { cells, ..tier.clone() }), State::NotRun | State::Stopped(_)));
     assert_eq!(run_jobs(&place, &tier, 1, |_| false).unwrap(), text);
+    // Nor is it this run's word once the cell is set otherwise.
+    let slower = grid.replace("schedule.lr=1e18", "schedule.lr=0.01");
+    let place = Place { grid: Grid::parse(&slower).unwrap(), ..place };
+    let plan = Ablation::open(&place.grid, &tier).unwrap().plan().unwrap();
+    assert!(plan[0].cell == "wild" && plan[0].state != State::Diverged, "{:?}", plan[0]);
 }

@@ -18,7 +18,7 @@ use crate::signals;
                         docent ablate --recipe mine.toml --cells alone,full --seeds 0 --results mine.jsonl"
 )]
 pub struct Args {
-    /// A shipped ablation (bccd-ablation, shapes-ablation) or a TOML file.
+    /// A shipped ablation (bccd-ablation, bccd-choice, shapes-ablation) or a TOML file.
     #[arg(long)]
     recipe: String,
     /// Seeds of the cells; one of tier B takes the first alone.

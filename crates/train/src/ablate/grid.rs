@@ -108,6 +108,7 @@ pub struct Grid {
 pub fn shipped() -> &'static [(&'static str, &'static str)] {
     &[
         ("bccd-ablation", include_str!("../../ablations/bccd-ablation.toml")),
+        ("bccd-choice", include_str!("../../ablations/bccd-choice.toml")),
         ("shapes-ablation", include_str!("../../ablations/shapes-ablation.toml")),
     ]
 }

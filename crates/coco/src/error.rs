@@ -1,6 +1,7 @@
 //! The crate's error: every message names the file or the id, and says what to do about it.
 
 use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::checks::Finding;
@@ -13,14 +14,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), way_out(path, source))]
     Io {
         /// What was tried: "read", "write", "list".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The system's answer.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A JSON file is cut, malformed or not of the expected form.
     #[error("{} is not {expected}: {source}{}", path.display(), if source.is_eof() { " (was it cut? fetch or write it again)" } else { "" })]
@@ -125,16 +126,35 @@ pub enum Error {
 
 impl Error {
     /// For a file that is being made: its folder, its writing, its renaming.
-    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         Self::file("create", path, source)
     }
 
-    pub(crate) fn file(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
     }
 
     pub(crate) fn decode(path: &Path, reason: impl ToString) -> Self {
         Self::Decode { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+/// What to do about an error that the system reports for `path`, where its own words do not tell: to be put behind them.
+pub fn way_out(path: &Path, source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::NotFound if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
+            "; the folder of that path does not exist: is it spelled right?"
+        }
+        ErrorKind::NotFound => "; is the path spelled right?",
+        ErrorKind::IsADirectory => "; name a file in it",
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "; a file lies where a folder is wanted: name another path"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "; nothing written before is lost: make room and try again"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; choose another place, or change its rights",
+        _ => "",
     }
 }
 

@@ -111,7 +111,7 @@ pub use decode::{
     MAX_PIXELS, MAX_SIDE, Rgb8, decode_bytes, decode_bytes_upright, decode_file, decode_file_upright, image_size,
     image_size_of_bytes,
 };
-pub use error::{Error, Result};
+pub use error::{Error, Result, way_out};
 pub use evaluate::{
     ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, parse_results, read_results, write_results,
 };

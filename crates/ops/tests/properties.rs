@@ -26,6 +26,15 @@ fn crowd() -> impl Strategy<Value = Vec<(BoxXyxy, f32, usize)>> {
     vec(one, 0..30)
 }
 
+/// What a diverging model or a broken file can hand over: sides that run backwards, NaN, infinities, numbers whose squares overflow.
+fn broken_box() -> impl Strategy<Value = BoxXyxy> {
+    let edge = prop_oneof![
+        4 => -50f32..150.0,
+        1 => prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e30, -0.0]),
+    ];
+    [edge.clone(), edge.clone(), edge.clone(), edge]
+}
+
 fn columns(crowd: &[(BoxXyxy, f32, usize)]) -> (Vec<BoxXyxy>, Vec<f32>, Vec<usize>) {
     (crowd.iter().map(|c| c.0).collect(), crowd.iter().map(|c| c.1).collect(), crowd.iter().map(|c| c.2).collect())
 }
@@ -62,6 +71,34 @@ proptest! {
         prop_assert_eq!(iou(&double(&a), &double(&b)), iou(&a, &b));
         prop_assert_eq!(iou(&mirror(&a), &mirror(&b)), iou(&a, &b));
         prop_assert_eq!(iou(&turn(&a), &turn(&b)), iou(&a, &b));
+    }
+
+    #[test]
+    fn broken_boxes_have_an_overlap_all_the_same(a in broken_box(), b in broken_box()) {
+        let overlap = iou(&a, &b);
+        prop_assert!((0.0..=1.0).contains(&overlap), "{overlap}");
+        prop_assert_eq!(overlap, iou(&b, &a));
+        if a.iter().any(|v| v.is_nan()) || a[2] < a[0] || a[3] < a[1] {
+            prop_assert_eq!(overlap, 0.0);
+        }
+    }
+
+    #[test]
+    fn broken_boxes_and_scores_leave_a_list_of_survivors(
+        crowd in vec((broken_box(), prop_oneof![3 => 0f32..1.0, 1 => Just(f32::NAN)], 0usize..3), 0..30), threshold in 0f32..1.0,
+    ) {
+        let (boxes, scores, classes) = columns(&crowd);
+        let kept = batched_nms(&boxes, &scores, &classes, threshold);
+        prop_assert!(kept.iter().all(|&i| i < boxes.len()));
+        // Best first, NaN last.
+        prop_assert!(kept.windows(2).all(|w| scores[w[0]] >= scores[w[1]] || scores[w[1]].is_nan()));
+        for (n, &i) in kept.iter().enumerate() {
+            prop_assert!(kept[..n].iter().all(|&j| i != j && (classes[i] != classes[j] || iou(&boxes[i], &boxes[j]) <= threshold)));
+        }
+        // Nobody falls but by an overlap.
+        for i in (0..boxes.len()).filter(|i| !kept.contains(i)) {
+            prop_assert!(kept.iter().any(|&j| classes[i] == classes[j] && iou(&boxes[i], &boxes[j]) > threshold));
+        }
     }
 
     #[test]

@@ -104,25 +104,13 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
-/// What to do about an error of the system, where its own words do not tell.
+/// As the data's [`docent_coco::way_out`]; a run can also go on.
 fn way_out(path: &Path, source: &io::Error) -> &'static str {
     match source.kind() {
-        ErrorKind::NotFound if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
-            "; the folder of that path does not exist: is it spelled right?"
-        }
-        ErrorKind::NotFound => "; is the path spelled right?",
-        ErrorKind::IsADirectory => "; name a file in it",
-        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
-            "; a file lies where a folder is wanted: name another path"
-        }
-
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             "; nothing written before is lost: make room, then go on with --resume"
         }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "; choose a place that may be written, or change its rights"
-        }
-        _ => "",
+        _ => docent_coco::way_out(path, source),
     }
 }
 

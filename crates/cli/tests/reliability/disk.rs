@@ -100,5 +100,5 @@ fn a_folder_that_may_not_be_written_is_named_with_the_way_out() {
     let said = shell(&bench, mounter, script, "small/study", &[]);
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("small/study") && said.err.contains("Read-only"), "{}", said.err);
-    assert!(said.err.contains("choose a place that may be written"), "{}", said.err);
+    assert!(said.err.contains("choose another place"), "{}", said.err);
 }

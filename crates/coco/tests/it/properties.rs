@@ -85,6 +85,17 @@ proptest! {
     }
 
     #[test]
+    fn of_scores_the_order_alone_counts_ties_included((objects, detections) in case(), steps in 1u32..5) {
+        let set = truth(objects);
+        let with = |score: fn(f64) -> f64| -> Vec<_> {
+            // So coarse that most scores are shared.
+            let coarse = |s: f64| (s * f64::from(steps)).round() / f64::from(steps);
+            detections.iter().map(|d| Detection { score: score(coarse(d.score)), ..*d }).collect()
+        };
+        prop_assert_eq!(evaluate(&set, &with(|s| s)), evaluate(&set, &with(|s| 0.25 + s / 4.0)));
+    }
+
+    #[test]
     fn figures_stay_within_their_range_and_perfection_is_one((objects, detections) in case()) {
         let set = truth(objects.clone());
         for (name, value) in STAT_NAMES.iter().zip(evaluate(&set, &detections).stats) {

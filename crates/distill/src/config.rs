@@ -346,7 +346,30 @@ impl TaskAdaptiveConfig {
                 "belongs to decay = \"linear\" and \"cosine\"; leave it at 0 with any other",
             ));
         }
-        Ok(())
+        self.refuse_the_unread()
+    }
+
+    /// Settings that another one leaves unread.
+    fn refuse_the_unread(&self) -> Result<()> {
+        let default = Self::default();
+        let no_box = self.mask == MaskKind::Ones;
+        let no_slope = matches!(self.decay, DecayKind::Step | DecayKind::None);
+        let all_rois = self.cls_select == ClsSelect::All;
+        let unread = [
+            (self.levels == LevelRule::All && self.base != default.base, "base", "levels = \"all\""),
+            (no_box && self.levels != default.levels, "levels", "mask = \"ones\", which paints no box"),
+            (no_box && self.grid != default.grid, "grid", "mask = \"ones\", which paints no box"),
+            (
+                all_rois && self.cls_norm != default.cls_norm,
+                "cls_norm",
+                "cls_select = \"all\", which divides by all RoIs",
+            ),
+            (no_slope && self.decay_unit != default.decay_unit, "decay_unit", "decay = \"step\" or \"none\""),
+        ];
+        match unread.into_iter().find(|(unread, ..)| *unread) {
+            Some((_, field, with)) => Err(Error::config(field, format!("has no meaning with {with}; leave it out"))),
+            None => Ok(()),
+        }
     }
 
     /// The channels that the feature term reads of a model.
@@ -414,6 +437,11 @@ mod tests {
             },
             "gate_margin",
         );
+        refused(|c| c.base = 16.8, "base");
+        refused(|c| (c.mask, c.levels) = (MaskKind::Ones, LevelRule::ByScale), "levels");
+        refused(|c| (c.mask, c.grid) = (MaskKind::Ones, Grid::IntBox), "grid");
+        refused(|c| (c.cls_select, c.cls_norm) = (ClsSelect::All, ClsNorm::Sampled), "cls_norm");
+        refused(|c| (c.decay, c.decay_unit) = (DecayKind::None, DecayUnit::Iteration), "decay_unit");
         refused(|c| c.decay_end = 1.1, "decay_end");
         refused(
             |c| {

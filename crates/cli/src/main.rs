@@ -76,9 +76,6 @@ fn code(error: &anyhow::Error) -> ExitCode {
     error.downcast_ref::<Interrupted>().map_or(ExitCode::FAILURE, |stopped| ExitCode::from(stopped.code))
 }
 
-/// The backward pass walks a network's graph by recursion; a deep backbone wants more than a main thread's stack.
-const STACK_BYTES: usize = 256 << 20;
-
 fn main() -> ExitCode {
     runtime::prepare();
     let args = Args::parse();
@@ -98,7 +95,10 @@ fn main() -> ExitCode {
         Command::Recipe(args) => commands::recipe::run(&args),
         Command::Weights(args) => commands::weights::run(args),
     };
-    let outcome = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).map(std::thread::JoinHandle::join);
+    let outcome = std::thread::Builder::new()
+        .stack_size(docent_train::STACK_BYTES)
+        .spawn(work)
+        .map(std::thread::JoinHandle::join);
     match outcome {
         Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
         Ok(Ok(Err(error))) => {

@@ -23,6 +23,15 @@ fn end_with_the_pipe() {
     }
 }
 
+/// A service outlives a client that breaks off: writing to it is then an error like any other.
+pub fn outlive_clients() {
+    #[cfg(unix)]
+    // SAFETY: to ignore a signal is no handler.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
+}
+
 /// A file beyond `ulimit -f` is then an error like a full disk, with a message and nothing lost, instead of the program's end.
 fn outlive_the_file_limit() {
     #[cfg(unix)]

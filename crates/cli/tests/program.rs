@@ -262,7 +262,7 @@ fn a_study_is_trained_kept_scored_and_used() {
     assert!(said.err.contains("none.png") && dir.join("partly/6.png").is_file());
     let partly = std::fs::read_to_string(dir.join("partly/detections.json")).unwrap();
     assert!(serde_json::from_str::<Value>(&partly).unwrap().is_array());
-    // A picture is never written over its source.
+    // A picture is never written into the folder of a source: that one, or another one beside it, could be lost.
     let source = std::fs::read(dir.join("data/val/5.png")).unwrap();
     let said = detect(&["--out", "data/val", "data/val/5.png"]);
     assert!(!said.ok && said.err.contains("overwritten"), "{}", said.err);

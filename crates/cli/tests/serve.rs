@@ -123,6 +123,26 @@ fn a_detector_is_served_and_stops_when_asked() {
     assert!(out.contains("stopped") && err.contains("stopping after what is being asked"), "{out}{err}");
 }
 
+/// A client that goes away with an answer unread resets its connection, and what is written to it then is a SIGPIPE.
+#[test]
+fn clients_that_break_off_cost_nothing_but_their_answers() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    checkpoint(&dir.join("tiny.safetensors"));
+    let (mut running, address) = start(dir, &[]);
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\nthe rest never comes")
+            .unwrap();
+        // The first answer is there, and nobody reads it.
+        stream.peek(&mut [0]).unwrap();
+        drop(stream);
+        assert_eq!(ask(&address, "GET", "/healthz", b"").0, 200);
+    }
+    assert!(running.0.try_wait().unwrap().is_none(), "the service has ended");
+}
+
 #[test]
 fn what_cannot_be_served_is_said_plainly() {
     let temporary = tempfile::tempdir().unwrap();

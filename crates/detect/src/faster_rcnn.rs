@@ -30,8 +30,12 @@ pub struct FasterRcnn {
 /// Everything that a training step computes; distillation reads the parts.
 #[derive(Debug, Clone)]
 pub struct TrainOutput {
+    /// The backbone's stages.
+    pub stages: BackboneFeatures,
     /// The pyramid of the batch.
     pub features: Features,
+    /// The RPN's maps and anchors.
+    pub rpn: RpnOutput,
     /// The sampled regions.
     pub rois: SampledRois,
     /// What the heads say of them.
@@ -172,15 +176,16 @@ impl FasterRcnn {
     /// As its stages'.
     pub fn train(&self, batch: &ImageBatch, targets: &[Targets], sampler: &mut dyn Sampler) -> Result<TrainOutput> {
         check_targets("train", targets, batch.len(), self.cfg.classes)?;
-        let features = self.features(batch, Mode::Train)?;
-        let output = self.rpn(&features, batch)?;
-        let (rpn_objectness, rpn_box) = self.rpn_losses(&output, targets, sampler)?;
-        let proposals = self.propose(&output, &batch.sizes, Mode::Train)?;
+        let stages = self.backbone(batch, Mode::Train)?;
+        let features = self.fpn(&stages)?;
+        let rpn = self.rpn(&features, batch)?;
+        let (rpn_objectness, rpn_box) = self.rpn_losses(&rpn, targets, sampler)?;
+        let proposals = self.propose(&rpn, &batch.sizes, Mode::Train)?;
         let rois = self.sample(&proposals, targets, sampler)?;
         let head = self.box_head(&features, &rois.rois)?;
         let (head_class, head_box) = self.head_losses(&head, &rois)?;
         let losses = DetectionLosses { rpn_objectness, rpn_box, head_class, head_box };
-        Ok(TrainOutput { features, rois, head, losses })
+        Ok(TrainOutput { stages, features, rpn, rois, head, losses })
     }
 
     /// The objects of each image, best first, in pixels of the batch's images; see [`roi_heads::postprocess`]. Builds no

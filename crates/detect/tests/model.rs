@@ -5,8 +5,8 @@
 use candle_core::{Device, Tensor};
 use docent_detect::testing::{FormulaStore, Kind, SplitMix};
 use docent_detect::{
-    BoxXyxy, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, NormKind, RandomSampler, ResNetConfig, StridePlace,
-    Targets,
+    BoxXyxy, FasterRcnn, FasterRcnnConfig, Features, ImageBatch, Mode, NormKind, RandomSampler, ResNetConfig,
+    StridePlace, Targets,
 };
 
 /// A detector of some ten thousand parameters.
@@ -269,6 +269,11 @@ fn the_heads_answer_in_the_order_of_the_regions() {
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-5);
         assert!(close(&logits[i], &values(&one.class_logits)), "{i}");
         assert!(close(&deltas[i], &values(&one.box_deltas)), "{i}");
+    }
+    for strides in [[4, 16, 32, 64], [32, 16, 8, 4], [3, 6, 12, 24]] {
+        let other = Features { strides: strides.to_vec(), ..features.clone() };
+        let message = model.box_head(&other, &rois).unwrap_err().to_string();
+        assert!(message.contains(&format!("{strides:?}")), "{message}");
     }
 }
 

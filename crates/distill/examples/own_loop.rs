@@ -65,7 +65,7 @@ fn main() -> Outcome<()> {
     let mut optimizer = SGD::new(ours.all_vars(), 0.02)?;
     for step in 0..STEPS {
         let out = student.train(&batch, &targets, &mut sampler(step))?;
-        // The teacher answers on the student's regions: that is the paper's proposal sharing.
+        // The teacher answers on the student's regions: proposals are shared, as the paper has it; after the sampler is our reading.
         let pyramid = teacher.features(&batch, Mode::Eval)?;
         let head = teacher.box_head(&pyramid, &out.rois.rois)?;
         let lesson = method.loss(&StepContext {

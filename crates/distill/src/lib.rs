@@ -29,7 +29,7 @@
 //!
 //! # In a loop of your own
 //! Run both models' backbone and FPN on one batch, let the *student's* RPN propose and its sampler choose the RoIs,
-//! and run both box heads on these same RoIs (that is the paper's region proposal sharing). Then:
+//! and run both box heads on these same RoIs (the paper's region proposal sharing; that it is the sampled RoIs which are shared is our reading). Then:
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor, Var};

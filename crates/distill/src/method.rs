@@ -19,7 +19,7 @@ pub const DEFAULT_METHOD: &str = "task_adaptive";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "snake_case")]
 pub enum MethodConfig {
-    /// The paper's method.
+    /// Task-adaptive distillation: our reading of the paper's method.
     TaskAdaptive(TaskAdaptiveConfig),
     /// FitNets hints.
     Fitnets(FitnetsConfig),

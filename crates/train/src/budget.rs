@@ -257,11 +257,14 @@ fn evaluation(model: &FasterRcnn, val: &Dataset, recipe: &Recipe, most_seconds: 
     let subset = val.subset(&few).into();
     let mut seconds = Vec::new();
     let begin = Instant::now();
-    for items in eval_loader(&subset, &recipe.data, batch)?.epoch(0) {
-        let start = Instant::now();
+    let loader = eval_loader(&subset, &recipe.data, batch)?;
+    // The wait for pictures is part of an evaluation.
+    let mut start = begin;
+    for items in loader.epoch(0) {
         let items = items?;
         model.detect(&Batch::new(&items, &Device::Cpu)?.images)?;
         seconds.push(start.elapsed().as_secs_f64() / items.len() as f64);
+        start = Instant::now();
         if begin.elapsed().as_secs_f64() > most_seconds {
             break;
         }

@@ -41,7 +41,8 @@ impl Detector {
     pub fn from_checkpoint(path: &Path, checkpoint: Checkpoint) -> Result<Self> {
         let Checkpoint { tensors, meta, sha256 } = checkpoint;
         let config: FasterRcnnConfig = meta.model_as(path)?;
-        let resize = meta.resize_as(path)?;
+        let resize: Resize = meta.resize_as(path)?;
+        resize.validate()?;
         if config.classes != meta.categories.len() + 1 {
             let (classes, named) = (config.classes, meta.categories.len());
             return Err(Error::file(path, format!("{classes} classes with the background, but {named} categories")));

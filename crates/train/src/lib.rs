@@ -64,6 +64,10 @@ mod pth;
 mod stop;
 mod tensors;
 
+/// Stack in bytes that a thread should have to train on: the backward pass walks the network's graph by recursion, and that of a
+/// deep backbone wants more than a main thread's.
+pub const STACK_BYTES: usize = 256 << 20;
+
 pub use checkpoint::{Category, Checkpoint, CheckpointMeta, load_checkpoint, save_checkpoint};
 pub use clip::{Clip, clip_grad_norm};
 pub use early_stop::{EarlyStop, Patience};

@@ -352,6 +352,7 @@ impl Recipe {
         if self.data.limit == Some(0) {
             return fail("data.limit must be at least 1; leave it out for all images".into());
         }
+        self.data.resize.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
         self.data.augment.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
         self.data.checks.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
         check_model("student", &self.student.model, &self.student.init)?;

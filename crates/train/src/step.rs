@@ -5,9 +5,7 @@
 
 use candle_core::Tensor;
 use docent_detect::config::STRIDES;
-use docent_detect::{
-    BackboneFeatures, BoxHeadOutput, DetectionLosses, FasterRcnn, Features, Mode, RandomSampler, RpnOutput, SampledRois,
-};
+use docent_detect::{BackboneFeatures, FasterRcnn, Features, Mode, RandomSampler, TrainOutput};
 use docent_distill::{DistillOutput, Distiller, Progress, RoiSet, Stages, StepContext};
 use rand_chacha::ChaCha8Rng;
 
@@ -55,15 +53,8 @@ pub fn forward(
     let images = &batch.images;
     let mut sampler = keyed_sampler(seed, "sample", progress, batch);
 
-    let stages = student.backbone(images, Mode::Train)?;
-    let features = student.fpn(&stages)?;
-    let rpn = student.rpn(&features, images)?;
-    let (rpn_objectness, rpn_box) = student.rpn_losses(&rpn, &batch.targets, &mut sampler)?;
-    let proposals = student.propose(&rpn, &images.sizes, Mode::Train)?;
-    let rois = student.sample(&proposals, &batch.targets, &mut sampler)?;
-    let head = student.box_head(&features, &rois.rois)?;
-    let (head_class, head_box) = student.head_losses(&head, &rois)?;
-    let losses = DetectionLosses { rpn_objectness, rpn_box, head_class, head_box };
+    let own = student.train(images, &batch.targets, &mut sampler)?;
+    let losses = &own.losses;
     let detection = [
         scalar(&losses.rpn_objectness)?,
         scalar(&losses.rpn_box)?,
@@ -75,8 +66,7 @@ pub fn forward(
     let (taught, distill) = match lesson {
         None => (None, None),
         Some(lesson) => {
-            let pass = Pass { student, stages, features: &features, rpn: &rpn, rois: &rois, head: &head };
-            let output = teach(lesson, &pass, batch, progress, seed)?;
+            let output = teach(lesson, student, &own, batch, progress, seed)?;
             let mut terms = Vec::new();
             for term in &output.terms {
                 let raw = scalar(&term.raw)?;
@@ -87,36 +77,27 @@ pub fn forward(
             }
             let sum: f64 = terms.iter().map(|t| t.weighted).sum();
             let stats = output.stats.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-            let own: f64 = detection.iter().sum();
-            let ratio = if own == 0.0 { 0.0 } else { sum / own };
+            let unaided: f64 = detection.iter().sum();
+            let ratio = if unaided == 0.0 { 0.0 } else { sum / unaided };
             let taught = output.total()?;
             total = (total + &taught)?;
             (Some(taught), Some(DistillRecord { terms, decay: output.decay, ratio, stats }))
         }
     };
-    Ok(Forward { total, detection, positives: rois.positives.len(), taught, distill })
-}
-
-/// What the student's own pass leaves for the lesson.
-struct Pass<'a> {
-    student: &'a FasterRcnn,
-    stages: BackboneFeatures,
-    features: &'a Features,
-    rpn: &'a RpnOutput,
-    rois: &'a SampledRois,
-    head: &'a BoxHeadOutput,
+    Ok(Forward { total, detection, positives: own.rois.positives.len(), taught, distill })
 }
 
 /// Runs of the teacher what the method needs, and no more.
 fn teach(
     lesson: &Lesson<'_>,
-    pass: &Pass<'_>,
+    student: &FasterRcnn,
+    own: &TrainOutput,
     batch: &Batch,
     progress: &Progress<'_>,
     seed: u64,
 ) -> Result<DistillOutput> {
     let Lesson { teacher, distiller, cache } = lesson;
-    let (student, images, needs) = (pass.student, &batch.images, distiller.needs());
+    let (images, needs) = (&batch.images, distiller.needs());
     let stages = if needs.stages { Some(teacher.backbone(images, Mode::Eval)?) } else { None };
     let pyramid = match (&stages, cache) {
         _ if !(needs.features || needs.head || needs.proposals) => None,
@@ -125,7 +106,7 @@ fn teach(
         (None, None) => Some(teacher.features(images, Mode::Eval)?),
     };
     let head = match &pyramid {
-        Some(pyramid) if needs.head => Some(teacher.box_head(pyramid, &pass.rois.rois)?),
+        Some(pyramid) if needs.head => Some(teacher.box_head(pyramid, &own.rois.rois)?),
         _ => None,
     };
     let shared = match &pyramid {
@@ -136,9 +117,9 @@ fn teach(
             let proposals = teacher.propose(&rpn, &images.sizes, Mode::Train)?;
             let mut sampler = keyed_sampler(seed, "sample-teacher", progress, batch);
             let rois = student.sample(&proposals, &batch.targets, &mut sampler)?;
-            let own = student.box_head(pass.features, &rois.rois)?;
+            let ours = student.box_head(&own.features, &rois.rois)?;
             let theirs = teacher.box_head(pyramid, &rois.rois)?;
-            Some((rois, own, theirs))
+            Some((rois, ours, theirs))
         }
         _ => None,
     };
@@ -147,16 +128,16 @@ fn teach(
         strides: STRIDES.into_iter().take(stages.levels.len()).collect(),
         levels: stages.levels,
     };
-    let stages = stages.map(|theirs| (levels(pass.stages.clone()), levels(theirs)));
+    let stages = stages.map(|theirs| (levels(own.stages.clone()), levels(theirs)));
     Ok(distiller.loss(&StepContext {
-        student_features: pass.features,
+        student_features: &own.features,
         teacher_features: pyramid.as_ref(),
         stages: stages.as_ref().map(|(student, teacher)| Stages { student, teacher }),
-        rois: pass.rois,
-        student_head: pass.head,
+        rois: &own.rois,
+        student_head: &own.head,
         teacher_head: head.as_ref(),
         teacher_rois: shared.as_ref().map(|(rois, student, teacher)| RoiSet { rois, student, teacher }),
-        anchors: &pass.rpn.anchors,
+        anchors: &own.rpn.anchors,
         targets: &batch.targets,
         sizes: &images.sizes,
         image_size: images.padded()?,

@@ -18,7 +18,7 @@ use docent_detect::{FasterRcnn, Features, ImageBatch, Mode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::tensors::with_f32;
+use crate::tensors::{deep_copy, with_f32};
 use crate::{Error, Result};
 
 /// How much memory or disk kept pyramids may take: `"off"`, or a number with `MiB` or `GiB`, as in `"1GiB"`.
@@ -262,7 +262,7 @@ fn subset(images: &ImageBatch, rows: &[usize]) -> Result<ImageBatch> {
 
 /// One image's pyramid, in storage of its own.
 fn image_of(features: &Features, row: usize) -> Result<Features> {
-    let level = |t: &Tensor| t.narrow(0, row, 1)?.copy();
+    let level = |t: &Tensor| deep_copy(&t.narrow(0, row, 1)?);
     let levels = features.levels.iter().map(level).collect::<candle_core::Result<_>>()?;
     Ok(Features { levels, strides: features.strides.clone() })
 }
@@ -338,6 +338,17 @@ mod tests {
             assert!(bits(&got) == bits(&teacher.features(&images, Mode::Eval).unwrap()));
             assert_eq!(cache.len(), 2, "three images, room for two");
         }
+        // What is kept of an image is its own, not the batch's.
+        let lock = cache.kept.lock().unwrap();
+        for pyramid in lock.pyramids.values() {
+            let Place::Memory(pyramid) = pyramid else { panic!("on no disk") };
+            for level in &pyramid.levels {
+                let (storage, _) = level.storage_and_layout();
+                let candle_core::Storage::Cpu(candle_core::CpuStorage::F32(held)) = &*storage else { panic!("f32") };
+                assert_eq!(held.len(), level.elem_count());
+            }
+        }
+        drop(lock);
         let off = TeacherCache::new(CacheSize::OFF);
         off.features(&teacher, &images).unwrap();
         assert!(off.is_empty());

@@ -6,9 +6,8 @@ use crate::Result;
 
 /// A tensor of its own storage, contiguous and outside any graph.
 pub(crate) fn deep_copy(tensor: &Tensor) -> candle_core::Result<Tensor> {
-    let detached = tensor.detach();
-    // `copy` clones the whole storage behind a view, `force_contiguous` only what the view shows.
-    if detached.is_contiguous() { detached.copy() } else { detached.force_contiguous() }
+    // Not `copy`, which clones the whole storage behind a view: a row of a batch would hold the batch.
+    tensor.detach().force_contiguous()
 }
 
 /// Calls `f` with the values of an f32 tensor in row-major order. Copies only where the tensor is not contiguous or not on the CPU.

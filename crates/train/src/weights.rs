@@ -315,6 +315,12 @@ impl BackboneInfo {
         if std.is_some_and(|s| s.iter().any(|v| *v <= 0.0)) {
             return Err(bad("std", "must be above 0"));
         }
+        let mean = triple("mean")?;
+        for (key, there, other) in [("mean", mean.is_some(), std.is_some()), ("std", std.is_some(), mean.is_some())] {
+            if there && !other {
+                return Err(bad(key, "`mean` and `std` stand for each other; give both or none"));
+            }
+        }
         let eps = match metadata.get("bn_eps") {
             None => None,
             Some(text) => match text.trim().parse::<f64>() {
@@ -328,7 +334,7 @@ impl BackboneInfo {
             Some("false") => Some(false),
             Some(_) => return Err(bad("stride_in_1x1", "true or false is needed")),
         };
-        Ok(Self { mean: triple("mean")?, std, eps, stride_in_1x1, source: metadata.get("source").cloned() })
+        Ok(Self { mean, std, eps, stride_in_1x1, source: metadata.get("source").cloned() })
     }
 }
 

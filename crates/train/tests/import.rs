@@ -323,6 +323,18 @@ fn fine_tuning_takes_what_fits_and_asks_about_the_rest() {
     assert_eq!(built.init.unwrap().path, path.display().to_string());
 }
 
+/// `format` is a key of other programs too, which mean by it whose tensors the file holds.
+#[test]
+fn a_format_that_is_not_ours_is_no_checkpoint() {
+    let folder = Folder::new();
+    let all = tensors(&config(3, resnet(18, NormKind::FrozenBatchNorm)));
+    let body = all.into_iter().filter_map(|(name, t)| Some((name.strip_prefix("backbone.body.")?.to_owned(), t)));
+    let path = folder.path("timm.safetensors");
+    let meta = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    save_checkpoint(&path, &body.collect(), &meta).unwrap();
+    assert!(matches!(Content::of(&path, &read_weights(&path).unwrap()).unwrap(), Content::Backbone { .. }));
+}
+
 #[test]
 fn recipes_know_both_backbones_and_refuse_contradictions() {
     let parse = |set: &[&str]| {

@@ -133,6 +133,8 @@ fn a_tensor_lies_inside_its_storage_or_is_refused() {
         (2, 0, &[2], &[1, 1]),
         (2, i64::MAX, &[2], &[i64::MAX]),
         (1 << 60, 0, &[1 << 60], &[1]),
+        (2, 0, &[i64::MAX, 4, 0], &[1, 1, 1]),
+        (2, 0, &[0, i64::MAX, 4], &[1, 1, 1]),
     ] {
         let message = refused(&one_tensor(len, offset, shape, stride));
         assert!(message.contains("`w`") || message.contains("as a size"), "{shape:?}: {message}");

@@ -110,6 +110,8 @@ fn backbone_metadata_is_read_and_checked() {
     for (key, value) in [
         ("mean", "[1,2]"),
         ("mean", "none"),
+        ("mean", "[0.5,0.5,0.5]"),
+        ("std", "[0.2,0.2,0.2]"),
         ("std", "[0.2,0,0.2]"),
         ("std", "[1e99,1,1]"),
         ("bn_eps", "-1"),

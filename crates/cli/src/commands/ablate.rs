@@ -7,7 +7,7 @@ use docent_train::Stop;
 use docent_train::ablate::{AblateOptions, Ablation, Grid, MAIN, State, Tier};
 use docent_train::events::EventSink;
 
-use crate::commands::train::{data_folder, provenance, quoted};
+use crate::commands::train::{command_line, data_folder, provenance, quoted};
 use crate::console::{Console, clock};
 use crate::signals;
 
@@ -80,7 +80,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     println!("ablation {} · folder {} · records {}", grid.name, options.dir.display(), options.results.display());
     let watch = signals::watch(stop)?;
-    let again = || quoted(&std::env::args().collect::<Vec<_>>());
+    let again = || quoted(&command_line());
     // Two live views would draw over each other.
     let console = if args.jobs.get() == 1 { Console::new } else { Console::plain };
     let mut consoles: Vec<Console> = (0..args.jobs.get()).map(|_| console()).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use docent_coco::{Detection, decode_file, decode_file_upright, ids_of_names, write_atomic, write_results};
 use docent_train::detector::Detector;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -68,13 +68,13 @@ pub fn run(args: &Args) -> Result<()> {
     let detector = Detector::load(&args.checkpoint)?;
     let files = pictures(&args.inputs)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    spare_the_pictures(&files, &args.out)?;
     let bar = progress(files.len());
     let mut table = Table::new()?;
     let mut detections = Vec::new();
     let mut failed = Vec::new();
     for ((file, image_id), name) in files.iter().zip(ids(&files)).zip(names(&files)) {
         let path = args.out.join(name);
-        ensure!(!is_same(file, &path), "{} would be overwritten: choose another --out", file.display());
         bar.set_message(file.display().to_string());
         match predict(args, &detector, file, image_id, &path, &mut table) {
             Ok((mut found, line)) => {
@@ -208,8 +208,18 @@ fn is_picture(path: &Path) -> bool {
     matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png"))
 }
 
-fn is_same(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+/// No picture of the caller's lies where ours will.
+fn spare_the_pictures(files: &[PathBuf], out: &Path) -> Result<()> {
+    let out = out.canonicalize().with_context(|| out.display().to_string())?;
+    let lies_there = |file: &&PathBuf| file.canonicalize().is_ok_and(|file| file.parent() == Some(out.as_path()));
+    match files.iter().find(lies_there) {
+        Some(file) => bail!(
+            "{} lies in {} itself, where pictures would be overwritten: choose another --out",
+            file.display(),
+            out.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Image ids from the files' names.

@@ -10,6 +10,7 @@ use docent_coco::{MAX_PIXELS, Rgb8};
 use docent_train::detector::Detector;
 
 use crate::commands::time;
+use crate::runtime::outlive_clients;
 use crate::serve::{Found, Limits, Model, serve};
 
 #[derive(clap::Args)]
@@ -73,9 +74,11 @@ pub fn run(args: &Args) -> Result<()> {
         }
         println!("serving {} on http://{address}/ (Ctrl-C ends)", args.checkpoint.display());
         std::io::stdout().flush()?;
+        outlive_clients();
         serve(listener, model(detector), about, args.threshold, limits, stop()).await
     })?;
-    println!("stopped");
+    // Whoever read our words may be gone, which no signal tells any more.
+    let _ = writeln!(std::io::stdout(), "stopped");
     Ok(())
 }
 
@@ -100,29 +103,31 @@ fn model(detector: Detector) -> Model {
 /// Done at the first signal; the second one ends the program.
 async fn stop() {
     signal().await;
-    eprintln!("docent: stopping after what is being asked; a second signal stops at once");
-    tokio::spawn(async {
-        signal().await;
-        std::process::exit(130);
-    });
+    let _ = writeln!(std::io::stderr(), "docent: stopping after what is being asked; a second signal stops at once");
+    tokio::spawn(async { std::process::exit(128 + signal().await) });
 }
 
-/// SIGINT or SIGTERM.
+const SIGINT: i32 = 2;
+
+/// Waits for SIGINT or SIGTERM; its number.
 #[cfg(unix)]
-async fn signal() {
+async fn signal() -> i32 {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        // Without SIGTERM there is still Ctrl-C.
-        Err(_) => drop(tokio::signal::ctrl_c().await),
+    const SIGTERM: i32 = 15;
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        return tokio::select! {
+            _ = terminate.recv() => SIGTERM,
+            _ = tokio::signal::ctrl_c() => SIGINT,
+        };
     }
+    // Without SIGTERM there is still Ctrl-C.
+    drop(tokio::signal::ctrl_c().await);
+    SIGINT
 }
 
-/// Ctrl-C.
+/// Waits for Ctrl-C.
 #[cfg(not(unix))]
-async fn signal() {
+async fn signal() -> i32 {
     drop(tokio::signal::ctrl_c().await);
+    SIGINT
 }

@@ -111,7 +111,7 @@ pub fn run(args: Args) -> Result<()> {
     let watch = signals::watch(stop.clone())?;
     let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance: provenance(), stop };
     let summary = study::run(&recipe, &options, &mut Console::new())
-        .map_err(|e| watch.explain(e, || resume_command(std::env::args(), &out)))?;
+        .map_err(|e| watch.explain(e, || resume_command(command_line(), &out)))?;
     println!(
         "\n{} · {} training and {} held-out images",
         summary.dataset.name, summary.dataset.images[0], summary.dataset.images[1]
@@ -186,18 +186,22 @@ pub fn data_folder(recipe: &Recipe, given: Option<PathBuf>) -> Option<PathBuf> {
     given.or_else(|| recipe.data.dir.clone()).or_else(default)
 }
 
+/// The words of the command line; what is no text in them is replaced.
+pub fn command_line() -> Vec<String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
 /// This build and its command line.
 pub fn provenance() -> Provenance {
     Provenance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         revision: std::env::var("DOCENT_REVISION").ok(),
-        command: std::env::args().collect(),
+        command: command_line(),
     }
 }
 
 /// The command line that goes on with the study in `out`, quoted for a shell.
-fn resume_command(args: impl Iterator<Item = String>, out: &Path) -> String {
-    let mut words: Vec<String> = args.collect();
+fn resume_command(mut words: Vec<String>, out: &Path) -> String {
     if !words.iter().any(|w| w == "--out" || w.starts_with("--out=")) {
         words.extend(["--out".to_owned(), out.display().to_string()]);
     }
@@ -236,7 +240,8 @@ mod tests {
 
     #[test]
     fn the_command_to_go_on_is_the_one_that_was_given_and_more() {
-        let command = |args: &[&str]| resume_command(args.iter().map(|a| (*a).to_owned()), Path::new("runs/my study"));
+        let command =
+            |args: &[&str]| resume_command(args.iter().map(|a| (*a).to_owned()).collect(), Path::new("runs/my study"));
         assert_eq!(command(&["docent", "train"]), "docent train --out 'runs/my study' --resume");
         assert_eq!(
             command(&["docent", "train", "--out", "here", "--set", "name=it's", "--resume"]),

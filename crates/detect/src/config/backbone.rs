@@ -4,6 +4,9 @@ use super::{NormKind, ResNetConfig, StridePlace};
 use crate::{Error, Result, norm};
 use serde::{Deserialize, Serialize};
 
+/// The widest backbone, by its width multiplier: a damaged file must not ask for more memory than there is.
+pub(crate) const MAX_WIDTH: f64 = 16.0;
+
 /// Stem and stages: the most that [`BackboneConfig::frozen_prefixes`] can count.
 pub const FREEZABLE: usize = 5;
 
@@ -178,8 +181,11 @@ impl MobileNetV2Config {
     /// # Errors
     /// The first field with a value that it cannot have.
     pub fn validate(&self) -> Result<()> {
-        if !(self.width.is_finite() && self.width > 0.0) {
-            return Err(Error::config("backbone.width", format!("{} is not a finite number above 0", self.width)));
+        if !(self.width > 0.0 && self.width <= MAX_WIDTH) {
+            return Err(Error::config(
+                "backbone.width",
+                format!("{} does not lie above 0 and up to {MAX_WIDTH}", self.width),
+            ));
         }
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
             return Err(Error::config("backbone.norm_eps", format!("{} is not a finite number from 0", self.norm_eps)));

@@ -1,7 +1,9 @@
 //! The checks of the configuration: what each field may be, and the nearest allowed values in the message.
 
+use super::backbone::MAX_WIDTH;
 use super::{AnchorConfig, FasterRcnnConfig, LEVELS, NormKind, ResNetConfig, RoiConfig, RpnConfig};
 use crate::{Error, Result};
+use docent_ops::RoiAlignParams;
 
 fn at_least(field: &'static str, value: usize, least: usize) -> Result<()> {
     between(field, value, least, usize::MAX)
@@ -79,7 +81,7 @@ impl ResNetConfig {
     pub fn validate(&self) -> Result<()> {
         self.blocks()?;
         positive("backbone.width", self.width)?;
-        within("backbone.width", self.width, 0.0, 16.0)?;
+        within("backbone.width", self.width, 0.0, MAX_WIDTH)?;
         if self.base() == 0 {
             return Err(Error::config(
                 "backbone.width",
@@ -165,6 +167,7 @@ impl RoiConfig {
         at_least("roi.samples", self.samples, 1)?;
         between("roi.output", self.output, 1, 64)?;
         between("roi.hidden", self.hidden, 1, 1 << 16)?;
+        between("roi.sampling_ratio", self.sampling_ratio, 0, RoiAlignParams::MAX_SAMPLING_RATIO)?;
         at_least("roi.detections", self.detections, 1)?;
         within("roi.positive_fraction", self.positive_fraction, 0.0, 1.0)?;
         thresholds("roi.positive_iou", "roi.negative_iou", self.positive_iou, self.negative_iou)?;
@@ -181,6 +184,7 @@ impl RoiConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MobileNetV2Config;
 
     fn message(change: impl FnOnce(&mut FasterRcnnConfig)) -> String {
         let mut c = FasterRcnnConfig::default();
@@ -207,6 +211,9 @@ mod tests {
         assert!(m.contains("fpn_channels") && m.contains("too large") && m.contains("16384"), "{m}");
         let of_width = |width| message(|c| c.backbone = ResNetConfig { width, ..Default::default() }.into());
         assert!(of_width(1e18).contains("nearest allowed value is 16"));
+        let mobile = |width| message(|c| c.backbone = MobileNetV2Config { width, ..Default::default() }.into());
+        assert!(mobile(1e18).contains("backbone.width") && mobile(f64::NAN).contains("backbone.width"));
+        assert!(message(|c| c.roi.sampling_ratio = 5000).contains("nearest allowed value is 1024"));
         assert!(of_width(f64::NAN).contains("backbone.width"));
         assert!(of_width(0.001).contains("backbone.width"));
         assert!(message(|c| c.normalize.std[1] = 0.0).contains("normalize.std"));

@@ -18,14 +18,14 @@ pub struct LevelMapper {
 }
 
 impl LevelMapper {
-    /// A mapper over levels of these strides, which are powers of two, finest first.
+    /// A mapper over levels of these strides, which are powers of two, finest first, each twice the one before.
     pub fn new(cfg: &RoiConfig, strides: &[usize]) -> Self {
-        let log2 = |s: Option<&usize>| s.map_or(0.0, |s| s.max(&1).ilog2() as f32);
+        let least = strides.first().map_or(0.0, |s| s.max(&1).ilog2() as f32);
         Self {
             scale: cfg.canonical_scale,
             level: cfg.canonical_level as f32,
-            least: log2(strides.first()),
-            most: log2(strides.last()),
+            least,
+            most: least + strides.len().saturating_sub(1) as f32,
         }
     }
 

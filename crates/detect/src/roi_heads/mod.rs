@@ -54,23 +54,30 @@ impl RoiHeads {
     /// strides from the first batch that it sees; on ordinary sizes its guess is the nominal stride.)
     ///
     /// # Errors
-    /// Fewer than four levels, an image outside the batch.
+    /// Fewer than four levels, strides that do not double from one level to the next, an image outside the batch.
     pub fn forward(&self, features: &Features, rois: &[(usize, BoxXyxy)]) -> Result<BoxHeadOutput> {
         if features.levels.len() < POOLED_LEVELS || features.strides.len() < POOLED_LEVELS {
             return Err(Error::input("box_head", format!("{} levels; P2 to P5 are needed", features.levels.len())));
+        }
+        let strides = &features.strides[..POOLED_LEVELS];
+        if !strides[0].is_power_of_two() || strides.windows(2).any(|two| two[1] != 2 * two[0]) {
+            return Err(Error::input(
+                "box_head",
+                format!("strides {strides:?}; powers of two are needed, each twice the one before"),
+            ));
         }
         if rois.is_empty() {
             let empty =
                 |columns: usize| Tensor::zeros((0, columns), features.levels[0].dtype(), features.levels[0].device());
             return Ok(BoxHeadOutput { class_logits: empty(self.classes)?, box_deltas: empty(4 * self.classes)? });
         }
-        let mapper = LevelMapper::new(&self.cfg, &features.strides[..POOLED_LEVELS]);
+        let mapper = LevelMapper::new(&self.cfg, strides);
         let level_of: Vec<usize> = rois.iter().map(|(_, b)| mapper.level(b)).collect();
         // Rows stay grouped by level through the linear layers; only the narrow outputs are put back in order.
         let mut pooled = Vec::with_capacity(POOLED_LEVELS);
         let mut row_of = vec![0; rois.len()];
         let mut rows = 0;
-        for l in 0..POOLED_LEVELS {
+        for (l, stride) in strides.iter().enumerate() {
             let mut here = Vec::new();
             for (i, roi) in rois.iter().enumerate().filter(|(i, _)| level_of[*i] == l) {
                 row_of[i] = rows;
@@ -80,7 +87,7 @@ impl RoiHeads {
             if !here.is_empty() {
                 let params = RoiAlignParams {
                     output: self.cfg.output,
-                    spatial_scale: 1.0 / features.strides[l] as f32,
+                    spatial_scale: 1.0 / *stride as f32,
                     sampling_ratio: self.cfg.sampling_ratio,
                     aligned: self.cfg.aligned,
                 };

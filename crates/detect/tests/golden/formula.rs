@@ -55,14 +55,15 @@ pub fn given(golden: &Golden, prefix: &str) -> Proposals {
 
 /// [`FasterRcnn::train`] with given proposals instead of the RPN's.
 pub fn train_with(model: &FasterRcnn, batch: &ImageBatch, targets: &[Targets], proposals: &Proposals) -> TrainOutput {
-    let features = model.features(batch, Mode::Train).unwrap();
-    let output = model.rpn(&features, batch).unwrap();
-    let (rpn_objectness, rpn_box) = model.rpn_losses(&output, targets, &mut Even).unwrap();
+    let stages = model.backbone(batch, Mode::Train).unwrap();
+    let features = model.fpn(&stages).unwrap();
+    let rpn = model.rpn(&features, batch).unwrap();
+    let (rpn_objectness, rpn_box) = model.rpn_losses(&rpn, targets, &mut Even).unwrap();
     let rois = model.sample(proposals, targets, &mut Even).unwrap();
     let head = model.box_head(&features, &rois.rois).unwrap();
     let (head_class, head_box) = model.head_losses(&head, &rois).unwrap();
     let losses = DetectionLosses { rpn_objectness, rpn_box, head_class, head_box };
-    TrainOutput { features, rois, head, losses }
+    TrainOutput { stages, features, rpn, rois, head, losses }
 }
 
 /// Makes every parameter from the formula; variables and buffers can be looked at afterwards.

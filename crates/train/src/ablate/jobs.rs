@@ -14,10 +14,7 @@ use crate::run::RunFolder;
 use crate::study::{Study, StudyOptions, Teacher, same_recipe};
 use crate::summary::percent;
 use crate::weights::sha256_hex;
-use crate::{Error, Result, files};
-
-/// Stack of a thread that runs a job: as big as a main thread's, for which the depth of a backward pass was tried.
-const STACK: usize = 8 << 20;
+use crate::{Error, Result, STACK_BYTES, files};
 
 /// What is the same for every run of an ablation.
 pub(super) struct Setting<'a> {
@@ -63,7 +60,7 @@ pub(super) fn make(
         [one] => board.work(*one),
         jobs => {
             let threads = (rayon::current_num_threads() / jobs.len().max(1)).max(1);
-            let pool = || rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build();
+            let pool = || rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK_BYTES).build();
             let pools = jobs.iter().map(|_| pool()).collect::<std::result::Result<Vec<_>, _>>();
             let pools = pools.map_err(|e| Error::Recipe(format!("no threads for {} jobs: {e}", jobs.len())))?;
             std::thread::scope(|scope| {
@@ -145,7 +142,8 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// The first open run whose teacher is there, is not needed, or can be made now; waits while there are others.
+    /// The first open run whose teacher is there, is not needed, or can be made now; waits while there are others. The
+    /// first teacher comes before everything else, so that one that is no good shows at once.
     fn next(&self) -> Option<(Task<'a>, Lesson)> {
         let mut state = self.lock();
         loop {
@@ -158,7 +156,10 @@ impl<'a> Board<'a> {
                 Slot::Empty | Slot::Here(..) if state.users == 0 => Some(Lesson::Make),
                 _ => None,
             };
-            let found = state.open.iter().enumerate().find_map(|(at, task)| Some((at, free(task.cell)?)));
+            let all = || state.open.iter().enumerate();
+            let no_teacher = matches!(state.teacher, Slot::Empty);
+            let taught = all().filter(|(_, task)| no_teacher && !task.cell.alone);
+            let found = taught.chain(all()).find_map(|(at, task)| Some((at, free(task.cell)?)));
             if let Some((at, lesson)) = found {
                 if !matches!(lesson, Lesson::Alone) {
                     state.users += 1;

@@ -93,10 +93,11 @@ pub struct Ablation<'a> {
 }
 
 impl<'a> Ablation<'a> {
-    /// Opens data and records. Nothing is written.
+    /// Opens data and records. Nothing is written but `shapes`, where that is the data and not drawn yet.
     ///
     /// # Errors
-    /// An option that names nothing in the grid, data or records that cannot be read, a record of other settings or other data.
+    /// An option that names nothing in the grid, data or records that cannot be read, a record of other settings, of another teacher
+    /// or of other data.
     pub fn open(grid: &'a Grid, options: &'a AblateOptions) -> Result<Self> {
         if options.seeds.is_empty() {
             return Err(Error::Recipe("an ablation needs a seed: --seeds 0".to_owned()));
@@ -126,16 +127,25 @@ impl<'a> Ablation<'a> {
         &self.records
     }
 
-    /// A record under a cell's name must be of this cell, and of this data.
+    /// A record under a cell's name must be of this cell, of its teacher and of this data.
     fn check_records(&self) -> Result<()> {
         let Setting { grid, options, data } = &self.setting;
         let digest = data.summary().digest;
+        if let Some(teacher) = self.records.teachers().find(|teacher| teacher.data.digest != digest) {
+            return Err(Error::file(
+                self.records.path(),
+                format!("teacher {} was measured on other data; name another --results", teacher.name),
+            ));
+        }
         for record in self.records.cells() {
             let Some(cell) = grid.cell(&record.cell) else { continue };
+            let teacher = self.records.teacher(&cell.teacher).map(|teacher| &teacher.file.sha256);
             let what = if record.data.digest != digest {
                 "other data"
             } else if record.settings != grid.settings(cell, &options.set)? {
                 "other settings"
+            } else if record.teacher.as_ref() != if cell.alone { None } else { teacher } {
+                "another teacher"
             } else {
                 continue;
             };
@@ -205,6 +215,9 @@ impl<'a> Ablation<'a> {
     pub fn run(&mut self, jobs: &mut [&mut (dyn EventSink + Send)]) -> Result<Report> {
         files::create_dir(&self.setting.options.dir)?;
         let _lock = FolderLock::acquire(&self.setting.options.dir)?;
+        // What another program has recorded since they were opened.
+        self.records = Records::open(&self.setting.options.results)?;
+        self.check_records()?;
         let plan = self.plan()?;
         jobs::make(&self.setting, &mut self.records, &plan, jobs)
     }

@@ -74,7 +74,11 @@ pub fn report(grid: &Grid, options: &AblateOptions, data: &Data, records: &Recor
     }
     keep.write()?;
     let seeds = seeds(options, records);
-    let rows: Vec<_> = grid.cells.iter().map(|cell| row(cell, &seeds, records, &keep)).collect();
+    let rows: Vec<_> = grid
+        .cells
+        .iter()
+        .map(|cell| Ok(row(cell, &seeds, records, &keep, &grid.settings(cell, &options.set)?)))
+        .collect::<Result<_>>()?;
     let text = markdown(grid, &seeds, data, records, &rows, &keep);
     files::write_atomic(&table, text.as_bytes())?;
     let mut written = vec![table];
@@ -101,7 +105,8 @@ fn seeds(options: &AblateOptions, records: &Records) -> Vec<u64> {
     seeds
 }
 
-fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &Keep) -> Row<'a> {
+fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &Keep, settings: &str) -> Row<'a> {
+    let diverged = |seed: u64| records.diverged(&cell.name, seed).is_some_and(|record| record.settings == settings);
     let of = |seed: u64| records.cell(&cell.name, seed);
     // Of tier B one seed is meant: the one that was run, or will be.
     let one = seeds.iter().copied().find(|&seed| of(seed).is_some()).or(seeds.first().copied());
@@ -114,7 +119,7 @@ fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &Keep) -> 
         interval: None,
         teacher: None,
         records: mine.clone(),
-        diverged: seeds.iter().copied().filter(|&seed| records.diverged(&cell.name, seed).is_some()).collect(),
+        diverged: seeds.iter().copied().filter(|&seed| diverged(seed)).collect(),
     };
     if cell.against != cell.name {
         let pairs: Vec<(&Record, &Record)> =

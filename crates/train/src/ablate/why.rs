@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::record::Record;
-use crate::events::{Event, StepRecord};
+use crate::events::StepRecord;
+use crate::report::log::{Log, detection_loss};
 use crate::run::RunFolder;
 
 /// Means over one epoch's steps.
@@ -38,7 +39,7 @@ impl EpochMeans {
     fn add_step(&mut self, step: &StepRecord) {
         let Some(distill) = &step.distill else { return };
         self.add("all", distill.ratio);
-        let detection = step.rpn_objectness + step.rpn_box + step.head_class + step.head_box;
+        let detection = detection_loss(step);
         if detection > 0.0 {
             distill.terms.iter().for_each(|t| self.add(&format!("term {}", t.name), t.weighted / detection));
         }
@@ -60,12 +61,7 @@ impl EpochMeans {
 /// The first, the middle and the last epoch of a run; None where no log is there, or nobody taught it.
 pub(super) fn epochs(dir: &std::path::Path, record: &Record) -> Option<[EpochMeans; 3]> {
     let name = super::run_name(&record.cell, record.seed);
-    let text = std::fs::read_to_string(RunFolder::new(dir, &name).metrics()).ok()?;
-    let step = |line| match serde_json::from_str(line) {
-        Ok(Event::Step(step)) => Some(step),
-        _ => None,
-    };
-    let steps: Vec<StepRecord> = text.lines().filter_map(step).collect();
+    let steps = Log::read(&RunFolder::new(dir, &name).metrics()).ok()?.steps;
     let last = steps.last()?.epoch;
     let means = [1, last.div_ceil(2), last].map(|epoch| {
         let mut means = EpochMeans::default();

@@ -60,7 +60,8 @@ impl Content {
     /// # Errors
     /// Metadata of a checkpoint or a backbone that does not parse; two spellings of one name.
     pub fn of(path: &Path, file: &WeightFile) -> Result<Self> {
-        if file.metadata.contains_key("format") {
+        // Other programs write a format too: `pt`.
+        if file.metadata.get("format").is_some_and(|format| format.starts_with("docent")) {
             return Ok(Self::Checkpoint(Box::new(CheckpointMeta::from_map(path, &file.metadata)?)));
         }
         let (tensors, old_names) = present(path, file.tensors.clone())?;

@@ -69,7 +69,7 @@ pub(super) fn toml(draft: &Draft<'_>) -> String {
     line(&mut out, format_args!("\n[teacher.model]"));
     model(&mut out, draft, &draft.pair.teacher);
     out.push('\n');
-    comment(&mut out, "The paper's method with its defaults: docs/method.md.");
+    comment(&mut out, "Our reading of the paper's method, with defaults of ours: docs/method.md.");
     line(&mut out, format_args!("[distill]"));
     out
 }

@@ -204,11 +204,13 @@ fn elements(tensor: &TensorRef, bytes: usize) -> Result<usize, String> {
     if shape.len() != stride.len() {
         return Err(format!("shape {shape:?} with strides {stride:?}"));
     }
-    let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    if count == Some(0) {
+    // Without the sides of 0, so that none of the others goes unchecked.
+    let count = shape.iter().filter(|&&d| d > 0).try_fold(1usize, |n, &d| n.checked_mul(d));
+    if count.is_some() && shape.contains(&0) {
         return Ok(0);
     }
-    let last = shape.iter().zip(stride).try_fold(*offset, |at, (&d, &s)| at.checked_add((d - 1).checked_mul(s)?));
+    let last =
+        shape.iter().zip(stride).try_fold(*offset, |at, (&d, &s)| at.checked_add(d.checked_sub(1)?.checked_mul(s)?));
     match (count, last) {
         // More elements than the storage has: strides of 0, which a few bytes could blow up to anything.
         (Some(count), Some(last)) if last < storage.len && count <= storage.len => Ok(count),

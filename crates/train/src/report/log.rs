@@ -10,14 +10,14 @@ const POINTS: usize = 240;
 
 /// Steps and evaluations of a run.
 #[derive(Debug, Default)]
-pub(super) struct Log {
-    pub(super) steps: Vec<StepRecord>,
-    pub(super) evaluations: Vec<EvalRecord>,
+pub(crate) struct Log {
+    pub(crate) steps: Vec<StepRecord>,
+    pub(crate) evaluations: Vec<EvalRecord>,
 }
 
 impl Log {
     /// Reads the log; one that is not there is empty. A line that cannot be read is passed over: a run may be writing it just now.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let mut log = Self::default();
         if !path.exists() {
             return Ok(log);
@@ -33,12 +33,12 @@ impl Log {
     }
 
     /// How many steps a point of [`Self::series`] stands for.
-    pub(super) fn steps_a_point(&self) -> usize {
+    pub(crate) fn steps_a_point(&self) -> usize {
         self.steps.len().div_ceil(POINTS).max(1)
     }
 
     /// (step, value) of the steps that have it, averaged.
-    pub(super) fn series(&self, value: impl Fn(&StepRecord) -> Option<f64>) -> Vec<(f64, f64)> {
+    pub(crate) fn series(&self, value: impl Fn(&StepRecord) -> Option<f64>) -> Vec<(f64, f64)> {
         let mean = |steps: &[StepRecord]| {
             let known: Vec<f64> = steps.iter().filter_map(&value).filter(|v| v.is_finite()).collect();
             let last = steps.last().filter(|_| !known.is_empty())?;
@@ -48,17 +48,17 @@ impl Log {
     }
 
     /// (epoch, value) of the evaluations.
-    pub(super) fn by_epoch(&self, value: impl Fn(&EvalRecord) -> f64) -> Vec<(f64, f64)> {
+    pub(crate) fn by_epoch(&self, value: impl Fn(&EvalRecord) -> f64) -> Vec<(f64, f64)> {
         self.evaluations.iter().map(|e| (e.epoch as f64, value(e))).filter(|(_, v)| *v >= 0.0).collect()
     }
 
     /// The first record of a distillation step, which names the terms and the other figures.
-    pub(super) fn distillation(&self) -> Option<&crate::events::DistillRecord> {
+    pub(crate) fn distillation(&self) -> Option<&crate::events::DistillRecord> {
         self.steps.iter().find_map(|s| s.distill.as_ref())
     }
 }
 
 /// The sum of a step's detection losses.
-pub(super) fn detection_loss(s: &StepRecord) -> f64 {
+pub(crate) fn detection_loss(s: &StepRecord) -> f64 {
     s.rpn_objectness + s.rpn_box + s.head_class + s.head_box
 }

@@ -15,7 +15,7 @@
 
 mod gallery;
 mod html;
-mod log;
+pub(crate) mod log;
 mod plot;
 mod sections;
 mod source;

@@ -89,6 +89,8 @@ impl Trainer<'_> {
         }
         let fault = match TrainState::load(path) {
             Ok(state) => return Ok(Some(state)),
+            // A disk that does not answer says nothing about the file.
+            Err(fault @ Error::Io { .. }) => return Err(fault),
             Err(fault) => fault,
         };
         let state = match before.then(|| TrainState::load(&previous)).transpose() {

@@ -113,16 +113,22 @@ fn an_ablation_is_resumed_recorded_and_compared() {
     assert!(plan(&place).iter().all(|p| p.state == State::NotRun && p.steps == 6 && p.seconds.is_none()));
     assert!(!options.dir.exists() && !options.results.exists(), "a plan writes nothing");
 
-    // Stopped in the first distilled run: what was finished is recorded, and the table says what is not there.
-    let (text, _) = run(&place, &options, |e| matches!(e, Event::Step(s) if s.step == 4 && s.distill.is_some()));
+    // Stopped in the first distilled run, before which the teacher was made, and nothing else.
+    let (text, events) = run(&place, &options, |e| matches!(e, Event::Step(s) if s.step == 4 && s.distill.is_some()));
     assert!(text.is_none());
+    let started =
+        events.iter().filter_map(|e| if let Event::RunStarted { run, .. } = e { Some(run.as_str()) } else { None });
+    assert_eq!(started.collect::<Vec<_>>(), ["teacher", "full-seed3"]);
+    // One run more: what was finished is recorded, and the table says what is not there.
+    let alone = AblateOptions { cells: vec!["alone".into()], seeds: vec![3], ..options.clone() };
+    run(&place, &alone, |_| false).0.unwrap();
     let records = Records::open(&options.results).unwrap();
     assert_eq!((records.cells().count(), records.teachers().count()), (1, 1));
     let alone = records.cell("alone", 3).unwrap();
     assert_eq!((alone.provenance.revision.as_deref(), alone.summary.steps), (Some("abc"), 6));
     assert!(records.teacher("main").unwrap().summary.ap >= 0.0);
     let table = std::fs::read_to_string(options.results.with_extension("md")).unwrap();
-    assert!(table_line(&table, "full").contains("not run") && table.contains("Not complete: alone, full"), "{table}");
+    assert!(table_line(&table, "full").contains("not run") && table.contains("Not complete: full"), "{table}");
     let planned = plan(&place);
     assert_eq!((planned[0].state, planned[1].state, planned[2].state), (State::Done, State::Stopped(3), State::NotRun));
     assert_eq!(planned[0].seconds, Some(0.0));
@@ -191,6 +197,11 @@ fn other_settings(place: &Place, options: &AblateOptions) {
     let changed = AblateOptions { set: vec!["schedule.lr=0.5".into()], ..options.clone() };
     let message = refused(&changed);
     assert!(message.contains("other settings") && message.contains("tiny.jsonl"), "{message}");
+    let swapped = GRID.replace("about = \"all of it\"", "about = \"all of it\"\nteacher = \"longer\"");
+    let path = place.bench.path("tiny.toml");
+    let swapped = Grid::parse(&swapped.replace("PATH", &path.display().to_string())).unwrap();
+    let message = Ablation::open(&swapped, options).err().unwrap().to_string();
+    assert!(message.contains("cell full, seed 3 was run with another teacher"), "{message}");
     let unknown = AblateOptions { cells: vec!["ful".into()], ..options.clone() };
     assert!(refused(&unknown).contains("alone, full, pkd, other-teacher"));
     assert!(refused(&AblateOptions { seeds: Vec::new(), ..options.clone() }).contains("--seeds"));
@@ -277,7 +288,7 @@ fn the_number_of_jobs_changes_no_bit_and_a_failure_leaves_what_others_finish() {
     run_jobs(&place, &one, 1, |_| false).unwrap();
     assert_eq!(figures(&one).len(), 9, "seven runs and two teachers");
 
-    // Two jobs. The first taught run fails; the run without a teacher that is made meanwhile is finished and recorded.
+    // Two jobs. The first taught run fails; a run without a teacher that is made meanwhile is finished and recorded.
     let two = place.options("two");
     let error = run_jobs(&place, &two, 2, |e| matches!(e, Event::Step(s) if s.distill.is_some())).unwrap_err();
     assert!(error.contains("stopped by the test"), "{error}");
@@ -321,4 +332,6 @@ fn a_cell_that_diverges_is_recorded_and_does_not_stand_in_the_way() {
     let place = Place { grid: Grid::parse(&slower).unwrap(), ..place };
     let plan = Ablation::open(&place.grid, &tier).unwrap().plan().unwrap();
     assert!(plan[0].cell == "wild" && plan[0].state != State::Diverged, "{:?}", plan[0]);
+    let text = Ablation::open(&place.grid, &tier).unwrap().report().unwrap().text;
+    assert!(table_line(&text, "A wild").contains("not run"), "{text}");
 }

@@ -96,6 +96,9 @@ pub struct Grid {
     /// Overrides for every run.
     #[serde(default)]
     pub set: Vec<String>,
+    /// Cells with a teacher that every other cell of this teacher is compared with too, each in a table of its own.
+    #[serde(default)]
+    pub beside: Vec<String>,
     /// Teachers beside `main`, which is the base recipe's own unless it is listed here.
     #[serde(default, rename = "teacher")]
     pub teachers: Vec<GridTeacher>,
@@ -166,6 +169,9 @@ impl Grid {
         }
         for teacher in &grid.teachers {
             grid.teacher_recipe(&teacher.name, &[])?;
+        }
+        if let Some(name) = grid.beside.iter().find(|name| grid.cell(name).is_none_or(|cell| cell.alone)) {
+            return fail(format!("beside names '{name}', which is no cell with a teacher"));
         }
         Ok(grid)
     }

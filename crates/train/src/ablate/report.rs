@@ -122,13 +122,7 @@ fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &Keep, set
         diverged: seeds.iter().copied().filter(|&seed| diverged(seed)).collect(),
     };
     if cell.against != cell.name {
-        let pairs: Vec<(&Record, &Record)> =
-            mine.iter().filter_map(|r| Some((*r, records.cell(&cell.against, r.seed)?))).collect();
-        let aps: Vec<(f64, f64)> = pairs.iter().map(|(a, b)| (a.summary.ap, b.summary.ap)).collect();
-        let gains: Vec<f64> = aps.iter().map(|(a, b)| a - b).collect();
-        row.gain = mean_and_deviation(&gains).map(|(mean, _)| Gain { mean, pairs: gains.len(), t: students_t(&gains) });
-        let files: Vec<_> = pairs.iter().map(|(a, b)| (&a.detections, &b.detections)).collect();
-        row.interval = interval(&aps, &files, keep);
+        (row.gain, row.interval) = difference(&mine, &cell.against, records, keep);
     }
     let teacher_of = |r: &Record| records.teachers().rfind(|t| Some(&t.file.sha256) == r.teacher.as_ref());
     let pairs: Vec<(&Record, &TeacherRecord)> = mine.iter().filter_map(|r| Some((*r, teacher_of(r)?))).collect();
@@ -136,6 +130,16 @@ fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &Keep, set
     let files: Vec<_> = pairs.iter().map(|(a, b)| (&a.detections, &b.detections)).collect();
     row.teacher = interval(&aps, &files, keep);
     row
+}
+
+/// By how much runs differ from those of the cell `other`, over the seeds that both have.
+fn difference(mine: &[&Record], other: &str, records: &Records, keep: &Keep) -> (Option<Gain>, Option<Interval>) {
+    let pairs: Vec<(&Record, &Record)> = mine.iter().filter_map(|r| Some((*r, records.cell(other, r.seed)?))).collect();
+    let aps: Vec<(f64, f64)> = pairs.iter().map(|(a, b)| (a.summary.ap, b.summary.ap)).collect();
+    let gains: Vec<f64> = aps.iter().map(|(a, b)| a - b).collect();
+    let gain = mean_and_deviation(&gains).map(|(mean, _)| Gain { mean, pairs: gains.len(), t: students_t(&gains) });
+    let files: Vec<_> = pairs.iter().map(|(a, b)| (&a.detections, &b.detections)).collect();
+    (gain, interval(&aps, &files, keep))
 }
 
 /// The paired bootstrap, if all draws are there.
@@ -166,6 +170,9 @@ fn markdown(grid: &Grid, seeds: &[u64], data: &Data, records: &Records, rows: &[
     }
     text.push('\n');
     notes(&mut text, seeds, rows);
+    for other in grid.beside.iter().filter_map(|name| grid.cell(name)) {
+        beside(&mut text, other, rows, records, keep);
+    }
     let taught = |row: &'_ Row<'_>| {
         let logs = row.records.iter().filter_map(|r| keep.get(&r.detections)?.epochs.as_ref());
         let joined = logs.cloned().reduce(|mut a, b| {
@@ -242,7 +249,6 @@ fn table_row(text: &mut String, row: &Row<'_>) {
             format!("{:+.1}{to}{part}", 100.0 * mean)
         }
     };
-    let between = |i: &Interval| format!("{:+.1} to {:+.1}", 100.0 * i.low, 100.0 * i.high);
     let interval = match (&row.gain, &row.interval) {
         (_, Some(interval)) => between(interval),
         (Some(_), None) => "no detections here".to_owned(),
@@ -251,6 +257,28 @@ fn table_row(text: &mut String, row: &Row<'_>) {
     let teacher = row.teacher.as_ref().map_or(String::new(), |i| format!("{:+.1} ({})", 100.0 * i.mean, between(i)));
     let t = row.gain.as_ref().and_then(|gain| gain.t.as_ref()).map_or(String::new(), between);
     let _ = writeln!(text, "| {gain} | {interval} | {t} | {teacher} |");
+}
+
+/// A table of the differences to a cell with a teacher, of the cells that have the same one.
+fn beside(text: &mut String, other: &Cell, rows: &[Row<'_>], records: &Records, keep: &Keep) {
+    let alike = |row: &&Row<'_>| !row.cell.alone && row.cell.teacher == other.teacher && row.cell.name != other.name;
+    let mut lines = String::new();
+    for row in rows.iter().filter(alike) {
+        let (Some(gain), range) = difference(&row.records, &other.name, records, keep) else { continue };
+        let or_nothing = |i: Option<&Interval>| i.map_or(String::new(), between);
+        let (name, mean, seeds) = (&row.cell.name, 100.0 * gain.mean, gain.pairs);
+        let (range, t) = (or_nothing(range.as_ref()), or_nothing(gain.t.as_ref()));
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "| {name} | {mean:+.1} | {seeds} | {range} | {t} |");
+    }
+    if !lines.is_empty() {
+        let head = "| cell | difference | seeds | 95% interval | by t |\n|---|---|---|---|---|";
+        let _ = writeln!(text, "Differences to `{}`, under the same teacher:\n\n{head}\n{lines}", other.name);
+    }
+}
+
+fn between(i: &Interval) -> String {
+    format!("{:+.1} to {:+.1}", 100.0 * i.low, 100.0 * i.high)
 }
 
 fn notes(text: &mut String, seeds: &[u64], rows: &[Row<'_>]) {

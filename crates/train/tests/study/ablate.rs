@@ -13,6 +13,7 @@ const GRID: &str = r#"
 name = "tiny-ablation"
 about = "Does it help?"
 recipe = "PATH"
+beside = ["full"]
 
 [[teacher]]
 name = "longer"
@@ -153,6 +154,9 @@ fn an_ablation_is_resumed_recorded_and_compared() {
     assert!(table_line(&text, "B other-teacher").contains("(one seed)"));
     assert!(text.contains("teacher is shared by all runs") && text.contains("Teacher `longer`: AP"), "{text}");
     let why = text.lines().find(|l| l.starts_with("| full |")).unwrap();
+    let beside: Vec<&str> = text.lines().skip_while(|l| !l.starts_with("Differences to `full`")).collect();
+    assert!(beside[4].starts_with("| pkd | ") && beside[4].contains(" to "), "{beside:?}");
+    assert!(beside[5].is_empty(), "neither itself, nor what another teacher taught: {beside:?}");
     assert!(why.contains("cls ") && why.contains("feat ") && why.contains("reg "), "{why}");
     assert!(!text.lines().any(|l| l.starts_with("| alone |")), "nobody taught it");
     assert!(text.contains("docent ablate") && text.contains("Revisions: abc"));

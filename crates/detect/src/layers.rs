@@ -4,7 +4,7 @@ use crate::Result;
 use candle_core::Tensor;
 use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
 use candle_nn::{Init, VarBuilder};
-use docent_ops::{Addend, Affine, Conv2dParams};
+use docent_ops::{Addend, Affine, BatchStats, Conv2dParams};
 
 /// torchvision's initialisation of its backbones: Kaiming, normal, by fan-out, for ReLU.
 pub(crate) const KAIMING_FAN_OUT: Init =
@@ -67,6 +67,18 @@ impl Conv {
     ) -> Result<Tensor> {
         let addend = residual.map_or(Addend::None, Addend::Residual);
         Ok(docent_ops::conv2d(x, &self.weight, addend, Some(affine), relu, &self.params)?)
+    }
+
+    /// `act(norm(conv(x)))` by the batch's own statistics, in one operation. For layers without a bias.
+    pub(crate) fn forward_batch_norm(
+        &self,
+        x: &Tensor,
+        gamma: &Tensor,
+        beta: &Tensor,
+        eps: f64,
+        relu: bool,
+    ) -> Result<(Tensor, BatchStats)> {
+        Ok(docent_ops::conv_batch_norm_train(x, &self.weight, gamma, beta, eps, relu, &self.params)?)
     }
 
     /// The same layer over the same storage, outside any graph.

@@ -80,11 +80,15 @@ impl Norm {
                 join(y, residual, relu)
             }
             (NormKind::BatchNorm, Some(running)) if mode == Mode::Train && self.gamma.is_variable() => {
-                let y = conv.forward(x, false)?;
-                let (y, stats) =
-                    docent_ops::batch_norm_train(&y, &self.gamma, &self.beta, self.eps, relu && residual.is_none())?;
+                let (y, stats) = match residual {
+                    None => conv.forward_batch_norm(x, &self.gamma, &self.beta, self.eps, relu)?,
+                    Some(_) => {
+                        let y = conv.forward(x, false)?;
+                        docent_ops::batch_norm_train(&y, &self.gamma, &self.beta, self.eps, residual, relu)?
+                    }
+                };
                 self.update(running, &stats)?;
-                join(y, residual, relu)
+                Ok(y)
             }
             (_, Some((mean, var))) => {
                 let affine = Affine::from_batch_norm(

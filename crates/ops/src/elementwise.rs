@@ -33,7 +33,7 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 }
 
 /// The gradient through a ReLU by its output `y`.
-fn masked(op: &'static str, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+pub(crate) fn masked(op: &'static str, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let dy = operand(op, "the gradient", dy)?;
     let (y_view, dy_view) = (View::new(op, y), View::new(op, &dy));
     tensor(map2(y_view.values()?, dy_view.values()?, conv::relu_gradient), y.shape())

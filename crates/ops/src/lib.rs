@@ -5,7 +5,7 @@
 //! its own backward pass, plus the box arithmetic of a detector (IoU, box coder, NMS, RoIAlign, losses).
 //!
 //! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`Addend`]) and ReLU; [`set_winograd`].
-//! - [`linear`], [`batch_norm_train`], [`group_norm`], [`relu`], [`relu6`], [`add_relu`], [`softmax`], [`index_rows`].
+//! - [`linear`], [`batch_norm_train`], [`conv_batch_norm_train`], [`group_norm`], [`relu`], [`relu6`], [`add_relu`], [`softmax`], [`index_rows`].
 //! - [`max_pool2d`], [`subsample`], [`upsample_nearest`], [`upsample_nearest_add`].
 //! - [`boxes`], [`BoxCoder`], [`nms`], [`batched_nms`], [`top_k`], [`roi_align`], [`loss`].
 //!
@@ -78,7 +78,7 @@ pub use elementwise::{add_relu, relu};
 pub use gather::index_rows;
 pub use linear::linear;
 pub use nms::{batched_nms, nms};
-pub use norm::{BatchStats, batch_norm_train, group_norm};
+pub use norm::{BatchStats, batch_norm_train, conv_batch_norm_train, group_norm};
 pub use pool::{max_pool2d, subsample};
 pub use relu6::relu6;
 pub use resize::{upsample_nearest, upsample_nearest_add};

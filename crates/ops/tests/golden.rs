@@ -131,7 +131,7 @@ fn norms() {
     };
     for (case, relu) in [("batch_norm.plain", false), ("batch_norm.relu", true)] {
         let (x, gamma, beta) = three(case, &[2, 3, 5, 7], 3);
-        let (y, stats) = docent_ops::batch_norm_train(&x, &gamma, &beta, 1e-5, relu).unwrap();
+        let (y, stats) = docent_ops::batch_norm_train(&x, &gamma, &beta, 1e-5, None, relu).unwrap();
         compare(&golden, case, Ok(y), &[("x", &x), ("gamma", &gamma), ("beta", &beta)]);
         golden.compare_f32(&format!("{case}.mean"), &stats.mean);
         golden.compare_f32(&format!("{case}.var_unbiased"), &stats.var_unbiased);

@@ -27,7 +27,7 @@ pub fn norm(c: &mut Criterion) {
     {
         let [channels, values] = [shape[1], shape.iter().product()];
         both_ways(&mut group, name, &[&shape, &[channels], &[channels]], (values, 1), |t| {
-            Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-5, true)?.0)
+            Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-5, None, true)?.0)
         });
     }
     let shape = [1, 256, 80, 80];

@@ -99,9 +99,7 @@ pub fn conv2d(
     relu: bool,
     p: &Conv2dParams,
 ) -> Result<Tensor> {
-    let (x, x_dims) = operand4("conv2d", "x", x)?;
-    let (w, w_dims) = operand4("conv2d", "w", w)?;
-    let geometry = Geometry::new(x_dims, w_dims, p)?;
+    let (Conv { geometry, .. }, x, w) = Conv::plain(x, w, p)?;
     let c_out = geometry.c_out;
     if let Some(a) = affine
         && (a.scale.len() != c_out || a.shift.len() != c_out)
@@ -159,7 +157,7 @@ impl Path {
     }
 }
 
-struct Conv {
+pub(crate) struct Conv {
     geometry: Geometry,
     affine: Option<Affine>,
     relu: bool,
@@ -170,12 +168,26 @@ struct Conv {
 type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
 impl Conv {
-    fn shape(&self) -> [usize; 4] {
+    /// A convolution with nothing behind it, and its operands, checked.
+    pub(crate) fn plain(x: &Tensor, w: &Tensor, p: &Conv2dParams) -> Result<(Self, Tensor, Tensor)> {
+        let (x, x_dims) = operand4("conv2d", "x", x)?;
+        let (w, w_dims) = operand4("conv2d", "w", w)?;
+        let geometry = Geometry::new(x_dims, w_dims, p)?;
+        Ok((Self { geometry, affine: None, relu: false, third: Third::None }, x, w))
+    }
+
+    /// The shape of its result.
+    pub(crate) fn shape(&self) -> [usize; 4] {
         let g = &self.geometry;
         [g.batch, g.c_out, g.h_out, g.w_out]
     }
 
     fn forward(&self, x: &[f32], w: &[f32], third: Option<&[f32]>) -> (CpuStorage, Shape) {
+        (CpuStorage::F32(self.values(x, w, third)), Shape::from(&self.shape()[..]))
+    }
+
+    /// The result's values.
+    pub(crate) fn values(&self, x: &[f32], w: &[f32], third: Option<&[f32]>) -> Vec<f32> {
         let epilogue = Epilogue {
             affine: self.affine.as_ref().map(|a| (&*a.scale, &*a.shift)),
             bias: third.filter(|_| self.third == Third::Bias),
@@ -183,15 +195,22 @@ impl Conv {
             relu: self.relu,
         };
         let g = &self.geometry;
-        let y = match Path::of(g) {
+        match Path::of(g) {
             Path::Depthwise => depthwise::forward(g, x, w, &epilogue),
             Path::Winograd => winograd::forward(g, x, w, &epilogue),
             Path::Gemm => gemm::forward(g, x, w, &epilogue),
-        };
-        (CpuStorage::F32(y), Shape::from(&self.shape()[..]))
+        }
     }
 
-    fn backward(&self, x: &Tensor, w: &Tensor, third: Option<&Tensor>, y: &Tensor, dy: &Tensor) -> Result<Three> {
+    /// Gradients of those operands that are tracked, by the output `y`'s.
+    pub(crate) fn backward(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        third: Option<&Tensor>,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<Three> {
         const OP: &str = "conv2d's backward pass";
         let g = &self.geometry;
         let dy = operand(OP, "the gradient", dy)?;

@@ -1,13 +1,14 @@
-//! Batch normalisation by the batch's own statistics, with ReLU.
+//! Batch normalisation by the batch's own statistics, with what stands around it: the convolution before, or the residual and the
+//! ReLU behind.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 
-use crate::conv::{relu, relu_gradient};
-use crate::parallel::{self, Shared, each1, each2, each3};
+use crate::conv::{Conv, Conv2dParams};
+use crate::elementwise::masked;
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
-use super::sums::{sum1, sum2, sum3};
+use super::measured::{Gradients, Measured, Planes};
 
 const OP: &str = "batch_norm_train";
 
@@ -20,13 +21,13 @@ pub struct BatchStats {
     pub var_unbiased: Vec<f32>,
 }
 
-/// `act(gamma * (x - mean) / sqrt(var + eps) + beta)` by channel, with the mean and the (biased) variance of this batch:
+/// `act(gamma * (x - mean) / sqrt(var + eps) + beta + residual)` by channel, with the mean and the (biased) variance of this batch:
 /// S. Ioffe, C. Szegedy, *Batch Normalization*, arXiv 1502.03167. Gradients flow through the statistics.
 ///
 /// The variance is taken in a second pass around the mean, so that a large mean costs no accuracy.
 ///
 /// # Shapes
-/// `x` [B, C, ..] (usually [B, C, H, W]), `gamma` and `beta` `[C]`, result as `x`.
+/// `x` [B, C, ..] (usually [B, C, H, W]), `gamma` and `beta` `[C]`, residual and result as `x`.
 ///
 /// # Errors
 /// When there are fewer than two values a channel (the variance would mean nothing), shapes do not fit, or an operand is
@@ -36,72 +37,84 @@ pub fn batch_norm_train(
     gamma: &Tensor,
     beta: &Tensor,
     eps: f64,
+    residual: Option<&Tensor>,
     relu: bool,
 ) -> Result<(Tensor, BatchStats)> {
-    let &[batch, channels, ref rest @ ..] = x.dims() else {
-        return Err(Error::operand(OP, format!("x has shape {:?}; [B, C, ..] is needed", x.dims())));
+    let planes = planes(x.dims(), gamma, beta)?;
+    let (x, gamma, beta) = (operand(OP, "x", x)?, operand(OP, "gamma", gamma)?, operand(OP, "beta", beta)?);
+    let (norm, stats) = Measured::new(View::new(OP, &x).values()?, planes, eps, relu);
+    let y = match residual {
+        None => x.apply_op3(&gamma, &beta, Alone(norm))?,
+        Some(r) if r.dims() != x.dims() => {
+            return Err(Error::operand(OP, format!("residual {:?} must be as x {:?}", r.dims(), x.dims())));
+        }
+        Some(r) => x.apply_op3(&operand(OP, "residual", r)?, &both(&gamma, &beta)?, WithResidual(norm))?,
+    };
+    Ok((y, stats))
+}
+
+/// [`batch_norm_train`] of a convolution without bias, as one op: in the backward pass the convolution's result has a gradient that
+/// nobody but this op sees, and that candle's walk would set to zero, add to and keep.
+///
+/// Values and gradients have the bits of [`conv2d`](crate::conv2d) followed by [`batch_norm_train`].
+///
+/// # Shapes
+/// As [`conv2d`](crate::conv2d)'s; `gamma` and `beta` `[C_out]`.
+///
+/// # Errors
+/// As both functions'.
+pub fn conv_batch_norm_train(
+    x: &Tensor,
+    w: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f64,
+    relu: bool,
+    p: &Conv2dParams,
+) -> Result<(Tensor, BatchStats)> {
+    let (conv, x, w) = Conv::plain(x, w, p)?;
+    let planes = planes(&conv.shape(), gamma, beta)?;
+    let (gamma, beta) = (operand(OP, "gamma", gamma)?, operand(OP, "beta", beta)?);
+    let sums = conv.values(View::new(OP, &x).values()?, View::new(OP, &w).values()?, None);
+    let (norm, stats) = Measured::new(&sums, planes, eps, relu);
+    let sums = tensor(sums, &conv.shape()[..])?;
+    Ok((x.apply_op3(&w, &both(&gamma, &beta)?, AfterConv { conv, sums, norm })?, stats))
+}
+
+fn planes(x: &[usize], gamma: &Tensor, beta: &Tensor) -> Result<Planes> {
+    let &[batch, channels, ref rest @ ..] = x else {
+        return Err(Error::operand(OP, format!("x has shape {x:?}; [B, C, ..] is needed")));
     };
     if gamma.dims() != [channels] || beta.dims() != [channels] {
-        let message =
-            format!("gamma {:?} and beta {:?} must be [{channels}] for x {:?}", gamma.dims(), beta.dims(), x.dims());
+        let message = format!("gamma {:?} and beta {:?} must be [{channels}] for x {x:?}", gamma.dims(), beta.dims());
         return Err(Error::operand(OP, message));
     }
     let plane = rest.iter().product::<usize>();
     if batch * plane < 2 {
         let message = format!(
-            "x {:?} has {} value(s) a channel; at least 2 are needed: use a larger batch or image",
-            x.dims(),
+            "x {x:?} has {} value(s) a channel; at least 2 are needed: use a larger batch or image",
             batch * plane
         );
         return Err(Error::operand(OP, message));
     }
-    let (x, gamma, beta) = (operand(OP, "x", x)?, operand(OP, "gamma", gamma)?, operand(OP, "beta", beta)?);
-    let planes = Planes { batch, channels, plane };
-    let n = (batch * plane) as f64;
-    let measured = {
-        let view = View::new(OP, &x);
-        let x = view.values()?;
-        parallel::map(channels, x.len(), |c| {
-            let mean = planes.of(c).map(|at| sum1(&x[at..at + plane], |v| v)).sum::<f64>() / n;
-            // The squares are taken around the mean in f32; what its rounding leaves out is taken off again.
-            let near = mean as f32;
-            let squares = planes.of(c).map(|at| sum1(&x[at..at + plane], |v| (v - near) * (v - near))).sum::<f64>();
-            let off = mean - f64::from(near);
-            (near, (squares / n - off * off).max(0.0))
-        })
-    };
-    let stats = BatchStats {
-        mean: measured.iter().map(|m| m.0).collect(),
-        var_unbiased: measured.iter().map(|m| (m.1 * n / (n - 1.0)) as f32).collect(),
-    };
-    let inverse = measured.iter().map(|m| (1.0 / (m.1 + eps).sqrt()) as f32).collect();
-    let op = BatchNorm { planes, mean: stats.mean.clone(), inverse, relu };
-    Ok((x.apply_op3(&gamma, &beta, op)?, stats))
+    Ok(Planes { batch, channels, plane })
 }
 
-#[derive(Clone, Copy)]
-struct Planes {
-    batch: usize,
-    channels: usize,
-    plane: usize,
+/// Gamma and beta as one operand [2, C]: an op of candle takes three.
+fn both(gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::stack(&[gamma, beta], 0)?)
 }
 
-impl Planes {
-    /// Where the planes of channel `c` begin.
-    fn of(self, c: usize) -> impl Iterator<Item = usize> {
-        (0..self.batch).map(move |b| (b * self.channels + c) * self.plane)
-    }
+/// The gradient of [`both`].
+fn of_both(both: &Tensor, Gradients { mut gamma, beta, .. }: Gradients) -> Result<Option<Tensor>> {
+    gamma.extend(beta);
+    both.track_op().then(|| tensor(gamma, both.shape())).transpose()
 }
 
-struct BatchNorm {
-    planes: Planes,
-    mean: Vec<f32>,
-    /// 1 / sqrt(var + eps).
-    inverse: Vec<f32>,
-    relu: bool,
-}
+/// Operands x, gamma, beta.
+struct Alone(Measured);
 
-impl CustomOp3 for BatchNorm {
+impl CustomOp3 for Alone {
     fn name(&self) -> &'static str {
         OP
     }
@@ -115,83 +128,100 @@ impl CustomOp3 for BatchNorm {
         beta: &CpuStorage,
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (x, gamma, beta) = (values(OP, x, lx)?, values(OP, gamma, lg)?, values(OP, beta, lb)?);
-        let Planes { channels, plane, .. } = self.planes;
-        // SAFETY: each piece is one plane, written by either branch.
-        let y = unsafe {
-            parallel::fill(x.len(), plane, |at, out| {
-                let c = at / plane % channels;
-                // The mean is taken off first: folded into the offset it would cancel.
-                let (mean, scale, shift) = (self.mean[c], gamma[c] * self.inverse[c], beta[c]);
-                if self.relu {
-                    each1(out, &x[at..], &|v| relu(scale * (v - mean) + shift));
-                } else {
-                    each1(out, &x[at..], &|v| scale * (v - mean) + shift);
-                }
-            })
-        };
+        let y = self.0.forward(values(OP, x, lx)?, values(OP, gamma, lg)?, values(OP, beta, lb)?, None);
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        gamma: &Tensor,
-        beta: &Tensor,
-        y: &Tensor,
-        dy: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = operand(OP, "the gradient", dy)?;
-        let (x_view, g_view, y_view, dy_view) =
-            (View::new(OP, x), View::new(OP, gamma), View::new(OP, y), View::new(OP, &dy));
-        let (xs, gammas, ys, dys) = (x_view.values()?, g_view.values()?, y_view.values()?, dy_view.values()?);
-        let Planes { batch, channels, plane } = self.planes;
-        let n = (batch * plane) as f64;
-        let run = |dx: Option<Shared<'_>>| {
-            parallel::map(channels, xs.len(), |c| {
-                let (mean, inverse) = (self.mean[c], self.inverse[c]);
-                let (mut d_beta, mut d_gamma) = (0.0, 0.0);
-                for at in self.planes.of(c) {
-                    let (x, y, dy) = (&xs[at..at + plane], &ys[at..at + plane], &dys[at..at + plane]);
-                    if self.relu {
-                        d_beta += sum2(y, dy, relu_gradient);
-                        d_gamma += sum3(x, y, dy, |x, y, g| (x - mean) * relu_gradient(y, g));
-                    } else {
-                        d_beta += sum1(dy, |g| g);
-                        d_gamma += sum2(x, dy, |x, g| (x - mean) * g);
-                    }
-                }
-                d_gamma *= f64::from(inverse);
-                if let Some(dx) = dx {
-                    let scale = gammas[c] * inverse;
-                    let (off, slope) = ((d_beta / n) as f32, (d_gamma / n * f64::from(inverse)) as f32);
-                    for at in self.planes.of(c) {
-                        let (x, y, dy) = (&xs[at..at + plane], &ys[at..at + plane], &dys[at..at + plane]);
-                        let value = |x: f32, g: f32| scale * (g - off - (x - mean) * slope);
-                        // SAFETY: this task alone writes this channel's planes.
-                        let dx = unsafe { dx.room(at, plane) };
-                        if self.relu {
-                            each3(dx, x, y, dy, &|x, y, g| value(x, relu_gradient(y, g)));
-                        } else {
-                            each2(dx, x, dy, &value);
-                        }
-                    }
-                }
-                (d_gamma as f32, d_beta as f32)
-            })
-        };
-        let mut sums = Vec::new();
-        let dx = if x.track_op() {
-            // SAFETY: the channels' planes cover x.
-            let dx = unsafe { parallel::build(xs.len(), |dx| sums = run(Some(dx))) };
-            Some(tensor(dx, x.shape())?)
-        } else {
-            sums = run(None);
-            None
-        };
-        let of = |t: &Tensor, pick: fn(&(f32, f32)) -> f32| -> Result<Option<Tensor>> {
-            t.track_op().then(|| tensor(sums.iter().map(pick).collect(), channels)).transpose()
-        };
-        Ok((dx, of(gamma, |s| s.0)?, of(beta, |s| s.1)?))
+    fn bwd(&self, x: &Tensor, gamma: &Tensor, beta: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {
+        let gradients = backward(&self.0, x, gamma, y, dy, x.track_op())?;
+        let of = |t: &Tensor, values: Vec<f32>| t.track_op().then(|| tensor(values, t.shape())).transpose();
+        let dx = gradients.x.map(|dx| tensor(dx, x.shape())).transpose()?;
+        Ok((dx, of(gamma, gradients.gamma)?, of(beta, gradients.beta)?))
     }
+}
+
+/// Operands x, the residual, gamma and beta.
+struct WithResidual(Measured);
+
+impl CustomOp3 for WithResidual {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        residual: &CpuStorage,
+        lr: &Layout,
+        both: &CpuStorage,
+        lb: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let both = values(OP, both, lb)?;
+        let (gamma, beta) = both.split_at(both.len() / 2);
+        let y = self.0.forward(values(OP, x, lx)?, gamma, beta, Some(values(OP, residual, lr)?));
+        Ok((CpuStorage::F32(y), lx.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, residual: &Tensor, both: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {
+        let mut gradients = backward(&self.0, x, both, y, dy, x.track_op())?;
+        let dx = gradients.x.take().map(|dx| tensor(dx, x.shape())).transpose()?;
+        // Without a ReLU the residual's gradient is the output's.
+        let through = || if self.0.relu() { masked(OP, y, dy) } else { Ok(dy.clone()) };
+        let d_residual = residual.track_op().then(through).transpose()?;
+        Ok((dx, d_residual, of_both(both, gradients)?))
+    }
+}
+
+/// Operands x, w, gamma and beta.
+struct AfterConv {
+    conv: Conv,
+    /// The convolution's result, outside any graph.
+    sums: Tensor,
+    norm: Measured,
+}
+
+impl CustomOp3 for AfterConv {
+    fn name(&self) -> &'static str {
+        "conv_batch_norm_train"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        both: &CpuStorage,
+        lb: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let both = values(OP, both, lb)?;
+        let (gamma, beta) = both.split_at(both.len() / 2);
+        let y = self.norm.forward(View::new(OP, &self.sums).values()?, gamma, beta, None);
+        Ok((CpuStorage::F32(y), self.sums.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, both: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {
+        let mut gradients = backward(&self.norm, &self.sums, both, y, dy, x.track_op() || w.track_op())?;
+        let (dx, dw) = match gradients.x.take() {
+            Some(d_sums) => {
+                let d_sums = tensor(d_sums, self.sums.shape())?;
+                let (dx, dw, _) = self.conv.backward(x, w, None, &self.sums, &d_sums)?;
+                (dx, dw)
+            }
+            None => (None, None),
+        };
+        Ok((dx, dw, of_both(both, gradients)?))
+    }
+}
+
+/// Gradients of the three operands.
+type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
+
+/// The norm's backward pass; `gamma` may have more behind its values.
+fn backward(norm: &Measured, x: &Tensor, gamma: &Tensor, y: &Tensor, dy: &Tensor, wanted: bool) -> Result<Gradients> {
+    let dy = operand(OP, "the gradient", dy)?;
+    let views = [x, gamma, y, &dy].map(|t| View::new(OP, t));
+    let [x, gamma, y, dy] = &views;
+    Ok(norm.backward(x.values()?, gamma.values()?, y.values()?, dy.values()?, wanted))
 }

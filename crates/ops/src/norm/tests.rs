@@ -4,6 +4,7 @@ use candle_core::{Tensor, Var};
 
 use super::*;
 use crate::Result;
+use crate::conv::{Addend, Conv2dParams, conv2d};
 use crate::testing::{check_gradient, random};
 
 fn flat(t: &Tensor) -> Vec<f32> {
@@ -39,7 +40,7 @@ fn batch_norm_is_the_definition_and_reports_its_statistics() {
     // A mean far from zero must not cost the variance its digits.
     let x = (x + 100.0).unwrap();
     for relu in [false, true] {
-        let (y, stats) = batch_norm_train(&x, &gamma, &beta, 1e-5, relu).unwrap();
+        let (y, stats) = batch_norm_train(&x, &gamma, &beta, 1e-5, None, relu).unwrap();
         let want = naive(&flat(&x), &flat(&gamma), &flat(&beta), 35, |i| i / 35 % 4, 1e-5);
         for (got, want) in flat(&y).iter().zip(want) {
             let want = if relu { want.max(0.0) } else { want };
@@ -71,8 +72,9 @@ fn group_norm_is_the_definition() {
 
 #[test]
 fn gradients_flow_through_the_statistics() {
-    let batch =
-        |relu: bool| move |t: &[Tensor]| -> Result<Tensor> { Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-3, relu)?.0) };
+    let batch = |relu: bool| {
+        move |t: &[Tensor]| -> Result<Tensor> { Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-3, None, relu)?.0) }
+    };
     check_gradient(batch(false), &inputs([2, 3, 5, 3]), 1e-2, 5e-3).unwrap();
     check_gradient(batch(true), &inputs([2, 3, 5, 3]), 5e-4, 2e-2).unwrap();
     for groups in [1, 2, 4] {
@@ -80,6 +82,72 @@ fn gradients_flow_through_the_statistics() {
         check_gradient(group(false), &inputs([2, 4, 3, 5]), 1e-2, 5e-3).unwrap();
         check_gradient(group(true), &inputs([2, 4, 3, 5]), 5e-4, 2e-2).unwrap();
     }
+}
+
+/// Values and gradients of all operands, with a second consumer of x and of the result.
+fn bits(operands: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) -> Vec<Vec<u32>> {
+    let vars: Vec<Var> = operands.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+    let t: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let y = f(&t);
+    let loss = ((y.sqr().unwrap().sum_all().unwrap() + y.sum_all().unwrap()).unwrap()
+        + t[0].sqr().unwrap().sum_all().unwrap())
+    .unwrap();
+    let grads = loss.backward().unwrap();
+    let values = std::iter::once(&y).chain(t.iter().map(|t| grads.get(t).unwrap()));
+    // A sum with candle's zeros turns -0 into 0.
+    values.map(|t| flat(t).iter().map(|v| (v + 0.0).to_bits()).collect()).collect()
+}
+
+#[test]
+fn what_is_fused_has_the_bits_of_its_parts() {
+    let [x, gamma, beta] = inputs([2, 4, 7, 5]);
+    let residual = random(4, x.dims()).unwrap();
+    for relu in [false, true] {
+        let operands = [x.clone(), gamma.clone(), beta.clone(), residual.clone()];
+        let fused = bits(&operands, |t| batch_norm_train(&t[0], &t[1], &t[2], 1e-5, Some(&t[3]), relu).unwrap().0);
+        let parts = bits(&operands, |t| {
+            let y = batch_norm_train(&t[0], &t[1], &t[2], 1e-5, None, false).unwrap().0;
+            if relu { crate::add_relu(&y, &t[3]).unwrap() } else { (y + &t[3]).unwrap() }
+        });
+        assert!(fused == parts, "residual, relu {relu}");
+        // Winograd, strided, 1x1 and one filter a channel.
+        for (kernel, stride, c_in) in [(3, 1, 18), (3, 2, 3), (1, 1, 5), (3, 1, 0)] {
+            let groups = if c_in == 0 { 18 } else { 1 };
+            let p = Conv2dParams { stride, padding: kernel / 2, groups, ..Default::default() };
+            let w = random(5, (18, c_in.max(1), kernel, kernel)).unwrap();
+            let image = random(6, (2, c_in.max(groups * usize::from(c_in == 0)), 9, 11)).unwrap();
+            let [_, gamma, beta] = inputs([1, 18, 1, 1]);
+            let operands = [image, w, gamma, beta];
+            let fused =
+                bits(&operands, |t| conv_batch_norm_train(&t[0], &t[1], &t[2], &t[3], 1e-5, relu, &p).unwrap().0);
+            let parts = bits(&operands, |t| {
+                let sums = conv2d(&t[0], &t[1], Addend::None, None, false, &p).unwrap();
+                batch_norm_train(&sums, &t[2], &t[3], 1e-5, None, relu).unwrap().0
+            });
+            assert!(fused == parts, "kernel {kernel}, stride {stride}, relu {relu}");
+        }
+    }
+}
+
+#[test]
+fn gradients_of_what_is_fused() {
+    let residual = |relu: bool| {
+        move |t: &[Tensor]| -> Result<Tensor> { Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-3, Some(&t[3]), relu)?.0) }
+    };
+    let [x, gamma, beta] = inputs([2, 3, 5, 3]);
+    let operands = [x, gamma, beta, random(7, (2, 3, 5, 3)).unwrap()];
+    check_gradient(residual(false), &operands, 1e-2, 5e-3).unwrap();
+    check_gradient(residual(true), &operands, 5e-4, 2e-2).unwrap();
+    let p = Conv2dParams { padding: 1, stride: 2, ..Default::default() };
+    let conv = |relu: bool| {
+        move |t: &[Tensor]| -> Result<Tensor> {
+            Ok(conv_batch_norm_train(&t[0], &t[1], &t[2], &t[3], 1e-3, relu, &p)?.0)
+        }
+    };
+    let [_, gamma, beta] = inputs([1, 4, 1, 1]);
+    let operands = [random(8, (2, 3, 7, 5)).unwrap(), random(9, (4, 3, 3, 3)).unwrap(), gamma, beta];
+    check_gradient(conv(false), &operands, 1e-2, 5e-3).unwrap();
+    check_gradient(conv(true), &operands, 5e-4, 2e-2).unwrap();
 }
 
 #[test]
@@ -93,7 +161,7 @@ fn frozen_operands_get_no_gradient() {
             .map(|(i, t)| if is(i) { Var::from_tensor(t).unwrap().into_inner() } else { t.clone() })
             .collect();
         for y in [
-            batch_norm_train(&t[0], &t[1], &t[2], 1e-5, true).unwrap().0,
+            batch_norm_train(&t[0], &t[1], &t[2], 1e-5, None, true).unwrap().0,
             group_norm(&t[0], &t[1], &t[2], 2, 1e-5, true).unwrap(),
         ] {
             let grads = y.sum_all().unwrap().backward().unwrap();
@@ -106,7 +174,7 @@ fn frozen_operands_get_no_gradient() {
 fn any_number_of_threads_gives_the_same_bits() {
     let run = || {
         let [x, gamma, beta] = inputs([2, 16, 41, 37]).map(|t| Var::from_tensor(&t).unwrap());
-        let batch = batch_norm_train(&x, &gamma, &beta, 1e-5, true).unwrap().0;
+        let batch = batch_norm_train(&x, &gamma, &beta, 1e-5, None, true).unwrap().0;
         let group = group_norm(&x, &gamma, &beta, 4, 1e-5, true).unwrap();
         [batch, group].map(|y| {
             let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
@@ -121,10 +189,10 @@ fn any_number_of_threads_gives_the_same_bits() {
 fn what_cannot_be_normalised_is_named() {
     let [_, gamma, beta] = inputs([1, 4, 1, 1]);
     let one = random(1, (1, 4, 1, 1)).unwrap();
-    assert!(batch_norm_train(&one, &gamma, &beta, 1e-5, false).unwrap_err().to_string().contains("at least 2"));
+    assert!(batch_norm_train(&one, &gamma, &beta, 1e-5, None, false).unwrap_err().to_string().contains("at least 2"));
     assert!(group_norm(&one, &gamma, &beta, 3, 1e-5, false).unwrap_err().to_string().contains("3 groups"));
     // A constant channel has variance 0: eps carries it.
     let flat_map = Tensor::full(7.0f32, (2, 4, 3, 3), one.device()).unwrap();
-    let y = batch_norm_train(&flat_map, &gamma, &beta, 1e-5, false).unwrap().0;
+    let y = batch_norm_train(&flat_map, &gamma, &beta, 1e-5, None, false).unwrap().0;
     assert!(flat(&y).iter().all(|v| v.is_finite()));
 }

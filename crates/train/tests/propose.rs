@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use docent_coco::shapes::{ShapesConfig, generate};
 use docent_coco::{Annotation, Category, Dataset, Image, Rgb8, VocBoxes, VocConfig};
+use docent_distill::{MethodConfig, TaskAdaptiveConfig};
 use docent_train::dry_run::dry_run;
 use docent_train::propose::{ProposeOptions, propose};
 use docent_train::recipe::Recipe;
@@ -34,6 +35,8 @@ fn a_proposal_loads_and_says_why() {
         assert!(comments.contains(&words(&reason.text).join(" ")), "{}: {}", reason.about, reason.text);
     }
     assert!(proposal.toml.lines().all(|l| !l.starts_with('#') || l.chars().count() <= 120));
+    let Some(MethodConfig::TaskAdaptive(distill)) = &recipe.distill else { panic!("{:?}", recipe.distill) };
+    assert_eq!(distill, &TaskAdaptiveConfig { w_feat: 2.88, ..Default::default() });
     assert!(proposal.anchors.after.share > proposal.anchors.before.share, "{:?}", proposal.anchors);
     assert!(proposal.anchors.after.share > 0.9, "{:?}", proposal.anchors);
     let anchors = &recipe.student.model.anchors;

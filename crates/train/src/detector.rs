@@ -42,7 +42,7 @@ impl Detector {
         let Checkpoint { tensors, meta, sha256 } = checkpoint;
         let config: FasterRcnnConfig = meta.model_as(path)?;
         let resize: Resize = meta.resize_as(path)?;
-        resize.validate()?;
+        resize.validate().map_err(|e| Error::file(path, format!("the checkpoint's {e}")))?;
         if config.classes != meta.categories.len() + 1 {
             let (classes, named) = (config.classes, meta.categories.len());
             return Err(Error::file(path, format!("{classes} classes with the background, but {named} categories")));

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::predict::Incomplete;
+use crate::runtime::on_the_pool;
 use crate::signals::Interrupted;
 
 /// Trains object detectors and distils big ones into small ones.
@@ -79,16 +80,16 @@ fn code(error: &anyhow::Error) -> ExitCode {
 fn main() -> ExitCode {
     runtime::prepare();
     let args = Args::parse();
-    if let Some(threads) = args.threads {
-        // Fails only if a pool exists already, and nothing has run yet.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+    if let Err(error) = runtime::start_pool(args.threads) {
+        eprintln!("docent: cannot start the compute threads: {error}; fewer of them need less address space: --threads");
+        return ExitCode::FAILURE;
     }
     let work = move || match args.command {
         Command::Init(args) => commands::init::run(&args),
-        Command::Train(args) => commands::train::run(args),
-        Command::Ablate(args) => commands::ablate::run(args),
-        Command::Eval(args) => commands::eval::run(&args),
-        Command::Predict(args) => commands::predict::run(&args),
+        Command::Train(args) => on_the_pool(|| commands::train::run(args)),
+        Command::Ablate(args) => on_the_pool(|| commands::ablate::run(args)),
+        Command::Eval(args) => on_the_pool(|| commands::eval::run(&args)),
+        Command::Predict(args) => on_the_pool(|| commands::predict::run(&args)),
         Command::Report(args) => commands::report::run(&args),
         Command::Dataset(args) => commands::dataset::run(&args),
         Command::Serve(args) => commands::serve::run(&args),

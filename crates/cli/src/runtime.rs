@@ -1,6 +1,10 @@
 //! Settings of the process that must stand before its first thread does: the allocator's, candle's, and of signals that writing brings.
 #![allow(unsafe_code)]
 
+use std::num::NonZeroUsize;
+
+use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
+
 /// Call it first in `main`, while the process has one thread.
 pub fn prepare() {
     keep_big_buffers();
@@ -12,6 +16,22 @@ pub fn prepare() {
         // SAFETY: no other thread reads the environment yet.
         unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     }
+}
+
+/// Starts the compute threads, one a core unless told otherwise, with stacks to train on.
+///
+/// # Errors
+/// When the system has no room for them.
+pub fn start_pool(threads: Option<NonZeroUsize>) -> Result<(), ThreadPoolBuildError> {
+    let threads = threads.map_or(0, NonZeroUsize::get);
+    ThreadPoolBuilder::new().num_threads(threads).stack_size(docent_train::STACK_BYTES).build_global()
+}
+
+/// Runs `f` on a compute thread. Each operation that is called from outside the pool wakes a thread of it and sleeps until that is
+/// done, some thousand times in a training step; a thread of the pool begins with the work itself. `f` must not wait for anybody
+/// who needs the pool too.
+pub fn on_the_pool<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| f())
 }
 
 /// `docent recipe list | head -1` ends as other programs do: Rust's start-up has turned that off, and printing would panic.

@@ -20,7 +20,10 @@ mod common;
 use criterion::Criterion;
 
 fn main() {
-    common::process::prepare();
+    common::process::run(bench);
+}
+
+fn bench() {
     let mut criterion = common::criterion();
     let groups: [fn(&mut Criterion); 8] = [
         common::conv::conv2d,

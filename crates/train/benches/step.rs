@@ -11,12 +11,15 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Class, batch, crowd, prepare, recipe};
+use common::{Class, batch, crowd, recipe};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use docent_train::data::Batch;
 
 fn main() {
-    prepare();
+    common::run(bench);
+}
+
+fn bench() {
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))

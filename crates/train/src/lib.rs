@@ -65,7 +65,8 @@ mod stop;
 mod tensors;
 
 /// Stack in bytes that a thread should have to train on: the backward pass walks the network's graph by recursion, and that of a
-/// deep backbone wants more than a main thread's.
+/// deep backbone wants more than a main thread's. A thread of rayon's pool serves best: from any other, each operation wakes one of
+/// the pool's and sleeps until it is done. The `docent` program starts the pool with such stacks and calls this crate on it.
 pub const STACK_BYTES: usize = 256 << 20;
 
 pub use checkpoint::{Category, Checkpoint, CheckpointMeta, load_checkpoint, save_checkpoint};

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::problem::Problem;
+use crate::runtime::on_the_pool;
 
 /// What finds the objects of an image, best first, or says what is wrong.
 pub type Model = Box<dyn FnMut(&Rgb8) -> Result<Vec<Found>, String> + Send>;
@@ -102,7 +103,7 @@ fn work(mut model: Model, jobs: &Receiver<Job>) {
         let waited = queued.elapsed().as_secs_f64();
         let start = Instant::now();
         // A fault in the model costs one answer, not the service.
-        let done = catch_unwind(AssertUnwindSafe(|| detect(&mut model, &bytes, upright)))
+        let done = catch_unwind(AssertUnwindSafe(|| on_the_pool(|| detect(&mut model, &bytes, upright))))
             .unwrap_or_else(|_| Err(Problem::Failed("a fault of the program itself: please report it".to_owned())))
             .map(|(image, found)| Done {
                 width: image.width,

@@ -1,8 +1,8 @@
 //! The `docent` program's settings of the process, so that the benches measure what it runs.
 
-/// Candle on one thread, and big buffers kept instead of handed back to the system after each operation (glibc only).
-/// Called before there is a second thread.
-pub fn prepare() {
+/// Runs a bench with candle on one thread, and big buffers kept instead of handed back to the system after each operation (glibc
+/// only), on a thread of the pool. Called before there is a second thread.
+pub fn run(bench: fn()) {
     // candle's own pool spins while it waits and takes cores from the threads that compute.
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: no other thread reads the environment yet.
@@ -14,4 +14,5 @@ pub fn prepare() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
     }
+    rayon::scope(|_| bench());
 }

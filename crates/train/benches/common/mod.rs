@@ -169,9 +169,9 @@ fn object(n: usize, i: usize) -> ([f32; 4], u32) {
     ([x, y, x + w, y + h], ((i + n) % 3) as u32 + 1)
 }
 
-/// The `docent` program's settings of candle and of the allocator (big buffers are kept), so that the bench measures
-/// what it runs. Called before there is a second thread.
-pub fn prepare() {
+/// Runs a bench with the `docent` program's settings of candle and of the allocator (big buffers are kept), on a thread of the
+/// pool, as the program does. Called before there is a second thread.
+pub fn run(bench: fn()) {
     // candle's own pool spins while it waits and takes cores from the threads that compute.
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: no other thread reads the environment yet.
@@ -183,4 +183,7 @@ pub fn prepare() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
     }
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(docent_train::STACK_BYTES);
+    pool.build_global().expect("nothing has started it yet");
+    rayon::scope(|_| bench());
 }

@@ -21,7 +21,11 @@ use std::time::{Duration, Instant};
 const SAMPLE: Duration = Duration::from_millis(200);
 
 fn main() {
-    common::prepare();
+    common::run(answer);
+}
+
+/// Answers all requests.
+fn answer() {
     let mut current: Option<(String, cases::Case)> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("standard input holds text");

@@ -81,7 +81,9 @@ fn main() -> ExitCode {
     runtime::prepare();
     let args = Args::parse();
     if let Err(error) = runtime::start_pool(args.threads) {
-        eprintln!("docent: cannot start the compute threads: {error}; fewer of them need less address space: --threads");
+        eprintln!(
+            "docent: cannot start the compute threads: {error}; fewer of them need less address space: --threads"
+        );
         return ExitCode::FAILURE;
     }
     let work = move || match args.command {

@@ -77,6 +77,12 @@ impl Geometry {
         Self { h: 1, w: pixels, h_out: 1, w_out: pixels, ..self }
     }
 
+    /// For a single tap with a stride and nothing around: the convolution without a stride over the pixels that it reads.
+    pub fn picked(self) -> Option<Self> {
+        let applies = self.taps() == 1 && self.stride > 1 && self.pad_h == 0 && self.pad_w == 0;
+        applies.then_some(Self { h: self.h_out, w: self.w_out, stride: 1, ..self })
+    }
+
     /// 1x1 with stride 1 and nothing around: each output pixel reads the input's of the same place.
     pub fn pointwise(&self) -> bool {
         self.taps() == 1 && self.stride == 1 && self.pad_h == 0 && self.pad_w == 0

@@ -43,7 +43,7 @@ fn channels(rows: &Range<usize>, tap: usize, taps: usize) -> Range<usize> {
     first(rows.start)..first(rows.end)
 }
 
-/// Whether the rows of the image are sorted. With a single tap it would not pay.
+/// Whether the rows of the image are sorted. A single tap is the affair of [`super::picked`].
 fn sorts(g: &Geometry) -> bool {
     g.stride == 2 && g.taps() > 1
 }
@@ -159,10 +159,10 @@ wide! {
                 continue;
             }
             let (to, from) = (&mut out[left..left + len], &image[c * plane..][..(len - 1) * stride + 1]);
-            match stride {
-                1 => copy(to, from),
-                2 => halve(to, from),
-                _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(o, v)| *o = *v),
+            if stride == 1 {
+                copy(to, from);
+            } else {
+                to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(o, v)| *o = *v);
             }
         }
     }
@@ -205,15 +205,6 @@ fn piece<const N: usize>(to: &mut &mut [f32], from: &mut &[f32]) {
     {
         *place = *values;
         (*to, *from) = (left, rest);
-    }
-}
-
-/// Copies every other value. Whole pairs become vector loads; a last value may stand alone.
-#[inline(always)]
-fn halve(to: &mut [f32], from: &[f32]) {
-    to.iter_mut().zip(from.chunks_exact(2)).for_each(|(o, pair)| *o = pair[0]);
-    if let (Some(o), Some(v), 1) = (to.last_mut(), from.last(), from.len() % 2) {
-        *o = *v;
     }
 }
 

@@ -9,6 +9,7 @@ mod epilogue;
 mod gemm;
 mod geometry;
 mod im2col;
+mod picked;
 #[cfg(test)]
 mod tests;
 mod winograd;

@@ -28,7 +28,7 @@ mod weights;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::matmul::{DEPTH, PANEL, Strips};
+use crate::matmul::{DEPTH, PANEL, Strips, strip};
 use crate::parallel::{self, Shared, scratch};
 
 use super::epilogue::Epilogue;
@@ -119,6 +119,11 @@ fn each_block(panels: usize, channels: usize, work: usize, f: impl Fn(usize, Ran
     });
 }
 
+/// Output channels of a task, if the tiles are few: whole strips, so few that the tasks keep all threads busy to the end.
+fn rows_of_task(c_out: usize) -> usize {
+    (c_out.div_ceil(strip()) / 16).clamp(1, ROWS / strip()) * strip()
+}
+
 /// From a point's panel of `channels` rows to the next's. The odd line keeps the 36 of them out of one set of the cache.
 fn stride(channels: usize) -> usize {
     channels * PANEL + 16
@@ -182,8 +187,9 @@ impl Pass<'_> {
             each_block(panels, g.c_in, g.work(), |panel, channels| {
                 self.inputs(panel, channels, to, panel * of_inputs);
             });
-            parallel::for_each(g.c_out.div_ceil(ROWS), g.work(), |task| {
-                let channels = task * ROWS..g.c_out.min((task + 1) * ROWS);
+            let rows = rows_of_task(g.c_out);
+            parallel::for_each(g.c_out.div_ceil(rows), g.work(), |task| {
+                let channels = task * rows..g.c_out.min((task + 1) * rows);
                 let n = channels.len();
                 let of_points = POINTS * of_point([n, g.c_in.min(DEPTH)]);
                 scratch(of_points + panels * POINTS * stride(n), |buffer| {

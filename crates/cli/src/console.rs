@@ -9,6 +9,7 @@ use docent_train::Result;
 use docent_train::events::{EvalRecord, Event, EventSink, StepRecord};
 use docent_train::summary::percent;
 
+use crate::output::say;
 use view::View;
 
 /// Seconds between two plain lines of a run.
@@ -50,7 +51,7 @@ impl Console {
     fn say(&self, text: &str) {
         match &self.view {
             Some(view) => view.println(text),
-            None => println!("{text}"),
+            None => say!("{text}"),
         }
     }
 
@@ -63,7 +64,7 @@ impl Console {
         let due = self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY);
         if due || record.step == record.steps {
             self.last_line = Some(Instant::now());
-            println!("{}", self.line(record));
+            say!("{}", self.line(record));
         }
     }
 
@@ -96,7 +97,7 @@ impl EventSink for Console {
                 if self.terminal {
                     self.view = Some(View::new(run, *steps, *done));
                 } else {
-                    println!(
+                    say!(
                         "{run}: {steps} steps{}",
                         if *done > 0 { format!(", {done} of them done") } else { String::new() }
                     );
@@ -128,7 +129,7 @@ impl EventSink for Console {
                 if let Some(view) = self.view.take() {
                     view.clear();
                 }
-                println!("{run}: done in {}", clock(*seconds));
+                say!("{run}: done in {}", clock(*seconds));
             }
             Event::Warning { text } => self.say(&format!("warning: {text}")),
             Event::Note { text } => self.say(text),

@@ -3,6 +3,7 @@
 mod commands;
 mod console;
 mod draw;
+mod output;
 mod reading;
 mod runtime;
 mod serve;
@@ -10,10 +11,12 @@ mod signals;
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 
 use crate::commands::predict::Incomplete;
-use crate::runtime::on_the_pool;
+use crate::output::tell;
+use crate::runtime::{compute, start_pool};
 use crate::signals::Interrupted;
 
 /// Trains object detectors and distils big ones into small ones.
@@ -79,40 +82,29 @@ fn code(error: &anyhow::Error) -> ExitCode {
 
 fn main() -> ExitCode {
     runtime::prepare();
-    let args = Args::parse();
-    if let Err(error) = runtime::start_pool(args.threads) {
-        eprintln!(
-            "docent: cannot start the compute threads: {error}; fewer of them need less address space: --threads"
-        );
-        return ExitCode::FAILURE;
-    }
-    let work = move || match args.command {
-        Command::Init(args) => commands::init::run(&args),
-        Command::Train(args) => on_the_pool(|| commands::train::run(args)),
-        Command::Ablate(args) => on_the_pool(|| commands::ablate::run(args)),
-        Command::Eval(args) => on_the_pool(|| commands::eval::run(&args)),
-        Command::Predict(args) => on_the_pool(|| commands::predict::run(&args)),
-        Command::Report(args) => commands::report::run(&args),
+    let Args { threads, command } = Args::parse();
+    let outcome = match command {
+        Command::Init(args) => compute(threads, || commands::init::run(&args)),
+        Command::Train(args) => compute(threads, || commands::train::run(args)),
+        Command::Ablate(args) => compute(threads, || commands::ablate::run(args)),
+        Command::Eval(args) => compute(threads, || commands::eval::run(&args)),
+        Command::Predict(args) => compute(threads, || commands::predict::run(&args)),
+        Command::Report(args) => compute(threads, || commands::report::run(&args)),
+        // Its network must not wait on a compute thread: only its model does.
+        Command::Serve(args) => start_pool(threads).and_then(|()| commands::serve::run(&args)),
         Command::Dataset(args) => commands::dataset::run(&args),
-        Command::Serve(args) => commands::serve::run(&args),
         Command::Recipe(args) => commands::recipe::run(&args),
         Command::Weights(args) => commands::weights::run(args),
     };
-    let outcome = std::thread::Builder::new()
-        .stack_size(docent_train::STACK_BYTES)
-        .spawn(work)
-        .map(std::thread::JoinHandle::join);
+    let outcome = outcome.and_then(|()| match output::fault() {
+        None => Ok(()),
+        Some(error) => Err(anyhow!("standard output could not be written ({error}); apart from that, all is done")),
+    });
     match outcome {
-        Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
-        Ok(Ok(Err(error))) => {
-            eprintln!("docent: {}", told(&error));
-            code(&error)
-        }
-        // The panic has printed itself.
-        Ok(Err(_)) => ExitCode::from(101),
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("docent: cannot start a thread: {error}");
-            ExitCode::FAILURE
+            tell!("docent: {}", told(&error));
+            code(&error)
         }
     }
 }

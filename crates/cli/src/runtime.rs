@@ -3,7 +3,8 @@
 
 use std::num::NonZeroUsize;
 
-use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
+use anyhow::{Context, Result};
+use rayon::ThreadPoolBuilder;
 
 /// Call it first in `main`, while the process has one thread.
 pub fn prepare() {
@@ -22,9 +23,21 @@ pub fn prepare() {
 ///
 /// # Errors
 /// When the system has no room for them.
-pub fn start_pool(threads: Option<NonZeroUsize>) -> Result<(), ThreadPoolBuildError> {
-    let threads = threads.map_or(0, NonZeroUsize::get);
-    ThreadPoolBuilder::new().num_threads(threads).stack_size(docent_train::STACK_BYTES).build_global()
+pub fn start_pool(threads: Option<NonZeroUsize>) -> Result<()> {
+    let (threads, stack) = (threads.map_or(0, NonZeroUsize::get), docent_train::STACK_BYTES);
+    ThreadPoolBuilder::new().num_threads(threads).stack_size(stack).build_global().with_context(|| {
+        let each = stack >> 20;
+        format!("cannot start the compute threads, which reserve {each} MiB each: use fewer (--threads), or raise `ulimit -v`")
+    })
+}
+
+/// Starts the compute threads and runs a command on one of them.
+///
+/// # Errors
+/// Those of [`start_pool`] and the command's own.
+pub fn compute(threads: Option<NonZeroUsize>, command: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    start_pool(threads)?;
+    on_the_pool(command)
 }
 
 /// Runs `f` on a compute thread. Each operation that is called from outside the pool wakes a thread of it and sleeps until that is

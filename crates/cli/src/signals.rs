@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use crate::output::tell;
 use anyhow::Result;
 use docent_train::{Error, Stop};
 
@@ -82,7 +83,7 @@ mod unix {
                         since = Some(Instant::now());
                         first.store(signal, Ordering::Release);
                         stop.request();
-                        eprintln!("docent: stopping after this step; a second signal stops at once");
+                        tell!("docent: stopping after this step; a second signal stops at once");
                     }
                     Some(since) if since.elapsed() < SAME => {}
                     // What a checkpoint holds is whole at any moment, so nothing needs to be put in order.

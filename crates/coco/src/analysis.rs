@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::evaluate::{Detection, Metrics, figures, matched, mean_of_known};
+use crate::evaluate::{Detection, Metrics, figures, free_left, matched, mean_of_known};
 
 /// A detection that overlaps an object by less than this (IoU) is on background, in the analysis of errors.
 pub const BACKGROUND_IOU: f64 = 0.1;
@@ -167,6 +167,8 @@ pub fn analyze(truth: &Dataset, detections: &[Detection]) -> Result<Analysis> {
     let errors = errors(&eval)?;
     let curves = [Some(RIGHT_IOU), Some(0.75), None].map(|iou| curve(&eval, iou));
     let (images, verdicts) = one_by_one(truth, detections.len(), &eval);
+    drop(eval);
+    free_left();
     Ok(Analysis { metrics, curves, errors, images, verdicts })
 }
 

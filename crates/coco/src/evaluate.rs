@@ -126,8 +126,15 @@ pub struct CocoMetrics;
 
 impl Evaluator for CocoMetrics {
     fn evaluate(&self, truth: &Dataset, detections: &[Detection]) -> Result<Metrics> {
-        figures(truth, detections, &mut matched(truth, detections)?)
+        let metrics = figures(truth, detections, &mut matched(truth, detections)?);
+        free_left();
+        metrics
     }
+}
+
+/// hotcoco leaves the freeing of long lists to rayon's pool. A caller who is the pool's only thread does it here, or nobody would.
+pub(crate) fn free_left() {
+    while let Some(rayon::Yield::Executed) = rayon::yield_local() {}
 }
 
 /// Accumulates matched detections into COCO's figures.

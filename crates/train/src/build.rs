@@ -146,7 +146,7 @@ fn from_detector(
 }
 
 /// The recipe's architecture for this data's number of classes.
-fn with_classes(config: &FasterRcnnConfig, classes: usize) -> Result<FasterRcnnConfig> {
+pub(crate) fn with_classes(config: &FasterRcnnConfig, classes: usize) -> Result<FasterRcnnConfig> {
     let mut config = config.clone();
     if config.classes != 0 && config.classes != classes {
         return Err(Error::Recipe(format!(

@@ -48,7 +48,8 @@ impl Detector {
             return Err(Error::file(path, format!("{classes} classes with the background, but {named} categories")));
         }
         let probe = ParamStore::probe(&Device::Cpu);
-        FasterRcnn::new(&config, probe.var_builder())?;
+        // What is wrong with a configuration is wrong with this file.
+        FasterRcnn::new(&config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
         probe.check(&tensors).into_result(path.display().to_string())?;
         let store = ParamStore::frozen_all(0, &Device::Cpu);
         store.load(tensors);

@@ -214,8 +214,8 @@ impl JsonlWriter {
     pub fn resume(path: &Path, steps: usize, epochs: usize) -> Result<Self> {
         let io = |e| Error::io(path, e);
         let (mut kept, mut last_step) = (String::new(), 0);
-        if steps > 0 && path.exists() {
-            for line in std::fs::read_to_string(path).map_err(io)?.lines() {
+        if steps > 0 {
+            for line in files::read_lines(path)?.unwrap_or_default().lines() {
                 // A line that a killed process left half-written ends what can be kept.
                 let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { break };
                 // What followed the state comes again.

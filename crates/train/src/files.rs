@@ -9,9 +9,34 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
 
-/// Makes a folder and those above it.
+/// Makes a folder and those above it, durably.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|e| Error::io(path, e))
+    let new: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+    new.into_iter().filter(|folder| !folder.as_os_str().is_empty()).try_for_each(sync_folder)
+}
+
+/// Is there something at `path`? A disk that does not answer, or a folder that may not be entered, is an error and no "no".
+pub(crate) fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|e| Error::io(path, e))
+}
+
+/// Reads a file of lines, if it is there. A line that a killed program left unfinished may end within a character; it ends before it.
+pub(crate) fn read_lines(path: &Path) -> Result<Option<String>> {
+    let bytes = match fs::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|e| Error::io(path, e))?,
+    };
+    let text = String::from_utf8(bytes).or_else(|e| {
+        let (end, mut bytes) = (e.utf8_error().valid_up_to(), e.into_bytes());
+        if bytes[end..].contains(&b'\n') {
+            let line = 1 + bytes[..end].iter().filter(|&&b| b == b'\n').count();
+            return Err(Error::file(path, format!("line {line} is no UTF-8 text: correct it or take it out")));
+        }
+        bytes.truncate(end);
+        String::from_utf8(bytes).map_err(|e| Error::file(path, e.to_string()))
+    });
+    text.map(Some)
 }
 
 /// Puts what `write` writes in the place of the file at `path`, which the one at `previous` outlives where that is named.
@@ -52,7 +77,7 @@ pub(crate) fn replace<T>(
 
 /// Gives the file at `path`, where there is one, a second name in place of what had that name.
 fn keep(path: &Path, previous: &Path) -> io::Result<()> {
-    if !path.exists() {
+    if !path.try_exists()? {
         return Ok(());
     }
     match fs::remove_file(previous) {
@@ -63,8 +88,8 @@ fn keep(path: &Path, previous: &Path) -> io::Result<()> {
     fs::hard_link(path, previous).or_else(|_| fs::rename(path, previous))
 }
 
-/// Makes a rename in `path`'s folder durable.
-fn sync_folder(path: &Path) -> Result<()> {
+/// Makes a new name in `path`'s folder durable.
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     // Only Unix opens a folder as a file; elsewhere the rename is durable when the system says so.
     if cfg!(unix) {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -89,4 +114,21 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::json(path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cut_within_a_character_ends_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        assert_eq!(read_lines(&path).unwrap(), None);
+        fs::write(&path, b"one\nJ\xc3").unwrap();
+        assert_eq!(read_lines(&path).unwrap().unwrap(), "one\nJ");
+        fs::write(&path, b"one\nJ\xc3\nthree\n").unwrap();
+        let message = read_lines(&path).unwrap_err().to_string();
+        assert!(message.contains("log.jsonl") && message.contains("line 2"), "{message}");
+    }
 }

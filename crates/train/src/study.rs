@@ -10,7 +10,7 @@ use docent_distill::{Channels, MethodConfig};
 use rand::RngCore;
 use serde_json::Value;
 
-use crate::build::{Built, build};
+use crate::build::{Built, build, with_classes};
 use crate::checkpoint::differences;
 use crate::data::{Data, DataSummary};
 use crate::detector::Detector;
@@ -47,7 +47,7 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
     recipe.validate()?;
     let dir = &options.dir;
     // A folder in use is refused at once; one that is not there yet stays free until nothing can fail any more.
-    let lock = if dir.join("recipe.toml").exists() { Some(FolderLock::acquire(dir)?) } else { None };
+    let lock = if files::exists(&dir.join("recipe.toml"))? { Some(FolderLock::acquire(dir)?) } else { None };
     check_folder(recipe, options)?;
     let data = Data::open(&recipe.data)?;
     let study = Study { recipe, options, summary: data.summary(), data };
@@ -106,9 +106,9 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
 fn check_folder(recipe: &Recipe, options: &StudyOptions) -> Result<()> {
     let dir = &options.dir;
     let kept = dir.join("recipe.toml");
-    if !kept.exists() {
+    if !files::exists(&kept)? {
         // Also an error when it is no folder; one that is not there yet is free.
-        if dir.exists() {
+        if files::exists(dir)? {
             for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
                 // A study that ended before it wrote anything leaves its lock file, or a recipe that never got its name.
                 let name = entry.map_err(|e| Error::io(dir, e))?.file_name();
@@ -128,7 +128,7 @@ fn check_folder(recipe: &Recipe, options: &StudyOptions) -> Result<()> {
 
 /// Is the recipe in the file `kept`, if there is one, this recipe?
 pub(crate) fn same_recipe(kept: &Path, recipe: &Recipe) -> Result<()> {
-    if !kept.exists() {
+    if !files::exists(kept)? {
         return Ok(());
     }
     let before = std::fs::read_to_string(kept).map_err(|e| Error::io(kept, e))?;
@@ -206,6 +206,14 @@ impl Study<'_> {
         let detector = Detector::load(&path)?;
         let Data { val, .. } = &self.data;
         detector.meta.check_categories(&path, val.categories())?;
+        if trained.is_none() {
+            let model = with_classes(&recipe.model, self.classes())?;
+            // It is what its file says; a person who wrote something else into the recipe should know.
+            if let Err(other) = detector.meta.check_model(&path, &model) {
+                let text = format!("{other}\nthan teacher.model says; the checkpoint's own is used");
+                sink.event(&Event::Warning { text })?;
+            }
+        }
         let (data, eval) = (&self.recipe.data, &self.recipe.eval);
         let steps = trained.as_ref().map_or(0, |t| t.steps);
         let measured = evaluate(&detector.model, val, data, eval.batch, |done, total| {

@@ -9,6 +9,7 @@ use docent_train::events::EventSink;
 
 use crate::commands::train::{command_line, data_folder, provenance, quoted};
 use crate::console::{Console, clock};
+use crate::output::say;
 use crate::signals;
 
 #[derive(clap::Args)]
@@ -78,7 +79,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.dry_run {
         return list(&ablation);
     }
-    println!("ablation {} · folder {} · records {}", grid.name, options.dir.display(), options.results.display());
+    say!("ablation {} · folder {} · records {}", grid.name, options.dir.display(), options.results.display());
     let watch = signals::watch(stop)?;
     let again = || quoted(&command_line());
     // Two live views would draw over each other.
@@ -86,16 +87,16 @@ pub fn run(args: Args) -> Result<()> {
     let mut consoles: Vec<Console> = (0..args.jobs.get()).map(|_| console()).collect();
     let mut sinks: Vec<&mut (dyn EventSink + Send)> = consoles.iter_mut().map(|c| c as _).collect();
     let report = ablation.run(&mut sinks).map_err(|e| watch.explain(e, again))?;
-    println!("\n{}", report.text);
+    say!("\n{}", report.text);
     for file in report.files {
-        println!("{}", file.display());
+        say!("{}", file.display());
     }
     Ok(())
 }
 
 fn list(ablation: &Ablation<'_>) -> Result<()> {
     let plan = ablation.plan()?;
-    println!("{:<5}{:<22}{:>5}  {:<18}{:>8}{:>12}", "tier", "cell", "seed", "state", "steps", "left");
+    say!("{:<5}{:<22}{:>5}  {:<18}{:>8}{:>12}", "tier", "cell", "seed", "state", "steps", "left");
     for run in &plan {
         let state = match run.state {
             State::Done => "done".to_owned(),
@@ -105,11 +106,11 @@ fn list(ablation: &Ablation<'_>) -> Result<()> {
         };
         let left = run.seconds.map_or("unknown".to_owned(), clock);
         let tier = format!("{:?}", run.tier);
-        println!("{tier:<5}{:<22}{:>5}  {state:<18}{:>8}{left:>12}", run.cell, run.seed, run.steps);
+        say!("{tier:<5}{:<22}{:>5}  {state:<18}{:>8}{left:>12}", run.cell, run.seed, run.steps);
     }
     let known: f64 = plan.iter().filter_map(|run| run.seconds).sum();
     let unknown = plan.iter().filter(|run| run.seconds.is_none()).count();
-    println!(
+    say!(
         "left: {} of training one run after the other, and {unknown} runs of a kind that has not been timed yet",
         clock(known)
     );

@@ -9,6 +9,7 @@ use docent_train::detector::Detector;
 use docent_train::evaluate::evaluate_as;
 use docent_train::recipe::DataRecipe;
 
+use crate::output::say;
 use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
@@ -86,32 +87,33 @@ fn print_json(analysis: &Analysis) -> Result<()> {
     let stats: serde_json::Map<String, serde_json::Value> =
         STAT_NAMES.iter().zip(stats).map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
     let value = serde_json::json!({ "stats": stats, "per_class": per_class, "errors": analysis.errors });
-    println!("{}", serde_json::to_string_pretty(&value)?);
+    say!("{}", serde_json::to_string_pretty(&value)?);
     Ok(())
 }
 
 fn print(analysis: &Analysis) -> Result<()> {
     let Metrics { stats, per_class } = &analysis.metrics;
     for (name, value) in STAT_NAMES.iter().zip(stats) {
-        println!("{name:<6} {value:>9.6}");
+        say!("{name:<6} {value:>9.6}");
     }
     let widest = per_class.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(20);
-    println!("\n{:<widest$}{:>10}{:>10}{:>10}{:>9}{:>12}", "class", "AP", "AP50", "AR", "objects", "detections");
+    say!("\n{:<widest$}{:>10}{:>10}{:>10}{:>9}{:>12}", "class", "AP", "AP50", "AR", "objects", "detections");
     for c in per_class {
         let (name, objects, detections) = (&c.name, c.objects, c.detections);
-        println!("{name:<widest$}{:>10.6}{:>10.6}{:>10.6}{objects:>9}{detections:>12}", c.ap, c.ap50, c.ar);
+        say!("{name:<widest$}{:>10.6}{:>10.6}{:>10.6}{objects:>9}{detections:>12}", c.ap, c.ap50, c.ar);
     }
     let errors = &analysis.errors;
-    println!(
+    say!(
         "\nwhat AP50 is lost to: each kind of error, how often, AP50 gained if it alone were set right, share of all kinds"
     );
     for e in &errors.kinds {
         let share = 100.0 * errors.share(e.kind);
-        println!("{:<12}{:>9}{:>10.6}{share:>7.1}%  {}", e.kind.name(), e.count, e.cost, e.kind.meaning());
+        say!("{:<12}{:>9}{:>10.6}{share:>7.1}%  {}", e.kind.name(), e.count, e.cost, e.kind.meaning());
     }
-    println!(
+    say!(
         "without any false positive {:+.6}, without any object missed {:+.6}",
-        errors.false_positives, errors.false_negatives
+        errors.false_positives,
+        errors.false_negatives
     );
     Ok(())
 }

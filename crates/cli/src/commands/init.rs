@@ -9,6 +9,7 @@ use docent_train::propose::{Proposal, ProposeOptions, propose};
 
 use crate::commands::time;
 use crate::commands::train::quoted;
+use crate::output::{print, say, tell};
 use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
@@ -54,11 +55,11 @@ pub fn run(args: &Args) -> Result<()> {
         ensure!(folder.is_none_or(Path::is_dir), "--out {}: there is no such folder", out.display());
     }
     if options.measure {
-        eprintln!("measuring this machine: a few steps of each run of the proposed study");
+        tell!("measuring this machine: a few steps of each run of the proposed study");
     }
     let proposal = propose(&options)?;
     let Some(out) = &args.out else {
-        print!("{}", proposal.toml);
+        print(format_args!("{}", proposal.toml));
         return Ok(());
     };
     std::fs::File::create_new(out)
@@ -66,13 +67,13 @@ pub fn run(args: &Args) -> Result<()> {
         .with_context(|| format!("cannot write {}", out.display()))?;
     explain(&proposal);
     let train = ["docent", "train", "--recipe", &out.display().to_string()].map(str::to_owned);
-    println!("recipe: {}\nnext: {}", out.display(), quoted(&train));
+    say!("recipe: {}\nnext: {}", out.display(), quoted(&train));
     Ok(())
 }
 
 /// The reasons, as paragraphs.
 fn explain(proposal: &Proposal) {
     for reason in &proposal.reasons {
-        println!("{}\n  {}\n", reason.about, reason.text);
+        say!("{}\n  {}\n", reason.about, reason.text);
     }
 }

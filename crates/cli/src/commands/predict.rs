@@ -9,6 +9,7 @@ use docent_train::detector::Detector;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::draw::{Mark, drawn};
+use crate::output::say;
 use crate::told;
 
 #[derive(clap::Args)]
@@ -81,7 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
                 detections.append(&mut found);
                 // On a terminal the bar tells how far it is, and a line for each of thousands of pictures would hide it.
                 if bar.is_hidden() {
-                    println!("{line}");
+                    say!("{line}");
                 }
             }
             Err(error) => failed.push(told(&error)),
@@ -93,8 +94,8 @@ pub fn run(args: &Args) -> Result<()> {
     write_results(&json, &detections)?;
     let rows = table.rows;
     write_atomic(&csv, &table.finish()?)?;
-    println!("{} detections in {}", detections.len(), json.display());
-    println!("{rows} that reach {} in {} and in the pictures beside it", args.threshold, csv.display());
+    say!("{} detections in {}", detections.len(), json.display());
+    say!("{rows} that reach {} in {} and in the pictures beside it", args.threshold, csv.display());
     if !failed.is_empty() {
         return Err(Incomplete { failed, pictures: files.len() }.into());
     }

@@ -1,5 +1,6 @@
 //! `docent recipe`: the shipped experiments.
 
+use crate::output::{print, say};
 use anyhow::{Context, Result};
 use docent_train::recipe::{Recipe, shipped, text_of};
 
@@ -33,13 +34,13 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::List => {
             for (name, text) in shipped() {
-                println!("{name:<14} {}", Recipe::parse(text, &[])?.about);
+                say!("{name:<14} {}", Recipe::parse(text, &[])?.about);
             }
         }
         Command::Show { recipe, resolved } => {
             let text = text_of(recipe)?;
             let parsed = Recipe::parse(&text, &[]).with_context(|| recipe.clone())?;
-            print!("{}", if *resolved { parsed.to_toml()? } else { text });
+            print(format_args!("{}", if *resolved { parsed.to_toml()? } else { text }));
         }
     }
     Ok(())

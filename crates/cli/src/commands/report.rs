@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::output::{say, tell};
 use anyhow::Result;
 use docent_train::report;
 
@@ -19,8 +20,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let written = report::write(&args.dir, None)?;
     for note in written.notes {
-        eprintln!("note: {note}");
+        tell!("note: {note}");
     }
-    println!("{}", written.path.display());
+    say!("{}", written.path.display());
     Ok(())
 }

@@ -10,6 +10,7 @@ use docent_coco::{MAX_PIXELS, Rgb8};
 use docent_train::detector::Detector;
 
 use crate::commands::time;
+use crate::output::{say, tell};
 use crate::runtime::outlive_clients;
 use crate::serve::{Found, Limits, Model, serve};
 
@@ -68,11 +69,11 @@ pub fn run(args: &Args) -> Result<()> {
             .with_context(|| format!("cannot listen on {}: choose another --listen", args.listen))?;
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
-            eprintln!(
+            tell!(
                 "docent: everybody who reaches {address} may use this; put a server that asks who they are before it"
             );
         }
-        println!("serving {} on http://{address}/ (Ctrl-C ends)", args.checkpoint.display());
+        say!("serving {} on http://{address}/ (Ctrl-C ends)", args.checkpoint.display());
         std::io::stdout().flush()?;
         outlive_clients();
         serve(listener, model(detector), about, args.threshold, limits, stop()).await

@@ -13,6 +13,7 @@ use docent_train::study::{self, StudyOptions};
 
 use crate::commands::time;
 use crate::console::{Console, clock};
+use crate::output::{print, say};
 use crate::signals;
 
 #[derive(clap::Args)]
@@ -97,8 +98,12 @@ pub fn run(args: Args) -> Result<()> {
         let kept = out.join("recipe.toml");
         if args.resume && kept.exists() {
             let text = std::fs::read_to_string(&kept).with_context(|| format!("cannot read {}", kept.display()))?;
-            budget::take_over(&mut recipe, &Recipe::parse(&text, &[])?);
-            println!("epochs as chosen for --for at the beginning: {}", recipe.schedule.epochs);
+            let before = Recipe::parse(&text, &[]).with_context(|| {
+                let kept = kept.display();
+                format!("{kept} is of another build: choose another --out, or finish the study with that build")
+            })?;
+            budget::take_over(&mut recipe, &before);
+            say!("epochs as chosen for --for at the beginning: {}", recipe.schedule.epochs);
         } else {
             fit_into(&mut recipe, time)?;
         }
@@ -106,31 +111,33 @@ pub fn run(args: Args) -> Result<()> {
     if args.dry_run {
         return estimate(&recipe);
     }
-    println!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
+    say!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
     let stop = Stop::default();
     let watch = signals::watch(stop.clone())?;
     let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance: provenance(), stop };
     let summary = study::run(&recipe, &options, &mut Console::new())
         .map_err(|e| watch.explain(e, || resume_command(command_line(), &out)))?;
-    println!(
+    say!(
         "\n{} · {} training and {} held-out images",
-        summary.dataset.name, summary.dataset.images[0], summary.dataset.images[1]
+        summary.dataset.name,
+        summary.dataset.images[0],
+        summary.dataset.images[1]
     );
-    print!("{}", summary.table());
-    println!("study: {} (open {} in it)", out.display(), docent_train::report::FILE);
+    print(format_args!("{}", summary.table()));
+    say!("study: {} (open {} in it)", out.display(), docent_train::report::FILE);
     Ok(())
 }
 
 /// Chooses the epochs that fit into `time`, and says which and why.
 fn fit_into(recipe: &mut Recipe, time: Duration) -> Result<()> {
-    println!("timing a few steps of each run for --for {}", humantime::format_duration(time));
+    say!("timing a few steps of each run for --for {}", humantime::format_duration(time));
     let fit = budget::fit(recipe, time)?;
     for note in &fit.notes {
-        println!("{note}");
+        say!("{note}");
     }
-    println!("{:<10}{:>9}{:>10}{:>14}{:>12}", "", "epochs", "s/step", "evaluation", "whole run");
+    say!("{:<10}{:>9}{:>10}{:>14}{:>12}", "", "epochs", "s/step", "evaluation", "whole run");
     for run in &fit.runs {
-        println!(
+        say!(
             "{:<10}{:>9}{:>10.2}{:>14}{:>12}",
             run.name,
             run.epochs,
@@ -140,7 +147,7 @@ fn fit_into(recipe: &mut Recipe, time: Duration) -> Result<()> {
         );
     }
     let teacher = fit.teacher_epochs.map_or(String::new(), |epochs| format!(", teacher.epochs = {epochs}"));
-    println!(
+    say!(
         "chosen: schedule.epochs = {}{teacher} (the recipe's own: {}); about {} of {}",
         fit.epochs,
         recipe.schedule.epochs,
@@ -155,14 +162,14 @@ fn fit_into(recipe: &mut Recipe, time: Duration) -> Result<()> {
 fn estimate(recipe: &Recipe) -> Result<()> {
     let dry = dry_run(recipe)?;
     let [train, val] = dry.data.images;
-    println!("recipe {} · data {}: {train} training and {val} held-out images", recipe.name, dry.data.name);
+    say!("recipe {} · data {}: {train} training and {val} held-out images", recipe.name, dry.data.name);
     for note in &dry.notes {
-        println!("{note}");
+        say!("{note}");
     }
-    println!("{:<10}{:>24}{:>10}{:>9}{:>14}{:>13}", "", "s/image", "s/step", "steps", "whole run", "peak so far");
+    say!("{:<10}{:>24}{:>10}{:>9}{:>14}{:>13}", "", "s/image", "s/step", "steps", "whole run", "peak so far");
     for run in &dry.runs {
         let micro: Vec<String> = run.micro_seconds.iter().map(|s| format!("{s:.2}")).collect();
-        println!(
+        say!(
             "{:<10}{:>24}{:>10.2}{:>9}{:>14}{:>13.0}",
             run.name,
             micro.join(" "),
@@ -172,7 +179,7 @@ fn estimate(recipe: &Recipe) -> Result<()> {
             run.peak_mib
         );
     }
-    println!(
+    say!(
         "steps of {} images; evaluation is not counted; timed on the biggest images; memory in MiB",
         recipe.schedule.batch
     );

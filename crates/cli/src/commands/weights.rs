@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::output::say;
 use anyhow::{Result, bail, ensure};
 use docent_coco::{Category, Dataset};
 use docent_train::import::{Content, ConvertOptions, Target, convert};
@@ -87,33 +88,33 @@ pub fn run(args: Args) -> Result<()> {
 fn inspect(path: &Path, brief: bool) -> Result<()> {
     let file = read_weights(path)?;
     let content = Content::of(path, &file)?;
-    println!("file      {}", path.display());
-    println!("format    {}", file.format);
-    println!("sha256    {}", file.sha256);
-    println!("content   {}", content.describe());
+    say!("file      {}", path.display());
+    say!("format    {}", file.format);
+    say!("sha256    {}", file.sha256);
+    say!("content   {}", content.describe());
     if let Content::Checkpoint(meta) = &content {
         let names: Vec<String> = meta.categories.iter().map(|c| format!("{} {}", c.id, c.name)).collect();
-        println!("classes   {}", names.join(", "));
-        println!("model     {}", meta.model);
-        println!("resize    {}", meta.resize);
+        say!("classes   {}", names.join(", "));
+        say!("model     {}", meta.model);
+        say!("resize    {}", meta.resize);
     } else {
         for (key, value) in &file.metadata {
-            println!("metadata  {key} = {value}");
+            say!("metadata  {key} = {value}");
         }
     }
     if !file.saturated.is_empty() {
-        println!("infinite  {}", file.saturated.join(", "));
+        say!("infinite  {}", file.saturated.join(", "));
     }
     let values: usize = file.tensors.values().map(|t| t.elem_count()).sum();
-    println!("tensors   {}, {values} values", file.tensors.len());
+    say!("tensors   {}, {values} values", file.tensors.len());
     if brief {
         return Ok(());
     }
-    println!();
+    say!();
     let width = file.tensors.keys().map(String::len).max().unwrap_or(0);
     for (name, tensor) in &file.tensors {
         let dtype = file.stored.get(name).map_or("?", |d| d.as_str());
-        println!("{name:<width$}  {dtype:<4}  {:?}", tensor.dims());
+        say!("{name:<width$}  {dtype:<4}  {:?}", tensor.dims());
     }
     Ok(())
 }
@@ -137,13 +138,13 @@ fn run_convert(args: ConvertArgs) -> Result<()> {
     let converted = convert(input, read_weights(input)?, &options)?;
     let sha256 = converted.save(output)?;
     for note in &converted.notes {
-        println!("note: {note}");
+        say!("note: {note}");
     }
     let kind = match converted.target {
         Target::Detector => "detector",
         Target::Backbone => "backbone",
     };
-    println!("{}: {kind}, {} tensors, sha256 {sha256}", output.display(), converted.tensors.len());
+    say!("{}: {kind}, {} tensors, sha256 {sha256}", output.display(), converted.tensors.len());
     Ok(())
 }
 

@@ -167,16 +167,11 @@ fn what_is_wrong_is_told_with_the_way_out() {
     assert_eq!(service.ask("GET", "/nothing", b"").error(), (404, "no_such_route".to_owned()));
     assert_eq!(service.ask("GET", "/v1/detect", b"").error(), (405, "wrong_method".to_owned()));
     // A body that does not say how long it is, and is too long.
+    let head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = [b"400\r\n", &[0u8; 1024][..], b"\r\n"].concat();
     let mut stream = TcpStream::connect(service.address).unwrap();
-    stream
-        .write_all(b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
-        .unwrap();
-    for _ in 0..5 {
-        stream.write_all(b"400\r\n").unwrap();
-        stream.write_all(&[0u8; 1024]).unwrap();
-        stream.write_all(b"\r\n").unwrap();
-    }
-    stream.write_all(b"0\r\n\r\n").unwrap();
+    // In one piece: the service answers, and hangs up, before the last chunk.
+    stream.write_all(&[&head[..], &chunk.repeat(5), b"0\r\n\r\n"].concat()).unwrap();
     assert_eq!(Answer::read(&mut stream).error(), (413, "body_too_large".to_owned()));
     assert_eq!(service.metric("docent_errors_total{code=\"body_too_large\"}"), 2.0);
     assert_eq!(service.metric("docent_errors_total{code=\"unreadable_image\"}"), 3.0);

@@ -50,6 +50,30 @@ fn a_file_that_may_not_grow_keeps_the_last_state() {
     bench.assert_same("whole", "study");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_printed_does_not_end_the_work() {
+    let bench = Bench::new();
+    bench.works("whole", &[]);
+    let said = shell(&bench, &[], "{} >/dev/full", "study", &[]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("standard output could not be written (No space left"), "{}", said.err);
+    bench.assert_same("whole", "study");
+    // Not even the error can be told.
+    let said = shell(&bench, &[], "{} >/dev/full 2>/dev/full", "study", &[]);
+    assert_eq!(said.code, Some(1));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn too_little_address_space_for_the_threads_is_an_error() {
+    let bench = Bench::new();
+    let said = shell(&bench, &[], "ulimit -v 200000 && {}", "study", &[]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("--threads") && said.err.contains("ulimit -v"), "{}", said.err);
+    assert!(!bench.path("study").exists());
+}
+
 /// A way to mount a small disk for one command, where the system lets us.
 fn mounter() -> Option<&'static [&'static str]> {
     const WAYS: [&[&str]; 2] = [&["unshare", "--user", "--map-root-user", "--mount"], &["unshare", "--mount"]];

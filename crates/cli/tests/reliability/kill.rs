@@ -101,7 +101,10 @@ fn campaign(kills: usize, seed: u64) -> Tally {
             let after = Duration::from_secs_f64(dice.roll() * share * whole);
             let in_a_write = case % 2 == 1;
             let then = Duration::from_micros(if in_a_write { (dice.roll() * 2000.0) as u64 } else { 0 });
-            let mut child = bench.train(&name, if n == 0 { &[] } else { &["--resume"] }).spawn().unwrap();
+            let mut train = bench.train(&name, if n == 0 { &[] } else { &["--resume"] });
+            // Every other study with two threads, which is then ended by one.
+            let threads = if case / 2 % 2 == 0 { "1" } else { "2" };
+            let mut child = train.env("RAYON_NUM_THREADS", threads).spawn().unwrap();
             if strike(&mut child, &study, after, in_a_write, then) {
                 tally.kills += 1;
                 tally.again += n;

@@ -215,11 +215,14 @@ impl<'a> Ablation<'a> {
     pub fn run(&mut self, jobs: &mut [&mut (dyn EventSink + Send)]) -> Result<Report> {
         files::create_dir(&self.setting.options.dir)?;
         let _lock = FolderLock::acquire(&self.setting.options.dir)?;
-        // What another program has recorded since they were opened.
-        self.records = Records::open(&self.setting.options.results)?;
-        self.check_records()?;
-        let plan = self.plan()?;
-        jobs::make(&self.setting, &mut self.records, &plan, jobs)
+        // With what another program has recorded since they were opened.
+        self.records = Records::open_alone(&self.setting.options.results)?;
+        let report = self.check_records().and_then(|()| {
+            let plan = self.plan()?;
+            jobs::make(&self.setting, &mut self.records, &plan, jobs)
+        });
+        self.records.release();
+        report
     }
 
     /// Makes the [report](report()) of what stands in the records.

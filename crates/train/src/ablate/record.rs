@@ -1,8 +1,9 @@
 //! The records of an ablation: one line of JSON for every finished run, appended at once.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -82,13 +83,29 @@ pub struct DivergedRecord {
     pub provenance: Provenance,
 }
 
+/// The file, made if it is not there, and not emptied.
+fn writable(path: &Path) -> Result<File> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        files::create_dir(folder)?;
+    }
+    let new = !files::exists(path)?;
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(|e| Error::io(path, e))?;
+    if new {
+        files::sync_folder(path)?;
+    }
+    Ok(file)
+}
+
 /// The file of records.
 #[derive(Debug, Clone)]
 pub struct Records {
     path: PathBuf,
     lines: Vec<Line>,
-    /// The text up to a line that a killed program left half-written.
-    whole: Option<String>,
+    /// Bytes up to a line that was left half-written.
+    torn: Option<u64>,
+    /// The file, where this program alone may write it.
+    file: Option<Arc<File>>,
 }
 
 impl Records {
@@ -99,17 +116,40 @@ impl Records {
     /// killed program left, is dropped when the next record is written.
     pub fn open(path: &Path) -> Result<Self> {
         let (mut lines, mut torn) = (Vec::new(), None);
-        if path.exists() {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        if let Some(text) = files::read_lines(path)? {
             let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
             for (number, line) in whole.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
                 let line = serde_json::from_str(line)
                     .map_err(|e| Error::file(path, format!("line {} is no record: {e}", number + 1)))?;
                 lines.push(line);
             }
-            torn = (whole.len() < text.len()).then(|| whole.to_owned());
+            torn = (whole.len() < text.len()).then_some(whole.len() as u64);
         }
-        Ok(Self { path: path.to_owned(), lines, whole: torn })
+        Ok(Self { path: path.to_owned(), lines, torn, file: None })
+    }
+
+    /// [`Self::open`], and keeps every other program that asks likewise from writing the file until this is dropped.
+    ///
+    /// # Errors
+    /// Another program that does so, and those of [`Self::open`].
+    pub fn open_alone(path: &Path) -> Result<Self> {
+        let io = |e| Error::io(path, e);
+        let file = writable(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let what = "another ablation adds records to this file: wait for it, or choose another --results";
+                return Err(Error::file(path, what));
+            }
+            Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(e)) => return Err(io(e)),
+        }
+        Ok(Self { file: Some(Arc::new(file)), ..Self::open(path)? })
+    }
+
+    /// Lets other programs write the file again.
+    pub fn release(&mut self) {
+        self.file = None;
     }
 
     /// The file.
@@ -155,14 +195,17 @@ impl Records {
         let io = |e| Error::io(&self.path, e);
         let mut text = serde_json::to_string(&line).map_err(|e| Error::json(&self.path, e))?;
         text.push('\n');
-        if let Some(folder) = self.path.parent() {
-            files::create_dir(folder)?;
+        let file = self.file.clone().map_or_else(|| writable(&self.path).map(Arc::new), Ok)?;
+        if let Some(len) = self.torn {
+            file.set_len(len).map_err(io)?;
         }
-        if let Some(whole) = self.whole.take() {
-            files::write_atomic(&self.path, whole.as_bytes())?;
-        }
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path).map_err(io)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+        let before = (&*file).seek(SeekFrom::End(0)).map_err(io)?;
+        self.torn = None;
+        (&*file).write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| {
+            // Half a line would be in the way of the next one. Where even this fails, the next write tries it again.
+            self.torn = file.set_len(before).is_err().then_some(before);
+            io(e)
+        })?;
         self.lines.push(line);
         Ok(())
     }

@@ -259,7 +259,7 @@ fn detector(path: &Path, file: WeightFile, target: Target, options: &ConvertOpti
         tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
     }
     let probe = ParamStore::probe(&Device::Cpu);
-    FasterRcnn::new(&config, probe.var_builder())?;
+    FasterRcnn::new(&config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
     probe.check(&tensors).into_result(path.display().to_string())?;
     if target == Target::Backbone {
         let tensors = inside_backbone(tensors);
@@ -347,7 +347,7 @@ fn inside_backbone(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor
 /// Are these exactly the tensors of `config`'s backbone? `num_batches_tracked` may lack or be too many: nothing reads it.
 pub(crate) fn check_backbone(path: &Path, config: &FasterRcnnConfig, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let probe = ParamStore::probe(&Device::Cpu);
-    FasterRcnn::new(config, probe.var_builder())?;
+    FasterRcnn::new(config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
     probe
         .check(tensors)
         .tolerating(|name| !name.starts_with(BACKBONE_PREFIX) || name.ends_with("num_batches_tracked"))

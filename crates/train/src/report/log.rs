@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::events::{EvalRecord, Event, StepRecord};
-use crate::{Error, Result};
+use crate::{Result, files};
 
 /// A curve has at most this many points; each is the mean of as many steps as that takes.
 const POINTS: usize = 240;
@@ -19,10 +19,7 @@ impl Log {
     /// Reads the log; one that is not there is empty. A line that cannot be read is passed over: a run may be writing it just now.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let mut log = Self::default();
-        if !path.exists() {
-            return Ok(log);
-        }
-        for line in std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?.lines() {
+        for line in files::read_lines(path)?.unwrap_or_default().lines() {
             match serde_json::from_str(line) {
                 Ok(Event::Step(record)) => log.steps.push(record),
                 Ok(Event::Evaluated(record)) => log.evaluations.push(record),

@@ -62,10 +62,10 @@ impl RunFolder {
     /// When the log is there and cannot be read.
     pub fn steps_done(&self) -> Result<usize> {
         let path = self.metrics();
-        if !path.exists() || !self.state().exists() {
+        if !files::exists(&self.state())? {
             return Ok(0);
         }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let text = files::read_lines(&path)?.unwrap_or_default();
         let step = |line: &str| match serde_json::from_str::<Event>(line) {
             Ok(Event::Checkpoint { step, .. }) => Some(step),
             _ => None,
@@ -98,7 +98,7 @@ impl RunFolder {
         init: Option<&Path>,
     ) -> Result<Option<RunSummary>> {
         let path = self.result();
-        if !path.exists() {
+        if !files::exists(&path)? {
             return Ok(None);
         }
         let before = self.check_inputs(data, teacher)?;

@@ -8,7 +8,7 @@ use super::folder::hash;
 use crate::checkpoint::save_checkpoint;
 use crate::events::{Event, EventSink};
 use crate::state::TrainState;
-use crate::{Ema, Error, Result, read_safetensors};
+use crate::{Ema, Error, Result, files, read_safetensors};
 
 impl Trainer<'_> {
     /// Writes the state, then the weights that others read. The state alone is what a resume believes. `epoch` counts the epochs
@@ -79,13 +79,13 @@ impl Trainer<'_> {
     /// run begins again.
     fn load_state(&mut self, path: &Path) -> Result<Option<TrainState>> {
         let previous = self.folder.previous_state();
-        let before = previous.exists();
-        if !path.exists() {
+        let before = files::exists(&previous)?;
+        if !files::exists(path)? {
             if !before {
                 return Ok(None);
             }
             self.warnings.push(format!("{} is not there; going on from the state before it", path.display()));
-            return TrainState::load(&previous).map(Some);
+            return TrainState::load(&previous).map(Some).map_err(|e| self.none_left(e));
         }
         let fault = match TrainState::load(path) {
             Ok(state) => return Ok(Some(state)),
@@ -98,7 +98,7 @@ impl Trainer<'_> {
             Ok(None) if read_safetensors(path).is_ok() => return Err(fault),
             Ok(state) => state,
             // Where neither can be read, the newest one's fault is what a person can do something about.
-            Err(_) => return Err(fault),
+            Err(_) => return Err(self.none_left(fault)),
         };
         let aside = path.with_file_name("damaged.state.safetensors");
         std::fs::rename(path, &aside).map_err(|e| Error::io(path, e))?;
@@ -108,5 +108,14 @@ impl Trainer<'_> {
         };
         self.warnings.push(format!("{fault}. It is kept as {}; {instead}", aside.display()));
         Ok(state)
+    }
+
+    /// What to do where no state can be read.
+    fn none_left(&self, fault: Error) -> Error {
+        let run = self.folder.path().display();
+        let what = format!(
+            "{fault}. There is no other state: move {run} away, and --resume makes this run from its beginning"
+        );
+        if matches!(fault, Error::Io { .. }) { fault } else { Error::file(self.folder.path(), what) }
     }
 }

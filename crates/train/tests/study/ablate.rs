@@ -261,8 +261,19 @@ fn a_given_teacher_is_not_trained_and_bad_records_are_named() {
         "summary": { "ap": 0.5, "ap50": 0.5, "ap75": 0.5, "ap_small": 0.5, "ap_medium": 0.5, "ap_large": 0.5, "per_class": [],
             "params": 1, "gflops": 1.0, "ms_per_image": 1.0, "seconds": 1.0, "steps": 1, "checkpoint": "c" },
     })).unwrap());
-    records.push(line).unwrap();
+    records.push(line.clone()).unwrap();
     assert_eq!(Records::open(&options.results).unwrap().teacher("t").unwrap().summary.ap, 0.5);
+
+    // Cut within a character: the next line takes its place.
+    let whole = std::fs::read(&options.results).unwrap();
+    std::fs::write(&options.results, [&whole[..], b"{\"kind\":\"\xc3"].concat()).unwrap();
+    let mut records = Records::open_alone(&options.results).unwrap();
+    let message = Records::open_alone(&options.results).unwrap_err().to_string();
+    assert!(message.contains("tiny.jsonl") && message.contains("--results"), "{message}");
+    records.push(line).unwrap();
+    assert!(std::fs::read(&options.results).unwrap() == [&whole[..], &whole[..]].concat());
+    records.release();
+    assert_eq!(Records::open_alone(&options.results).unwrap().teachers().count(), 2);
 }
 
 /// Runs with so many jobs, each of whose sinks fails where `stop` says so.

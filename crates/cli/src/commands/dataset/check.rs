@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use docent_coco::{CheckConfig, Dataset, Error, Finding, FindingKind, Look, OpenOptions, Policy, Splits, open_dir};
 
+use crate::output::say;
 use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
@@ -41,10 +42,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let stopping = report(&findings, &policies, args.list);
     if splits.is_none() {
-        println!("image files and what else there is are checked once these are gone");
+        say!("image files and what else there is are checked once these are gone");
     }
     ensure!(stopping == 0, "{stopping} fault(s) would stop a training");
-    println!("nothing here stops a training");
+    say!("nothing here stops a training");
     Ok(())
 }
 
@@ -52,8 +53,8 @@ pub fn run(args: &Args) -> Result<()> {
 fn describe(name: &str, dataset: &Dataset) {
     let crowds = dataset.all_annotations().iter().filter(|a| a.iscrowd).count();
     let empty = (0..dataset.len()).filter(|&i| dataset.annotations(i).is_empty()).count();
-    println!("{name}: {}", dataset.source().display());
-    println!(
+    say!("{name}: {}", dataset.source().display());
+    say!(
         "  {} images in {} ({empty} without boxes), {} boxes, {crowds} crowds",
         dataset.len(),
         dataset.image_root().display(),
@@ -68,7 +69,7 @@ fn describe(name: &str, dataset: &Dataset) {
         (sizes.iter().min_by_key(by_area), sizes.iter().max_by_key(by_area), sizes.iter().max_by_key(|(_, n)| **n))
     {
         let text = |((w, h), _): (&(u32, u32), &usize)| format!("{w}x{h}");
-        println!(
+        say!(
             "  sizes (width x height): smallest {}, largest {}, most often {} ({} images)",
             text(least),
             text(most),
@@ -76,29 +77,29 @@ fn describe(name: &str, dataset: &Dataset) {
             usual.1
         );
     }
-    println!("  {:<24} {:>8} {:>8}", "class", "boxes", "images");
+    say!("  {:<24} {:>8} {:>8}", "class", "boxes", "images");
     for category in dataset.categories() {
         let of =
             |i: usize| dataset.annotations(i).iter().filter(|a| a.category_id == category.id && !a.iscrowd).count();
         let (boxes, images) = (0..dataset.len()).map(of).fold((0, 0), |(b, n), k| (b + k, n + usize::from(k > 0)));
-        println!("  {:<24} {boxes:>8} {images:>8}", format!("{} {}", category.id, category.name));
+        say!("  {:<24} {boxes:>8} {images:>8}", format!("{} {}", category.id, category.name));
     }
 }
 
 /// Prints the faults kind by kind and returns how many of them stop a training.
 fn report(findings: &[Finding], policies: &CheckConfig, shown: usize) -> usize {
-    println!("faults: {}", findings.len());
+    say!("faults: {}", findings.len());
     for line in docent_coco::summarize(findings, policies, shown) {
-        println!("  {line}");
+        say!("  {line}");
     }
     let stops = |f: &&Finding| policies.policy(f.kind) == Policy::Error;
     let stopping: Vec<FindingKind> = findings.iter().filter(stops).map(|f| f.kind).collect();
     let keys: std::collections::BTreeSet<&str> = stopping.iter().filter_map(|kind| kind.key()).collect();
     if !keys.is_empty() {
         let each: Vec<String> = keys.iter().map(|key| format!("--set data.checks.{key}=drop")).collect();
-        println!("correct or remove what is listed, or train without it: {}", each.join(" "));
+        say!("correct or remove what is listed, or train without it: {}", each.join(" "));
     } else if !stopping.is_empty() {
-        println!("correct or remove what is listed");
+        say!("correct or remove what is listed");
     }
     stopping.len()
 }

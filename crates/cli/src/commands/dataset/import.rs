@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use docent_coco::{Splits, YoloOptions, open_voc, open_yolo};
 
 use crate::commands::train::quoted;
+use crate::output::say;
 use crate::reading::{ReadArgs, policies, policy};
 
 #[derive(clap::Args)]
@@ -63,10 +64,10 @@ fn write(out: &Path, open: impl FnOnce() -> Result<Splits>) -> Result<()> {
     let Splits { train, val } = open()?;
     for (path, dataset) in files.iter().zip([&train, &val]) {
         for line in docent_coco::summarize(dataset.findings(), dataset.checks(), 10) {
-            println!("{line}");
+            say!("{line}");
         }
         dataset.save(path)?;
-        println!("{}: {} images, {} objects", path.display(), dataset.len(), dataset.all_annotations().len());
+        say!("{}: {} images, {} objects", path.display(), dataset.len(), dataset.all_annotations().len());
     }
     let mut words = vec![out.display().to_string()];
     // Where the images lie in OUT under a usual name, they are found there.
@@ -76,6 +77,6 @@ fn write(out: &Path, open: impl FnOnce() -> Result<Splits>) -> Result<()> {
         words.extend(["--images".to_owned(), root.display().to_string()]);
     }
     let place = quoted(&words);
-    println!("next: docent init {place}\n  or: docent train --recipe mine.toml --data {place}");
+    say!("next: docent init {place}\n  or: docent train --recipe mine.toml --data {place}");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::output::say;
 use anyhow::Result;
 use docent_coco::shapes::{ShapesConfig, generate};
 
@@ -25,7 +26,7 @@ pub fn run(args: &Args) -> Result<()> {
     let config = ShapesConfig { train: args.train, val: args.val, seed: args.seed };
     let splits = generate(&args.out, &config)?;
     for (name, set) in [("training", &splits.train), ("held-out", &splits.val)] {
-        println!("{name}: {} images, {} objects in {}", set.len(), set.all_annotations().len(), set.source().display());
+        say!("{name}: {} images, {} objects in {}", set.len(), set.all_annotations().len(), set.source().display());
     }
     Ok(())
 }

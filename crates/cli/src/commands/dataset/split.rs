@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use docent_coco::{SplitConfig, split_json};
 
+use crate::output::say;
 use crate::reading::{policies, policy};
 
 #[derive(clap::Args)]
@@ -35,7 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
     let sides = split_json(&bytes, &args.json, &config)?;
     for (path, side) in files.iter().zip(&sides) {
         side.save(path)?;
-        println!("{}: {} images, {} annotations", path.display(), side.images, side.annotations);
+        say!("{}: {} images, {} annotations", path.display(), side.images, side.annotations);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use docent_coco::{Splits, Spread, Stats, open_dir, picture};
 
+use crate::output::say;
 use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
@@ -37,7 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
             .iter()
             .map(|(name, stats)| Ok(((*name).to_owned(), serde_json::to_value(stats)?)))
             .collect::<Result<_>>()?;
-        println!("{}", serde_json::to_string_pretty(&map)?);
+        say!("{}", serde_json::to_string_pretty(&map)?);
     } else {
         for (name, stats) in &splits {
             text(name, stats);
@@ -50,34 +51,44 @@ pub fn run(args: &Args) -> Result<()> {
     }
     std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
     if !args.json {
-        println!("picture: {}", path.display());
+        say!("picture: {}", path.display());
     }
     Ok(())
 }
 
 fn text(name: &str, stats: &Stats) {
-    println!(
+    say!(
         "{name}: {} images ({} without boxes), {} boxes, {} crowds, {} without area",
-        stats.images, stats.empty_images, stats.boxes, stats.crowds, stats.degenerate
+        stats.images,
+        stats.empty_images,
+        stats.boxes,
+        stats.crowds,
+        stats.degenerate
     );
     let sizes: Vec<String> =
         stats.sizes.iter().take(3).map(|s| format!("{}x{} ({})", s.width, s.height, s.images)).collect();
     let more = stats.distinct_sizes.saturating_sub(3);
     let more = if more > 0 { format!(" and {more} others") } else { String::new() };
-    println!("  image sizes, width x height (images): {}{more}", sizes.join(", "));
-    println!("  {:<24}{:>9}{:>9}{:>9}{:>9}{:>9}", "", "least", "5%", "median", "95%", "most");
+    say!("  image sizes, width x height (images): {}{more}", sizes.join(", "));
+    say!("  {:<24}{:>9}{:>9}{:>9}{:>9}{:>9}", "", "least", "5%", "median", "95%", "most");
     row("boxes an image", &stats.boxes_an_image, 0);
     row("box side, pixels", &stats.side, 1);
     row("box side / image side", &stats.relative_side, 3);
     row("box width / height", &stats.aspect, 2);
     let [small, medium, large] = stats.areas.shares().map(|share| 100.0 * share);
-    println!("  area: {small:.0}% small (below 32x32 pixels), {medium:.0}% medium, {large:.0}% large (from 96x96 on)");
-    println!(
+    say!("  area: {small:.0}% small (below 32x32 pixels), {medium:.0}% medium, {large:.0}% large (from 96x96 on)");
+    say!(
         "  {:<24}{:>9}{:>9}{:>9}{:>9}{:>9}{:>12}",
-        "class", "boxes", "images", "small", "medium", "large", "median side"
+        "class",
+        "boxes",
+        "images",
+        "small",
+        "medium",
+        "large",
+        "median side"
     );
     for class in &stats.classes {
-        println!(
+        say!(
             "  {:<24}{:>9}{:>9}{:>9}{:>9}{:>9}{:>12.1}",
             format!("{} {}", class.id, class.name),
             class.boxes,
@@ -88,11 +99,11 @@ fn text(name: &str, stats: &Stats) {
             class.side.median
         );
     }
-    println!();
+    say!();
 }
 
 fn row(what: &str, spread: &Spread, digits: usize) {
     let figures = [spread.least, spread.p5, spread.median, spread.p95, spread.most];
     let figures: Vec<String> = figures.iter().map(|v| format!("{v:>9.digits$}")).collect();
-    println!("  {what:<24}{}", figures.concat());
+    say!("  {what:<24}{}", figures.concat());
 }

@@ -6,6 +6,7 @@ use anyhow::{Result, bail, ensure};
 use docent_coco::{Dataset, Resize, ResizeRule, Rgb8, Splits, open_dir};
 
 use crate::draw::{Mark, draw};
+use crate::output::say;
 use crate::reading::ReadArgs;
 
 /// Pixels between pictures.
@@ -65,9 +66,9 @@ pub fn run(args: &Args) -> Result<()> {
     let tiles = chosen.iter().map(|&i| tile(&dataset, i, args)).collect::<Result<Vec<_>>>()?;
     let sheet = compose(&tiles, &dataset.class_names());
     sheet.save_png(&args.out)?;
-    println!("{}: {} of {} images", args.out.display(), tiles.len(), dataset.len());
+    say!("{}: {} of {} images", args.out.display(), tiles.len(), dataset.len());
     for (&i, tile) in chosen.iter().zip(&tiles) {
-        println!("  {} (id {}): {} boxes", dataset.image_path(i).display(), dataset.image(i).id, tile.boxes);
+        say!("  {} (id {}): {} boxes", dataset.image_path(i).display(), dataset.image(i).id, tile.boxes);
     }
     Ok(())
 }

@@ -33,6 +33,8 @@ def model(depth, channels, hidden, samples, pre_nms, post_nms, size, frozen_norm
         rpn_anchor_generator=AnchorGenerator(tuple((s,) for s in SIZES), ((0.5, 1.0, 2.0),) * 5),
         rpn_pre_nms_top_n_train=pre_nms,
         rpn_post_nms_top_n_train=post_nms,
+        rpn_pre_nms_top_n_test=1000,
+        rpn_post_nms_top_n_test=1000,
         box_head=TwoMLPHead(channels * 49, hidden),
         box_predictor=FastRCNNPredictor(hidden, CLASSES),
         box_batch_size_per_image=samples,
@@ -89,13 +91,13 @@ class Step:
         loss = self.distilled() if self.teacher else sum(self.model(self.images, self.targets).values())
         loss.item()
         forward = time.perf_counter() - start
-        for sgd in self.sgd:
-            sgd.zero_grad(set_to_none=True)
         loss.backward()
         backward = time.perf_counter() - start - forward
         for group, sgd in zip(self.groups, self.sgd):
             torch.nn.utils.clip_grad_norm_(group, 10.0)
             sgd.step()
+            # As docent's gradients: none outlives its step.
+            sgd.zero_grad(set_to_none=True)
         self.shares = (forward, backward, time.perf_counter() - start - forward - backward)
 
     def distilled(self):

@@ -11,7 +11,7 @@ pub fn root() -> Result<PathBuf> {
     here.parent().map(PathBuf::from).context("xtask stands in a workspace")
 }
 
-/// `cargo` with the workspace as its folder and the revision of the sources in its environment.
+/// `cargo` with the workspace as its folder.
 pub fn cargo(args: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()?).args(args);

@@ -60,6 +60,7 @@ mod matmul;
 mod nms;
 mod norm;
 mod parallel;
+mod pick;
 mod pool;
 mod relu6;
 mod resize;

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use crate::parallel::{self, Shared};
+use crate::pick::Grid;
 use crate::simd::wide;
 use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
@@ -54,7 +55,7 @@ pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
     if stride == 0 {
         return Err(Error::operand("subsample", "stride must be at least 1"));
     }
-    Ok(x.apply_op1(Subsample { stride, input: (h, w) })?)
+    Ok(x.apply_op1(Subsample(Grid { h, w, stride }))?)
 }
 
 struct MaxPool {
@@ -186,16 +187,7 @@ impl CustomOp1 for MaxPool {
     }
 }
 
-struct Subsample {
-    stride: usize,
-    input: (usize, usize),
-}
-
-impl Subsample {
-    fn output(&self) -> (usize, usize) {
-        (self.input.0.div_ceil(self.stride), self.input.1.div_ceil(self.stride))
-    }
-}
+struct Subsample(Grid);
 
 impl CustomOp1 for Subsample {
     fn name(&self) -> &'static str {
@@ -203,13 +195,9 @@ impl CustomOp1 for Subsample {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = values("subsample", x, lx)?;
-        let ((h, w), (ho, wo)) = (self.input, self.output());
-        let planes = x.chunks((h * w).max(1));
-        let y = planes
-            .flat_map(|p| p.chunks(w).step_by(self.stride).flat_map(|row| row.iter().step_by(self.stride).copied()));
-        let d = lx.dims();
-        Ok((CpuStorage::F32(y.collect()), Shape::from((d[0], d[1], ho, wo))))
+        let (d, [rows, columns]) = (lx.dims(), self.0.kept());
+        let picked = self.0.pick(values("subsample", x, lx)?);
+        Ok((CpuStorage::F32(picked), Shape::from((d[0], d[1], rows, columns))))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -219,13 +207,7 @@ impl CustomOp1 for Subsample {
         }
         let dy = operand(OP, "the gradient", dy)?;
         let view = View::new(OP, &dy);
-        let ((h, w), (_, wo)) = (self.input, self.output());
-        let mut dx = vec![0.0; x.elem_count()];
-        let rows = dx.chunks_mut((h * w).max(1)).flat_map(|p| p.chunks_mut(w).step_by(self.stride));
-        for (to, from) in rows.zip(view.values()?.chunks(wo.max(1))) {
-            to.iter_mut().step_by(self.stride).zip(from).for_each(|(t, v)| *t = *v);
-        }
-        Ok(Some(tensor(dx, x.shape())?))
+        Ok(Some(tensor(self.0.put_back(view.values()?), x.shape())?))
     }
 }
 

@@ -6,7 +6,6 @@ use crate::parallel::{self, Shared, scratch};
 use super::epilogue::Epilogue;
 use super::geometry::Geometry;
 use super::im2col::{col2im, im2col, sorted, unsort};
-use super::picked::{pick, put_back};
 
 /// Multiply-adds that make a task worth a thread's attention.
 const TASK: usize = 1 << 21;
@@ -21,9 +20,6 @@ const ROWS: usize = 192;
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Vec<f32> {
     let [x_len, y_len, w_len] = g.elements();
     assert!(x.len() == x_len && w.len() == w_len, "conv2d: operands of other sizes than their geometry");
-    if let Some(picked) = g.picked() {
-        return forward(&picked, &pick(g, x), w, epilogue);
-    }
     let g = &g.flattened();
     let x = &*sorted(g, x);
     let (pixels, depth, c_out) = (g.pixels_out(), g.depth(), g.c_out_group());
@@ -80,9 +76,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
 
 /// The gradient of the input by the gradient `dy` of the sums.
 pub(crate) fn input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
-    if let Some(picked) = g.picked() {
-        put_back(g, &input_gradient(&picked, dy, w))
-    } else if g.stride == 1 {
+    if g.stride == 1 {
         forward(&g.adjoint(), dy, &turned(g, w), &Epilogue::default())
     } else {
         scattered_input_gradient(g, dy, w)
@@ -149,9 +143,6 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
 ///
 /// The sum runs over the pixels of all images, cut into fixed tiles that go on from one image to the next.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    if let Some(picked) = g.picked() {
-        return weight_gradient(&picked, &pick(g, x), dy);
-    }
     let g = &g.flattened();
     let x = &*sorted(g, x);
     let (depth, c_out) = (g.depth(), g.c_out_group());

@@ -4,6 +4,9 @@ use crate::{Error, Result};
 
 use super::Conv2dParams;
 
+/// Largest stride, padding and dilation, in pixels: more than any image has, and few enough to count with.
+const LARGEST: usize = 1 << 20;
+
 /// Everything the kernels need to know about sizes. Padding is signed: the input gradient of a convolution that pads
 /// more than its kernel reaches is one that crops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +45,24 @@ impl Geometry {
                 per_group * p.groups
             )));
         }
-        let reach = |k: usize| p.dilation * (k - 1) + 1;
+        if h == 0 || width == 0 {
+            return Err(fail(format!("input {x:?} has no pixels")));
+        }
+        if p.stride.max(p.padding).max(p.dilation) > LARGEST {
+            return Err(fail(format!("stride, padding and dilation may be {LARGEST} at most: {p:?}")));
+        }
+        let reach = |k: usize| p.dilation.saturating_mul(k - 1).saturating_add(1);
         let (padded_h, padded_w) = (h + 2 * p.padding, width + 2 * p.padding);
         if padded_h < reach(kh) || padded_w < reach(kw) {
             return Err(fail(format!(
                 "input {x:?} with padding {} is smaller than the kernel of {w:?} with {p:?}",
                 p.padding
             )));
+        }
+        let (h_out, w_out) = ((padded_h - reach(kh)) / p.stride + 1, (padded_w - reach(kw)) / p.stride + 1);
+        let sizes = [batch, c_out, h_out, w_out, c_in, kh, kw];
+        if sizes.iter().try_fold(1usize, |all, &size| all.checked_mul(size.max(1))).is_none() {
+            return Err(fail(format!("input {x:?} and weights {w:?} with {p:?} are more work than can be counted")));
         }
         Ok(Self {
             batch,
@@ -63,8 +77,8 @@ impl Geometry {
             pad_h: p.padding as isize,
             pad_w: p.padding as isize,
             groups: p.groups,
-            h_out: (padded_h - reach(kh)) / p.stride + 1,
-            w_out: (padded_w - reach(kw)) / p.stride + 1,
+            h_out,
+            w_out,
         })
     }
 
@@ -204,6 +218,18 @@ mod tests {
         );
         assert!(Geometry::new([1, 3, 9, 9], [4, 2, 3, 3], &p).unwrap_err().to_string().contains("groups"));
         assert!(Geometry::new([1, 3, 9, 9], [4, 3, 3, 3], &Conv2dParams { stride: 0, ..p }).is_err());
+        for p in [
+            Conv2dParams { dilation: 1 << 63, ..p },
+            Conv2dParams { padding: usize::MAX, ..p },
+            Conv2dParams { stride: 1 << 40, ..p },
+        ] {
+            let message = Geometry::new([1, 3, 9, 9], [4, 3, 3, 3], &p).unwrap_err().to_string();
+            assert!(message.contains("at most"), "{message}");
+        }
+        let message = Geometry::new([1, 1, 4, 0], [1, 1, 2, 2], &Conv2dParams { padding: 1, ..p }).unwrap_err();
+        assert!(message.to_string().contains("no pixels"), "{message}");
+        let wide = Conv2dParams { padding: LARGEST, ..p };
+        assert!(Geometry::new([1 << 10, 1 << 10, 1, 1], [1 << 10, 1 << 10, 1, 1], &wide).is_err());
         let g =
             Geometry::new([2, 4, 10, 9], [6, 2, 3, 3], &Conv2dParams { stride: 2, padding: 1, dilation: 1, groups: 2 })
                 .unwrap();

@@ -43,7 +43,7 @@ fn channels(rows: &Range<usize>, tap: usize, taps: usize) -> Range<usize> {
     first(rows.start)..first(rows.end)
 }
 
-/// Whether the rows of the image are sorted. A single tap is the affair of [`super::picked`].
+/// Whether the rows of the image are sorted. With a single tap it would not pay.
 fn sorts(g: &Geometry) -> bool {
     g.stride == 2 && g.taps() > 1
 }

@@ -9,7 +9,6 @@ mod epilogue;
 mod gemm;
 mod geometry;
 mod im2col;
-mod picked;
 #[cfg(test)]
 mod tests;
 mod winograd;
@@ -18,6 +17,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
+use crate::pick::Grid;
 use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
 
@@ -144,6 +144,8 @@ enum Path {
     Depthwise,
     Winograd,
     Gemm,
+    /// One tap with a stride: the pixels that it reads first, then a convolution of them without a stride.
+    Picked(Grid, Geometry),
 }
 
 impl Path {
@@ -152,6 +154,8 @@ impl Path {
             Self::Depthwise
         } else if winograd::applies(g) {
             Self::Winograd
+        } else if let Some(picked) = g.picked() {
+            Self::Picked(Grid { h: g.h, w: g.w, stride: g.stride }, picked)
         } else {
             Self::Gemm
         }
@@ -200,6 +204,7 @@ impl Conv {
             Path::Depthwise => depthwise::forward(g, x, w, &epilogue),
             Path::Winograd => winograd::forward(g, x, w, &epilogue),
             Path::Gemm => gemm::forward(g, x, w, &epilogue),
+            Path::Picked(grid, g) => gemm::forward(&g, &grid.pick(x), w, &epilogue),
         }
     }
 
@@ -232,11 +237,13 @@ impl Conv {
             Path::Depthwise => depthwise::input_gradient(g, sums, w_values),
             Path::Winograd => winograd::input_gradient(g, sums, w_values),
             Path::Gemm => gemm::input_gradient(g, sums, w_values),
+            Path::Picked(grid, g) => grid.put_back(&gemm::input_gradient(&g, sums, w_values)),
         };
         let dw = || match Path::of(g) {
             Path::Depthwise => depthwise::weight_gradient(g, x_values, sums),
             Path::Winograd if winograd::applies_to_weights(g) => winograd::weight_gradient(g, x_values, sums),
             Path::Winograd | Path::Gemm => gemm::weight_gradient(g, x_values, sums),
+            Path::Picked(grid, g) => gemm::weight_gradient(&g, &grid.pick(x_values), sums),
         };
         let dx = x.track_op().then(|| tensor(dx(), x.shape())).transpose()?;
         let dw = w.track_op().then(|| tensor(dw(), w.shape())).transpose()?;

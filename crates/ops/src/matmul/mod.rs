@@ -89,18 +89,12 @@ pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize,
     if unsafe { kernel::multiply([m, n, k], dst, ld, add, left, panel) } {
         return;
     }
-    for i in (0..m).step_by(FEW_ROWS) {
+    // In the kernels' stretches, so that a sum does not depend on who cuts the depth.
+    for (from, i) in (0..k.max(1)).step_by(DEPTH).flat_map(|from| (0..m).step_by(FEW_ROWS).map(move |i| (from, i))) {
+        let (size, to) = ([FEW_ROWS.min(m - i), n, DEPTH.min(k - from)], dst.wrapping_add(i * ld));
+        let (left, right) = (a.offset(i, from), Mat::row_major(&panel[from * PANEL..], PANEL));
         // SAFETY: rows i.. of what the caller has promised.
-        unsafe {
-            gemm(
-                [FEW_ROWS.min(m - i), n, k],
-                dst.wrapping_add(i * ld),
-                ld,
-                add,
-                a.offset(i, 0),
-                Mat::row_major(panel, PANEL),
-            )
-        };
+        unsafe { gemm(size, to, ld, add || from > 0, left, right) };
     }
 }
 

@@ -9,7 +9,7 @@ use crate::parallel::{self, Shared};
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
-use super::sums::{sum1, sum2};
+use super::sums::{sum1, sum2, variance};
 
 const OP: &str = "group_norm";
 
@@ -64,7 +64,7 @@ impl GroupNorm {
             let near = mean as f32;
             let off = mean - f64::from(near);
             let var = sum1(x, |v| (v - near) * (v - near)) / len as f64 - off * off;
-            (near, (1.0 / (var.max(0.0) + self.eps).sqrt()) as f32)
+            (near, (1.0 / (variance(var) + self.eps).sqrt()) as f32)
         })
     }
 }

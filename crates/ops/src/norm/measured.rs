@@ -4,7 +4,7 @@ use crate::conv::{relu, relu_gradient};
 use crate::parallel::{self, Shared, each1, each2, each3};
 
 use super::BatchStats;
-use super::sums::{sum1, sum2, sum3};
+use super::sums::{sum1, sum2, sum3, variance};
 
 /// The shape [B, C, ..] as the passes walk it.
 #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ impl Measured {
             let near = mean as f32;
             let squares = planes.of(c).map(|at| sum1(&x[at..at + plane], |v| (v - near) * (v - near))).sum::<f64>();
             let off = mean - f64::from(near);
-            (near, (squares / n - off * off).max(0.0))
+            (near, variance(squares / n - off * off))
         });
         let mean: Vec<f32> = measured.iter().map(|m| m.0).collect();
         let var_unbiased = measured.iter().map(|m| (m.1 * n / (n - 1.0)) as f32).collect();

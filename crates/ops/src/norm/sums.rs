@@ -6,6 +6,12 @@ use crate::simd::wide;
 const STRETCH: usize = 512;
 const LANES: usize = 16;
 
+/// A variance as it was computed: what rounding took below 0 is 0, and what f32 could not hold is no number, which must show in
+/// the loss.
+pub(super) fn variance(computed: f64) -> f64 {
+    if computed.is_finite() { computed.max(0.0) } else { f64::NAN }
+}
+
 wide! {
 
     /// `sum of term(a_i, b_i)`.

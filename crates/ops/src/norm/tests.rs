@@ -1,6 +1,6 @@
 //! Both normalisations against their definitions; gradients; statistics; threads.
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 
 use super::*;
 use crate::Result;
@@ -195,4 +195,15 @@ fn what_cannot_be_normalised_is_named() {
     let flat_map = Tensor::full(7.0f32, (2, 4, 3, 3), one.device()).unwrap();
     let y = batch_norm_train(&flat_map, &gamma, &beta, 1e-5, None, false).unwrap().0;
     assert!(flat(&y).iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn a_variance_that_overflows_shows() {
+    let x = Tensor::from_slice(&[0.0f32, 4e19, 1.0, 2.0], (1, 2, 1, 2), &Device::Cpu).unwrap();
+    let [gamma, beta] = [1.0f32, 0.0].map(|v| Tensor::full(v, 2, &Device::Cpu).unwrap());
+    let (y, stats) = batch_norm_train(&x, &gamma, &beta, 1e-5, None, false).unwrap();
+    let y: Vec<f32> = y.flatten_all().unwrap().to_vec1().unwrap();
+    assert!(y[0].is_nan() && stats.var_unbiased[0].is_nan() && y[2..].iter().all(|v| v.is_finite()), "{y:?}");
+    let y: Vec<f32> = group_norm(&x, &gamma, &beta, 2, 1e-5, false).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    assert!(y[0].is_nan() && y[2..].iter().all(|v| v.is_finite()), "{y:?}");
 }

@@ -86,6 +86,7 @@ fn r50() -> docent_train::recipe::Recipe {
         "student.model.roi.samples=512",
         "student.model.rpn.pre_nms_train=2000",
         "student.model.rpn.post_nms_train=2000",
+        "student.model.rpn.post_nms_test=1000",
     ])
 }
 

@@ -67,6 +67,7 @@ fn shares(case: &mut cases::Case) -> String {
 
 /// VmHWM after three calls less VmRSS before, in KiB; 0 where the system does not say.
 fn memory(case: &mut cases::Case) -> u64 {
+    common::trim();
     let before = status("VmRSS:");
     (0..3).for_each(|_| case.call());
     status("VmHWM:").saturating_sub(before)

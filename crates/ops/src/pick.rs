@@ -1,0 +1,70 @@
+//! Every so many pixels of every so many rows, and the way back among zeros: what subsampling is, and a 1x1 convolution with a stride.
+
+use std::mem::MaybeUninit;
+
+use crate::parallel;
+use crate::simd::wide;
+
+/// Planes of `[h, w]` of which every `stride`th pixel of every `stride`th row is kept, the first ones among them.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid {
+    pub h: usize,
+    pub w: usize,
+    pub stride: usize,
+}
+
+impl Grid {
+    /// Rows and columns that are kept.
+    pub fn kept(self) -> [usize; 2] {
+        [self.h.div_ceil(self.stride), self.w.div_ceil(self.stride)]
+    }
+
+    fn planes(self) -> [usize; 2] {
+        let [rows, columns] = self.kept();
+        [self.h * self.w, rows * columns]
+    }
+
+    /// The pixels kept of all planes of `x`.
+    pub fn pick(self, x: &[f32]) -> Vec<f32> {
+        let [whole, kept] = self.planes();
+        let planes = x.len().checked_div(whole).unwrap_or(0);
+        // SAFETY: each piece is a plane, and all its rows are written.
+        unsafe { parallel::fill(planes * kept, kept, |at, out| pick_plane(out, &x[at / kept * whole..], self)) }
+    }
+
+    /// The gradient of planes by that of the pixels kept: the others have 0.
+    pub fn put_back(self, picked: &[f32]) -> Vec<f32> {
+        let [whole, kept] = self.planes();
+        let planes = picked.len().checked_div(kept).unwrap_or(0);
+        // SAFETY: each piece is a plane, and all its rows are written.
+        unsafe { parallel::fill(planes * whole, whole, |at, out| put_plane(out, &picked[at / whole * kept..], self)) }
+    }
+}
+
+wide! {
+    fn pick_plane(out: &mut [MaybeUninit<f32>], plane: &[f32], grid: Grid) {
+        let (Grid { w, stride, .. }, [_, columns]) = (grid, grid.kept());
+        for (out, row) in out.chunks_exact_mut(columns).zip(plane.chunks_exact(w).step_by(stride)) {
+            if stride != 2 {
+                out.iter_mut().zip(row.iter().step_by(stride)).for_each(|(o, v)| _ = o.write(*v));
+                continue;
+            }
+            // Whole pairs become vector loads; a last value may stand alone.
+            out.iter_mut().zip(row.chunks_exact(2)).for_each(|(o, pair)| _ = o.write(pair[0]));
+            if let (Some(o), [v]) = (out.last_mut(), row.chunks_exact(2).remainder()) {
+                o.write(*v);
+            }
+        }
+    }
+
+    fn put_plane(out: &mut [MaybeUninit<f32>], picked: &[f32], grid: Grid) {
+        let (Grid { w, stride, .. }, [_, columns]) = (grid, grid.kept());
+        for (y, out) in out.chunks_exact_mut(w).enumerate() {
+            out.fill(MaybeUninit::new(0.0));
+            if y % stride == 0 {
+                let row = &picked[y / stride * columns..][..columns];
+                out.iter_mut().step_by(stride).zip(row).for_each(|(o, v)| _ = o.write(*v));
+            }
+        }
+    }
+}

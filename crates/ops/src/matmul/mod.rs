@@ -98,10 +98,13 @@ pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize,
     }
 }
 
-/// Rows (whole strips) and columns of the blocks of [`product`], and the depth of one step.
-const BLOCK_ROWS: usize = 240;
+/// Fewest rows (whole strips of any height) and the columns of the blocks of [`product`], and the depth of one step.
+const BLOCK_ROWS: usize = 96;
 const BLOCK_COLS: usize = 2 * PANEL;
 const STEP: usize = 4 * DEPTH;
+
+/// Blocks of a product, if it is large enough: each thread has some.
+const BLOCKS: usize = 24;
 
 /// The row-major m x n product of a (m x k) and b (k x n), in fixed blocks on all threads.
 pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32> {
@@ -109,15 +112,18 @@ pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32>
     if k == 0 {
         return vec![0.0; m * n];
     }
-    let (down, across) = (m.div_ceil(BLOCK_ROWS), n.div_ceil(BLOCK_COLS));
+    // Every block of rows packs the panels anew: no more of them than the threads need.
+    let across = n.div_ceil(BLOCK_COLS);
+    let rows = m.div_ceil(BLOCKS.div_ceil(across.max(1))).next_multiple_of(BLOCK_ROWS);
+    let down = m.div_ceil(rows.max(1));
     let packed = Packed::new([m, k], a);
     // SAFETY: the blocks are disjoint and cover the output.
     unsafe {
         parallel::build(m * n, |out: Shared<'_>| {
             parallel::for_each(down * across, m * n * k, |task| {
                 // Column blocks outermost: neighbours in time share a block of b.
-                let (i, first) = ((task % down) * BLOCK_ROWS, (task / down) * BLOCK_COLS);
-                let rows = BLOCK_ROWS.min(m - i);
+                let (i, first) = ((task % down) * rows, (task / down) * BLOCK_COLS);
+                let rows = rows.min(m - i);
                 parallel::scratch(STEP.min(k) * PANEL, |panel| {
                     for j in (first..n.min(first + BLOCK_COLS)).step_by(PANEL) {
                         let width = PANEL.min(n - j);

@@ -210,7 +210,7 @@ impl Study<'_> {
             let model = with_classes(&recipe.model, self.classes())?;
             // It is what its file says; a person who wrote something else into the recipe should know.
             if let Err(other) = detector.meta.check_model(&path, &model) {
-                let text = format!("{other}\nthan teacher.model says; the checkpoint's own is used");
+                let text = format!("{other}\nteacher.model says otherwise; the checkpoint's own is used");
                 sink.event(&Event::Warning { text })?;
             }
         }

@@ -1,6 +1,7 @@
 //! Teachers: given or trained, under the floor, of other categories, and with nothing to say.
 
 use docent_train::TrainState;
+use docent_train::events::Event;
 use docent_train::recipe::Recipe;
 use docent_train::report;
 use docent_train::run::RunFolder;
@@ -31,7 +32,12 @@ fn a_given_teacher_teaches_as_the_trained_one_does() {
     let bench = Bench::new();
     let trained = bench.study(&bench.recipe(&[]), "trained", false).0.unwrap();
     let recipe = taught_by(&bench, "trained", &[]);
-    let given = bench.study(&recipe, "given", false).0.unwrap();
+    let (given, events) = bench.study(&recipe, "given", false);
+    let given = given.unwrap();
+    let warned = |events: &[Event]| {
+        events.iter().any(|e| matches!(e, Event::Warning { text } if text.contains("teacher.model says otherwise")))
+    };
+    assert!(!warned(&events));
     let [a, b] = ["trained", "given"].map(|study| bench.path(study).join("distilled"));
     assert!(weights(&a, "last") == weights(&b, "last"));
     let (trained, given) = (trained.teacher.unwrap(), given.teacher.unwrap());
@@ -47,8 +53,11 @@ fn a_given_teacher_teaches_as_the_trained_one_does() {
     // The file under the same name is another one now: what it taught is not to be mixed with what it would teach.
     let student = RunFolder::new(&bench.path("trained"), "baseline").last();
     std::fs::copy(student, RunFolder::new(&bench.path("trained"), "teacher").last()).unwrap();
-    let message = bench.study(&recipe, "given", true).0.unwrap_err().to_string();
+    let (result, events) = bench.study(&recipe, "given", true);
+    let message = result.unwrap_err().to_string();
     assert!(message.contains("another teacher"), "{message}");
+    // That student's model is not what the recipe says of the teacher.
+    assert!(warned(&events), "{events:?}");
 
     for split in ["train", "val"] {
         let path = bench.path(&format!("data/annotations/instances_{split}.json"));

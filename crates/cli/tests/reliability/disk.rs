@@ -68,7 +68,7 @@ fn what_cannot_be_printed_does_not_end_the_work() {
 #[test]
 fn too_little_address_space_for_the_threads_is_an_error() {
     let bench = Bench::new();
-    let said = shell(&bench, &[], "ulimit -v 200000 && {}", "study", &[]);
+    let said = shell(&bench, &[], "ulimit -v 250000 && {}", "study", &[]);
     assert_eq!(said.code, Some(1), "{}", said.err);
     assert!(said.err.contains("--threads") && said.err.contains("ulimit -v"), "{}", said.err);
     assert!(!bench.path("study").exists());

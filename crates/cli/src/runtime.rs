@@ -84,6 +84,7 @@ fn keep_big_buffers() {
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, GIBIBYTE);
             libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+            libc::mallopt(libc::M_ARENA_MAX, 1);
         }
     }
 }

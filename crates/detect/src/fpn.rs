@@ -49,7 +49,11 @@ impl Fpn {
             let lateral = inner.forward(c, false)?;
             let merged = match &top {
                 None => lateral,
-                Some(t) => docent_ops::upsample_nearest_add(t, &lateral)?,
+                Some(t) => {
+                    let merged = docent_ops::upsample_nearest_add(t, &lateral)?;
+                    docent_ops::release(lateral)?;
+                    merged
+                }
             };
             levels.push(layer.forward(&merged, false)?);
             top = Some(merged);

@@ -4,7 +4,7 @@ use crate::Result;
 use candle_core::Tensor;
 use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
 use candle_nn::{Init, VarBuilder};
-use docent_ops::{Addend, Affine, BatchStats, Conv2dParams};
+use docent_ops::{Addend, Affine, BatchStats, Conv2dParams, RoiLevel};
 
 /// torchvision's initialisation of its backbones: Kaiming, normal, by fan-out, for ReLU.
 pub(crate) const KAIMING_FAN_OUT: Init =
@@ -106,6 +106,11 @@ impl Linear {
 
     pub(crate) fn forward(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
         Ok(docent_ops::linear(x, &self.weight, Some(&self.bias), relu)?)
+    }
+
+    /// The same of RoIs that are cut out of maps in one operation with it.
+    pub(crate) fn forward_rois(&self, levels: &[RoiLevel<'_>], relu: bool) -> Result<Tensor> {
+        Ok(docent_ops::roi_linear(levels, &self.weight, &self.bias, relu)?)
     }
 
     pub(crate) fn detached(&self) -> Self {

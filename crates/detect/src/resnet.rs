@@ -59,6 +59,10 @@ impl Block {
             let last = i + 1 == self.layers.len();
             y = layer.forward(&y, last.then_some(&shortcut), true, mode)?;
         }
+        if self.downsample.is_some() {
+            // No backward pass reads it.
+            docent_ops::release(shortcut)?;
+        }
         Ok(y)
     }
 

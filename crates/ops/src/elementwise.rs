@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use crate::conv;
+use crate::graph;
 use crate::parallel::{map1, map2};
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 /// # Errors
 /// When `x` is not f32 on the CPU.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    Ok(operand("relu", "x", x)?.apply_op1(Relu)?)
+    graph::apply1(&operand("relu", "x", x)?, Relu)
 }
 
 /// `max(a + b, 0)`: the end of a residual block in one pass.
@@ -29,7 +30,7 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.dims() != b.dims() {
         return Err(Error::operand("add_relu", format!("a has shape {:?}, b {:?}", a.dims(), b.dims())));
     }
-    Ok(operand("add_relu", "a", a)?.apply_op2(&operand("add_relu", "b", b)?, AddRelu)?)
+    graph::apply2(&operand("add_relu", "a", a)?, &operand("add_relu", "b", b)?, AddRelu)
 }
 
 /// The gradient through a ReLU by its output `y`.

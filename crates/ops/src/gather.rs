@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
+use crate::graph;
 use crate::parallel::{self, Shared};
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
@@ -25,7 +26,7 @@ pub fn index_rows(x: &Tensor, index: &[usize]) -> Result<Tensor> {
         return Err(Error::operand("index_rows", format!("index {bad} is outside the {n} rows of x {:?}", x.dims())));
     }
     let op = IndexRows { index: index.to_vec(), width: rest.iter().product() };
-    Ok(operand("index_rows", "x", x)?.apply_op1(op)?)
+    graph::apply1(&operand("index_rows", "x", x)?, op)
 }
 
 struct IndexRows {

@@ -7,7 +7,8 @@
 //! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`Addend`]) and ReLU; [`set_winograd`].
 //! - [`linear`], [`batch_norm_train`], [`conv_batch_norm_train`], [`group_norm`], [`relu`], [`relu6`], [`add_relu`], [`softmax`], [`index_rows`].
 //! - [`max_pool2d`], [`subsample`], [`upsample_nearest`], [`upsample_nearest_add`].
-//! - [`boxes`], [`BoxCoder`], [`nms`], [`batched_nms`], [`top_k`], [`roi_align`], [`loss`].
+//! - [`boxes`], [`BoxCoder`], [`nms`], [`batched_nms`], [`top_k`], [`roi_align`], [`roi_linear`], [`loss`].
+//! - [`backward_freeing`] and [`release`], for graphs that nobody needs after the backward pass.
 //!
 //! What holds for all of them:
 //!
@@ -54,6 +55,7 @@ mod coder;
 mod conv;
 mod elementwise;
 mod gather;
+mod graph;
 mod linear;
 pub mod loss;
 mod matmul;
@@ -65,6 +67,7 @@ mod pool;
 mod relu6;
 mod resize;
 mod roi_align;
+mod roi_linear;
 mod simd;
 mod softmax;
 mod storage;
@@ -77,6 +80,7 @@ pub use coder::BoxCoder;
 pub use conv::{Addend, Affine, Conv2dParams, conv2d, set_winograd};
 pub use elementwise::{add_relu, relu};
 pub use gather::index_rows;
+pub use graph::{backward_freeing, release};
 pub use linear::linear;
 pub use nms::{batched_nms, nms};
 pub use norm::{BatchStats, batch_norm_train, conv_batch_norm_train, group_norm};
@@ -84,5 +88,6 @@ pub use pool::{max_pool2d, subsample};
 pub use relu6::relu6;
 pub use resize::{upsample_nearest, upsample_nearest_add};
 pub use roi_align::{RoiAlignParams, roi_align};
+pub use roi_linear::{RoiLevel, roi_linear};
 pub use softmax::softmax;
 pub use topk::top_k;

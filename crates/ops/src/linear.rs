@@ -1,8 +1,11 @@
 //! The fully connected layer, with bias and ReLU, as one op.
 
+use std::borrow::Cow;
+
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
 use crate::conv::{relu, relu_gradient};
+use crate::graph;
 use crate::matmul::{Mat, product};
 use crate::parallel;
 use crate::storage::{View, operand, tensor, values};
@@ -16,23 +19,15 @@ use crate::{Error, Result};
 /// # Errors
 /// When shapes do not fit each other or an operand is not f32 on the CPU.
 pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>, relu: bool) -> Result<Tensor> {
-    let fail = |message: String| Error::operand("linear", message);
-    let (&[n, inputs], &[outputs, w_inputs]) = (x.dims(), w.dims()) else {
-        return Err(fail(format!("x {:?} and w {:?} must be [N, I] and [O, I]", x.dims(), w.dims())));
-    };
-    if inputs != w_inputs {
-        return Err(fail(format!("x {:?} has {inputs} inputs, w {:?} takes {w_inputs}", x.dims(), w.dims())));
-    }
+    let op = Linear::new("linear", x.dims(), w, b, relu)?;
     let (x, w) = (operand("linear", "x", x)?, operand("linear", "w", w)?);
-    let op = Linear { n, inputs, outputs, relu };
     match b {
-        None => Ok(x.apply_op2(&w, op)?),
-        Some(b) if b.dims() == [outputs] => Ok(x.apply_op3(&w, &operand("linear", "b", b)?, op)?),
-        Some(b) => Err(fail(format!("b has shape {:?}; [{outputs}] is needed", b.dims()))),
+        None => graph::apply2(&x, &w, op),
+        Some(b) => graph::apply3(&x, &w, &operand("linear", "b", b)?, op),
     }
 }
 
-struct Linear {
+pub(crate) struct Linear {
     n: usize,
     inputs: usize,
     outputs: usize,
@@ -43,7 +38,24 @@ struct Linear {
 type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
 impl Linear {
-    fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> (CpuStorage, Shape) {
+    /// A layer of `w`, `b` for an `x` of this shape, checked, in the name of `op`.
+    pub fn new(op: &'static str, x: &[usize], w: &Tensor, b: Option<&Tensor>, relu: bool) -> Result<Self> {
+        let fail = |message: String| Error::operand(op, message);
+        let (&[n, inputs], &[outputs, w_inputs]) = (x, w.dims()) else {
+            return Err(fail(format!("x {x:?} and w {:?} must be [N, I] and [O, I]", w.dims())));
+        };
+        if inputs != w_inputs {
+            return Err(fail(format!("x {x:?} has {inputs} inputs, w {:?} takes {w_inputs}", w.dims())));
+        }
+        if let Some(b) = b
+            && b.dims() != [outputs]
+        {
+            return Err(fail(format!("b has shape {:?}; [{outputs}] is needed", b.dims())));
+        }
+        Ok(Self { n, inputs, outputs, relu })
+    }
+
+    pub fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> (CpuStorage, Shape) {
         let (n, outputs) = (self.n, self.outputs);
         let mut y = product([n, outputs, self.inputs], Mat::row_major(x, self.inputs), Mat::transposed(w, self.inputs));
         for row in y.chunks_mut(outputs.max(1)) {
@@ -57,39 +69,43 @@ impl Linear {
         (CpuStorage::F32(y), Shape::from((n, outputs)))
     }
 
+    /// The gradient through the ReLU, by the output `y` and its gradient.
+    pub fn through<'a>(&self, y: &View<'_>, dy: &'a [f32]) -> Result<Cow<'a, [f32]>> {
+        Ok(if self.relu { parallel::map2(y.values()?, dy, relu_gradient).into() } else { dy.into() })
+    }
+
+    /// The gradient of x, by that of the sums.
+    pub fn input_gradient(&self, d_sums: &[f32], w: &[f32]) -> Vec<f32> {
+        let (d_sums, w) = (Mat::row_major(d_sums, self.outputs), Mat::row_major(w, self.inputs));
+        product([self.n, self.inputs, self.outputs], d_sums, w)
+    }
+
+    /// The gradient of w.
+    pub fn weight_gradient(&self, x: &[f32], d_sums: &[f32]) -> Vec<f32> {
+        let (d_sums, x) = (Mat::transposed(d_sums, self.outputs), Mat::row_major(x, self.inputs));
+        product([self.outputs, self.inputs, self.n], d_sums, x)
+    }
+
+    /// The gradient of b.
+    pub fn bias_gradient(&self, d_sums: &[f32]) -> Vec<f32> {
+        let mut sums = vec![0.0f64; self.outputs];
+        for row in d_sums.chunks(self.outputs.max(1)) {
+            sums.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
+        }
+        sums.into_iter().map(|v| v as f32).collect()
+    }
+
     fn backward(&self, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &Tensor, dy: &Tensor) -> Result<Three> {
         const OP: &str = "linear's backward pass";
-        let (n, inputs, outputs) = (self.n, self.inputs, self.outputs);
         let dy = operand(OP, "the gradient", dy)?;
         let (x_view, w_view, y_view, dy_view) =
             (View::new(OP, x), View::new(OP, w), View::new(OP, y), View::new(OP, &dy));
-        let masked =
-            if self.relu { Some(parallel::map2(y_view.values()?, dy_view.values()?, relu_gradient)) } else { None };
-        let dy = match &masked {
-            Some(m) => m,
-            None => dy_view.values()?,
-        };
-        let dx = if x.track_op() {
-            let w = Mat::row_major(w_view.values()?, inputs);
-            Some(tensor(product([n, inputs, outputs], Mat::row_major(dy, outputs), w), x.shape())?)
-        } else {
-            None
-        };
-        let dw = if w.track_op() {
-            let x = Mat::row_major(x_view.values()?, inputs);
-            Some(tensor(product([outputs, inputs, n], Mat::transposed(dy, outputs), x), w.shape())?)
-        } else {
-            None
-        };
-        let db = if b.is_some_and(Tensor::track_op) {
-            let mut sums = vec![0.0f64; outputs];
-            for row in dy.chunks(outputs.max(1)) {
-                sums.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
-            }
-            Some(tensor(sums.into_iter().map(|v| v as f32).collect(), outputs)?)
-        } else {
-            None
-        };
+        let (x_values, w_values) = (x_view.values()?, w_view.values()?);
+        let d_sums = self.through(&y_view, dy_view.values()?)?;
+        let dx = x.track_op().then(|| tensor(self.input_gradient(&d_sums, w_values), x.shape())).transpose()?;
+        let dw = w.track_op().then(|| tensor(self.weight_gradient(x_values, &d_sums), w.shape())).transpose()?;
+        let b = b.filter(|b| b.track_op());
+        let db = b.map(|b| tensor(self.bias_gradient(&d_sums), b.shape())).transpose()?;
         Ok((dx, dw, db))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
+use crate::graph;
 use crate::parallel::{self, Shared};
 use crate::pick::Grid;
 use crate::simd::wide;
@@ -40,7 +41,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
         keep: x.track_op(),
         winners: OnceLock::new(),
     };
-    Ok(x.apply_op1(op)?)
+    graph::apply1(&x, op)
 }
 
 /// Every `stride`-th row and column, from the first on: a 1x1 max-pool with a stride, which is torchvision's P6.
@@ -55,7 +56,7 @@ pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
     if stride == 0 {
         return Err(Error::operand("subsample", "stride must be at least 1"));
     }
-    Ok(x.apply_op1(Subsample(Grid { h, w, stride }))?)
+    graph::apply1(&x, Subsample(Grid { h, w, stride }))
 }
 
 struct MaxPool {

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use crate::Result;
+use crate::graph;
 use crate::parallel::{map1, map2};
 use crate::storage::{View, operand, tensor, values};
 
@@ -17,7 +18,7 @@ const TOP: f32 = 6.0;
 /// # Errors
 /// When `x` is not f32 on the CPU.
 pub fn relu6(x: &Tensor) -> Result<Tensor> {
-    Ok(operand("relu6", "x", x)?.apply_op1(Relu6)?)
+    graph::apply1(&operand("relu6", "x", x)?, Relu6)
 }
 
 /// The gradient by the output: it passes strictly between the two bounds. A NaN passes it on.

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
+use crate::graph;
 use crate::parallel::{self, Shared};
 use crate::simd::wide;
 use crate::storage::{View, operand, operand4, tensor, values};
@@ -20,7 +21,7 @@ use crate::{Error, Result};
 /// When the input or the size asked for is empty, or `x` is not f32 on the CPU.
 pub fn upsample_nearest(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     let (x, [_, _, h, w]) = operand4("upsample_nearest", "x", x)?;
-    Ok(x.apply_op1(Upsample(Maps::new("upsample_nearest", (h, w), size)?))?)
+    graph::apply1(&x, Upsample(Maps::new("upsample_nearest", (h, w), size)?))
 }
 
 /// `lateral + upsample_nearest(top, size of lateral)`: the merge of a feature pyramid in one pass.
@@ -40,7 +41,7 @@ pub fn upsample_nearest_add(top: &Tensor, lateral: &Tensor) -> Result<Tensor> {
             format!("top {:?} and lateral {:?} differ in batch or channels", top.dims(), lateral.dims()),
         ));
     }
-    Ok(top.apply_op2(&lateral, Merge(Maps::new(OP, (h, w), (lh, lw))?))?)
+    graph::apply2(&top, &lateral, Merge(Maps::new(OP, (h, w), (lh, lw))?))
 }
 
 /// For each output row and column the input's.

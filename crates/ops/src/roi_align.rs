@@ -1,12 +1,12 @@
 //! RoIAlign: feature maps cut out along real-valued boxes, and its gradient.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::boxes::BoxXyxy;
+use crate::graph;
 use crate::matmul::transpose;
 use crate::parallel::{self, Shared};
 use crate::simd::wide;
@@ -85,19 +85,50 @@ impl RoiAlignParams {
 /// If an image index is B or more, a box is not finite, a parameter is out of range, or `x` is not of rank 4, f32 and on
 /// the CPU.
 pub fn roi_align(x: &Tensor, rois: &[(usize, BoxXyxy)], p: &RoiAlignParams) -> Result<Tensor> {
-    p.check()?;
-    let (x, [batch, channels, height, width]) = operand4(NAME, "x", x)?;
-    for (i, (image, b)) in rois.iter().enumerate() {
-        if *image >= batch {
-            let message = format!("RoI {i} belongs to image {image}, but the batch has {batch}");
-            return Err(Error::operand(NAME, message));
+    let (op, x) = RoiAlign::new(x, rois, p)?;
+    graph::apply1(&x, op)
+}
+
+impl RoiAlign {
+    /// The operation for these RoIs, and its operand, checked.
+    pub fn new(x: &Tensor, rois: &[(usize, BoxXyxy)], p: &RoiAlignParams) -> Result<(Self, Tensor)> {
+        p.check()?;
+        let (x, [batch, channels, height, width]) = operand4(NAME, "x", x)?;
+        for (i, (image, b)) in rois.iter().enumerate() {
+            if *image >= batch {
+                let message = format!("RoI {i} belongs to image {image}, but the batch has {batch}");
+                return Err(Error::operand(NAME, message));
+            }
+            if !b.iter().all(|v| v.is_finite()) {
+                return Err(Error::operand(NAME, format!("RoI {i} is {b:?}; drop boxes that are not finite before")));
+            }
         }
-        if !b.iter().all(|v| v.is_finite()) {
-            return Err(Error::operand(NAME, format!("RoI {i} is {b:?}; drop boxes that are not finite before")));
-        }
+        let cuts: Vec<Cut> = rois.par_iter().map(|(image, b)| Cut::new(*image, b, (height, width), p)).collect();
+        Ok((Self { cuts: cuts.into(), output: p.output, channels, height, width, batch }, x))
     }
-    let cuts: Vec<Cut> = rois.par_iter().map(|(image, b)| Cut::new(*image, b, (height, width), p)).collect();
-    Ok(x.apply_op1(RoiAlign { cuts: cuts.into(), output: p.output, channels, height, width })?)
+
+    /// Values of one RoI's output.
+    pub fn row(&self) -> usize {
+        self.channels * self.cell()
+    }
+
+    /// Values of the maps.
+    pub fn maps(&self) -> usize {
+        self.batch * self.channels * self.plane()
+    }
+
+    /// Writes the output, which holds zeros, of the maps `x`.
+    pub fn forward(&self, x: &[f32], out: &mut [f32]) {
+        let shared = Shared::new(out);
+        self.each_block(|block| block.forward(x, shared));
+    }
+
+    /// Writes the maps' gradient, which holds zeros, by the output's.
+    pub fn backward(&self, grad: &[f32], dx: &mut [f32]) {
+        let shared = Shared::new(dx);
+        // A block's planes belong to one task, which takes their RoIs in order.
+        self.each_block(|block| block.backward(grad, shared));
+    }
 }
 
 /// One RoI, as the weights that turn its image's planes into its output: all channels share them.
@@ -125,9 +156,10 @@ impl Cut {
     }
 }
 
-struct RoiAlign {
-    cuts: Arc<[Cut]>,
+pub(crate) struct RoiAlign {
+    cuts: Box<[Cut]>,
     output: usize,
+    batch: usize,
     channels: usize,
     height: usize,
     width: usize,
@@ -155,7 +187,8 @@ impl RoiAlign {
     }
 
     /// Runs `f` for each block of channels of each image that has RoIs.
-    fn each_block(&self, batch: usize, f: impl Fn(&Block<'_>) + Sync) {
+    fn each_block(&self, f: impl Fn(&Block<'_>) + Sync) {
+        let batch = self.batch;
         let blocks = self.channels.div_ceil(LANES);
         let rows: Vec<Range<usize>> = (0..batch).map(|image| self.rows_read(image)).collect();
         let work = self.cuts.len() * self.channels * self.cell() * 16;
@@ -311,9 +344,8 @@ impl CustomOp1 for RoiAlign {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = values(NAME, storage, layout)?;
-        let mut out = vec![0.0; self.cuts.len() * self.channels * self.cell()];
-        let shared = Shared::new(&mut out);
-        self.each_block(layout.dims()[0], |block| block.forward(x, shared));
+        let mut out = vec![0.0; self.cuts.len() * self.row()];
+        self.forward(x, &mut out);
         let shape = Shape::from((self.cuts.len(), self.channels, self.output, self.output));
         Ok((CpuStorage::F32(out), shape))
     }
@@ -321,11 +353,8 @@ impl CustomOp1 for RoiAlign {
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let grad = operand(NAME, "the gradient", grad)?;
         let view = View::new(NAME, &grad);
-        let grad = view.values()?;
         let mut dx = vec![0.0; arg.elem_count()];
-        let shared = Shared::new(&mut dx);
-        // A block's planes belong to one task, which takes their RoIs in order.
-        self.each_block(arg.dim(0)?, |block| block.backward(grad, shared));
+        self.backward(view.values()?, &mut dx);
         Ok(Some(tensor(dx, arg.shape().clone())?))
     }
 }

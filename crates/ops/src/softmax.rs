@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
+use crate::graph;
 use crate::parallel;
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
@@ -18,7 +19,7 @@ const PIECE: usize = 1 << 13;
 /// When `x` has no last dimension or an empty one, or is not f32 on the CPU.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     match x.dims().last() {
-        Some(&k) if k > 0 => Ok(operand("softmax", "x", x)?.apply_op1(Softmax { k })?),
+        Some(&k) if k > 0 => graph::apply1(&operand("softmax", "x", x)?, Softmax { k }),
         _ => Err(Error::operand(
             "softmax",
             format!("x has shape {:?}; a last dimension of at least 1 is needed", x.dims()),

@@ -34,10 +34,11 @@ pub(crate) fn values<'a>(op: &'static str, storage: &'a CpuStorage, layout: &Lay
     let CpuStorage::F32(v) = storage else {
         return Err(Error::operand(op, "an operand is not f32"));
     };
-    layout
-        .contiguous_offsets()
-        .and_then(|(from, to)| v.get(from..to))
-        .ok_or_else(|| Error::operand(op, "an operand is not contiguous"))
+    layout.contiguous_offsets().and_then(|(from, to)| v.get(from..to)).ok_or_else(|| {
+        let freed = v.is_empty() && layout.shape().elem_count() > 0;
+        let freed = freed.then_some("an operand's values are freed: read them before backward_freeing or release");
+        Error::operand(op, freed.unwrap_or("an operand is not contiguous"))
+    })
 }
 
 /// A contiguous CPU tensor held open for reading.

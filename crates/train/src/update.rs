@@ -4,6 +4,7 @@ use candle_core::Var;
 use candle_core::backprop::GradStore;
 use docent_detect::FasterRcnn;
 use docent_distill::Progress;
+use docent_ops::backward_freeing;
 
 use crate::Result;
 use crate::data::Batch;
@@ -73,7 +74,7 @@ pub fn update(
             add(&mut taught, of_share(loss)?.backward()?, params, false)?;
         }
         if let Some(gradients) = &mut sum.gradients {
-            add(gradients, of_share(&out.total)?.backward()?, params, whole)?;
+            add(gradients, backward_freeing(&of_share(&out.total)?)?, params, whole)?;
         }
     }
     if let (true, Some(record), Some(gradients), Some(student)) =

@@ -11,7 +11,7 @@ use crate::layers::Linear;
 use crate::{BoxHeadOutput, Error, Features, Result, RoiConfig};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use docent_ops::{BoxXyxy, RoiAlignParams, index_rows, roi_align};
+use docent_ops::{BoxXyxy, RoiAlignParams, RoiLevel, index_rows};
 
 pub use detections::postprocess;
 pub use levels::LevelMapper;
@@ -74,7 +74,7 @@ impl RoiHeads {
         let mapper = LevelMapper::new(&self.cfg, strides);
         let level_of: Vec<usize> = rois.iter().map(|(_, b)| mapper.level(b)).collect();
         // Rows stay grouped by level through the linear layers; only the narrow outputs are put back in order.
-        let mut pooled = Vec::with_capacity(POOLED_LEVELS);
+        let mut levels = Vec::with_capacity(POOLED_LEVELS);
         let mut row_of = vec![0; rois.len()];
         let mut rows = 0;
         for (l, stride) in strides.iter().enumerate() {
@@ -84,19 +84,15 @@ impl RoiHeads {
                 rows += 1;
                 here.push(*roi);
             }
-            if !here.is_empty() {
-                let params = RoiAlignParams {
-                    output: self.cfg.output,
-                    spatial_scale: 1.0 / *stride as f32,
-                    sampling_ratio: self.cfg.sampling_ratio,
-                    aligned: self.cfg.aligned,
-                };
-                pooled.push(roi_align(&features.levels[l], &here, &params)?);
-            }
+            let params = RoiAlignParams {
+                output: self.cfg.output,
+                spatial_scale: 1.0 / *stride as f32,
+                sampling_ratio: self.cfg.sampling_ratio,
+                aligned: self.cfg.aligned,
+            };
+            levels.push(RoiLevel { map: &features.levels[l], rois: here, params });
         }
-        let x = if let [only] = pooled.as_slice() { only.clone() } else { Tensor::cat(&pooled, 0)? };
-        let x = x.flatten_from(1)?;
-        let x = self.fc7.forward(&self.fc6.forward(&x, true)?, true)?;
+        let x = self.fc7.forward(&self.fc6.forward_rois(&levels, true)?, true)?;
         let in_order = |y: Tensor| -> Result<Tensor> {
             if row_of.iter().enumerate().all(|(i, &r)| i == r) { Ok(y) } else { Ok(index_rows(&y, &row_of)?) }
         };

@@ -13,6 +13,7 @@ pub fn run(bench: fn()) {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
     rayon::scope(|_| bench());
 }

@@ -96,30 +96,29 @@ pub(crate) struct Gradients {
     pub bias: Option<Vec<f32>>,
 }
 
-/// One pass over the output's gradient `g`; `output` is the finished output, for the ReLU's mask.
+/// One pass over the output's gradient `g`; `output` is the finished output where a ReLU ended it, for its mask.
 pub(crate) fn backward(
     geometry: &Geometry,
-    relu: bool,
+    output: Option<&[f32]>,
     scale: Option<&[f32]>,
-    output: &[f32],
     g: &[f32],
     wanted: Wanted,
 ) -> Gradients {
     let (pixels, channels) = (geometry.pixels_out(), geometry.c_out);
     // SAFETY (all three): each piece is one plane, and every branch writes all of it.
     let plane = pixels.max(1);
-    let residual = (wanted.residual && relu).then(|| unsafe {
+    let residual = output.filter(|_| wanted.residual).map(|output| unsafe {
         parallel::fill(g.len(), plane, |at, out| {
             each2(out, &output[at..], &g[at..], &relu_gradient);
         })
     });
-    let sums = (wanted.sums && (relu || scale.is_some())).then(|| unsafe {
+    let sums = (wanted.sums && (output.is_some() || scale.is_some())).then(|| unsafe {
         parallel::fill(g.len(), plane, |at, out| {
             let scale = scale.map_or(1.0, |s| s[at / plane % channels]);
-            match (&residual, relu) {
+            match (&residual, output) {
                 (Some(masked), _) => each1(out, &masked[at..], &|g| scale * g),
-                (None, true) => each2(out, &output[at..], &g[at..], &|y, g| scale * relu_gradient(y, g)),
-                (None, false) => each1(out, &g[at..], &|g| scale * g),
+                (None, Some(output)) => each2(out, &output[at..], &g[at..], &|y, g| scale * relu_gradient(y, g)),
+                (None, None) => each1(out, &g[at..], &|g| scale * g),
             }
         })
     });
@@ -127,8 +126,11 @@ pub(crate) fn backward(
         parallel::map(channels, g.len(), |c| {
             let plane_sum = |b: usize| -> f64 {
                 let at = (b * channels + c) * pixels;
-                let (y, g) = (&output[at..at + pixels], &g[at..at + pixels]);
-                if relu { sum2(y, g, relu_gradient) } else { sum1(g, |g| g) }
+                let g = &g[at..at + pixels];
+                match output {
+                    Some(output) => sum2(&output[at..at + pixels], g, relu_gradient),
+                    None => sum1(g, |g| g),
+                }
             };
             (0..geometry.batch).map(plane_sum).sum::<f64>() as f32
         })

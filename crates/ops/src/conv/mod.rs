@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
+use crate::graph;
 use crate::pick::Grid;
 use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
@@ -111,12 +112,12 @@ pub fn conv2d(
     }
     let conv = |third| Conv { geometry, affine: affine.cloned(), relu, third };
     match addend {
-        Addend::None => Ok(x.apply_op2(&w, conv(Third::None))?),
+        Addend::None => graph::apply2(&x, &w, conv(Third::None)),
         Addend::Bias(b) => {
             if b.dims() != [c_out] {
                 return Err(Error::operand("conv2d", format!("bias has shape {:?}; [{c_out}] is needed", b.dims())));
             }
-            Ok(x.apply_op3(&w, &operand("conv2d", "bias", b)?, conv(Third::Bias))?)
+            graph::apply3(&x, &w, &operand("conv2d", "bias", b)?, conv(Third::Bias))
         }
         Addend::Residual(r) => {
             if r.dims() != conv(Third::None).shape() {
@@ -126,7 +127,7 @@ pub fn conv2d(
                     format!("residual has shape {:?}; the output has {want:?}", r.dims()),
                 ));
             }
-            Ok(x.apply_op3(&w, &operand("conv2d", "residual", r)?, conv(Third::Residual))?)
+            graph::apply3(&x, &w, &operand("conv2d", "residual", r)?, conv(Third::Residual))
         }
     }
 }
@@ -230,7 +231,8 @@ impl Conv {
             (View::new(OP, x), View::new(OP, w), View::new(OP, y), View::new(OP, &dy));
         let (x_values, w_values, dy_values) = (x_view.values()?, w_view.values()?, dy_view.values()?);
         let scale = self.affine.as_ref().map(|a| &*a.scale);
-        let through = epilogue::backward(g, self.relu, scale, y_view.values()?, dy_values, wanted);
+        let output = if self.relu { Some(y_view.values()?) } else { None };
+        let through = epilogue::backward(g, output, scale, dy_values, wanted);
         let sums = through.sums.as_deref().unwrap_or(dy_values);
 
         let dx = || match Path::of(g) {

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 
 use crate::conv::{Conv, Conv2dParams};
 use crate::elementwise::masked;
+use crate::graph;
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
@@ -44,11 +45,11 @@ pub fn batch_norm_train(
     let (x, gamma, beta) = (operand(OP, "x", x)?, operand(OP, "gamma", gamma)?, operand(OP, "beta", beta)?);
     let (norm, stats) = Measured::new(View::new(OP, &x).values()?, planes, eps, relu);
     let y = match residual {
-        None => x.apply_op3(&gamma, &beta, Alone(norm))?,
+        None => graph::apply3(&x, &gamma, &beta, Alone(norm))?,
         Some(r) if r.dims() != x.dims() => {
             return Err(Error::operand(OP, format!("residual {:?} must be as x {:?}", r.dims(), x.dims())));
         }
-        Some(r) => x.apply_op3(&operand(OP, "residual", r)?, &both(&gamma, &beta)?, WithResidual(norm))?,
+        Some(r) => graph::apply3(&x, &operand(OP, "residual", r)?, &both(&gamma, &beta)?, WithResidual(norm))?,
     };
     Ok((y, stats))
 }
@@ -78,7 +79,7 @@ pub fn conv_batch_norm_train(
     let sums = conv.values(View::new(OP, &x).values()?, View::new(OP, &w).values()?, None);
     let (norm, stats) = Measured::new(&sums, planes, eps, relu);
     let sums = tensor(sums, &conv.shape()[..])?;
-    Ok((x.apply_op3(&w, &both(&gamma, &beta)?, AfterConv { conv, sums, norm })?, stats))
+    Ok((graph::apply3(&x, &w, &both(&gamma, &beta)?, AfterConv { conv, sums, norm })?, stats))
 }
 
 fn planes(x: &[usize], gamma: &Tensor, beta: &Tensor) -> Result<Planes> {
@@ -211,6 +212,7 @@ impl CustomOp3 for AfterConv {
             }
             None => (None, None),
         };
+        graph::free_with(y, &self.sums)?;
         Ok((dx, dw, of_both(both, gradients)?))
     }
 }
@@ -223,5 +225,6 @@ fn backward(norm: &Measured, x: &Tensor, gamma: &Tensor, y: &Tensor, dy: &Tensor
     let dy = operand(OP, "the gradient", dy)?;
     let views = [x, gamma, y, &dy].map(|t| View::new(OP, t));
     let [x, gamma, y, dy] = &views;
-    Ok(norm.backward(x.values()?, gamma.values()?, y.values()?, dy.values()?, wanted))
+    let y = if norm.relu() { y.values()? } else { &[] };
+    Ok(norm.backward(x.values()?, gamma.values()?, y, dy.values()?, wanted))
 }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 
 use crate::conv::{relu, relu_gradient};
+use crate::graph;
 use crate::parallel::{self, Shared};
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
@@ -37,7 +38,7 @@ pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps:
         return Err(Error::operand(OP, message));
     }
     let op = GroupNorm { channels, groups, plane: rest.iter().product(), eps, relu, stats: OnceLock::new() };
-    Ok(operand(OP, "x", x)?.apply_op3(&operand(OP, "gamma", gamma)?, &operand(OP, "beta", beta)?, op)?)
+    graph::apply3(&operand(OP, "x", x)?, &operand(OP, "gamma", gamma)?, &operand(OP, "beta", beta)?, op)
 }
 
 struct GroupNorm {

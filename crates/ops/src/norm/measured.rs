@@ -82,7 +82,7 @@ impl Measured {
         }
     }
 
-    /// Gradients by the output's, `dy`; `y` is the finished output, for the ReLU's mask. That of `x` where it is wanted.
+    /// Gradients by the output's, `dy`; `y` is the finished output, for the ReLU's mask (without one, anything). That of `x` where it is wanted.
     pub fn backward(&self, x: &[f32], gamma: &[f32], y: &[f32], dy: &[f32], wanted: bool) -> Gradients {
         let mut sums = Vec::new();
         let dx = if wanted {
@@ -102,7 +102,8 @@ impl Measured {
         let n = (batch * plane) as f64;
         parallel::map(channels, x.len(), |c| {
             let (mean, inverse) = (self.mean[c], self.inverse[c]);
-            let of = |at: usize| (&x[at..at + plane], &y[at..at + plane], &dy[at..at + plane]);
+            let y = |at: usize| if self.relu { &y[at..at + plane] } else { &[] };
+            let of = |at: usize| (&x[at..at + plane], y(at), &dy[at..at + plane]);
             let (mut d_beta, mut d_gamma) = (0.0, 0.0);
             for at in self.planes.of(c) {
                 let (x, y, dy) = of(at);

@@ -77,7 +77,7 @@ impl Class {
         let loss = out.total.to_scalar::<f32>().expect("a scalar");
         assert!(loss.is_finite(), "the loss is {loss}: this would time the arithmetic of NaN");
         let forward = start.elapsed();
-        let grads = out.total.backward().expect("every operation has a gradient");
+        let grads = docent_ops::backward_freeing(&out.total).expect("every operation has a gradient");
         let backward = start.elapsed() - forward;
         let update = |params: &[(String, Var)], sgd: &mut Sgd| {
             let clip = clip_grad_norm(params, &grads, Some(self.clip)).expect("f32 gradients");
@@ -182,6 +182,7 @@ pub fn run(bench: fn()) {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
     let pool = rayon::ThreadPoolBuilder::new().stack_size(docent_train::STACK_BYTES);
     pool.build_global().expect("nothing has started it yet");

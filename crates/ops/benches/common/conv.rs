@@ -3,7 +3,7 @@
 use std::cell::LazyCell;
 
 use criterion::Criterion;
-use docent_ops::{Addend, Affine, Conv2dParams, conv2d as convolve};
+use docent_ops::{Addend, Affine, Conv2dParams, backward_freeing, conv2d as convolve};
 
 use super::{both_ways, random, time, var};
 
@@ -76,7 +76,7 @@ pub fn conv2d(c: &mut Criterion) {
     time(&mut group, &format!("{}/forward+weight_gradient", STEM.name), 2 * STEM.flops(), || {
         let (x, w) = &*operands;
         let y = convolve(x, w, Addend::None, None, false, &STEM.params()).expect("the operands fit");
-        y.backward().expect("the operation has a gradient")
+        backward_freeing(&y).expect("the operation has a gradient")
     });
 
     // The end of a residual block with frozen statistics, as one operation.

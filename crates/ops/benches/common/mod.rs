@@ -14,7 +14,7 @@ use std::time::Duration;
 use candle_core::{Tensor, Var};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use docent_ops::Result;
+use docent_ops::{Result, backward_freeing};
 
 /// Short: the whole file runs in a few minutes. The command line can ask for more.
 pub fn criterion() -> Criterion {
@@ -61,6 +61,6 @@ pub fn both_ways(
     let tracked = |(seed, shape): (u64, &&[usize])| var(seed, shape).as_tensor().clone();
     let tracked = LazyCell::new(|| (1..).zip(shapes).map(tracked).collect::<Vec<_>>());
     time(group, &format!("{case}/forward+backward"), elements * backward, || {
-        op(&tracked).expect("the operands fit").backward().expect("the operation has a gradient")
+        backward_freeing(&op(&tracked).expect("the operands fit")).expect("the operation has a gradient")
     });
 }

@@ -56,6 +56,10 @@ const CHANNELS: usize = 16;
 /// Panels from which on each is a task of its own.
 const MANY: usize = 6;
 
+/// Output channels whose products a panel's task holds at a time: whole strips of any height, and few enough to stay in its cache
+/// beside the inputs.
+const OUTPUTS: usize = 48;
+
 /// Channels that one task of a stage transforms.
 const BLOCK: usize = 16;
 
@@ -172,11 +176,16 @@ impl Pass<'_> {
         let g = self.g;
         let of_inputs = POINTS * stride(g.c_in);
         parallel::for_each(self.outputs.panels(), g.work(), |panel| {
-            scratch(of_inputs + POINTS * stride(g.c_out), |buffer| {
+            scratch(of_inputs + POINTS * stride(OUTPUTS.min(g.c_out)), |buffer| {
                 let (inputs, products) = buffer.split_at_mut(of_inputs);
                 self.inputs(panel, 0..g.c_in, Shared::new(inputs), 0);
-                self.multiply(panel, [g.c_out, 0, g.c_in], inputs, kernels, products);
-                self.outputs(panel, 0..g.c_out, products, y);
+                for first in (0..g.c_out).step_by(OUTPUTS) {
+                    let channels = first..g.c_out.min(first + OUTPUTS);
+                    let of_point = of_point([g.c_out, g.c_in]);
+                    let kernels = |point| Strips::new(&kernels[point * of_point..], g.c_in).at(first, 0);
+                    self.multiply(panel, [channels.len(), 0, g.c_in], inputs, kernels, products);
+                    self.outputs(panel, channels, products, y);
+                }
             });
         });
     }
@@ -208,7 +217,8 @@ impl Pass<'_> {
                         let of_panels =
                             inputs.chunks_exact(of_inputs).zip(products.chunks_exact_mut(POINTS * stride(n)));
                         for (panel, (inputs, products)) in of_panels.enumerate() {
-                            self.multiply(panel, size, inputs, points, products);
+                            let kernels = |point| Strips::new(&points[point * of_point([n, size[2]])..], size[2]);
+                            self.multiply(panel, size, inputs, kernels, products);
                         }
                     }
                     for (panel, products) in products.chunks_exact(POINTS * stride(n)).enumerate() {
@@ -233,23 +243,21 @@ impl Pass<'_> {
 
     /// Multiplies a panel's inputs, `depth` channels from `first` on, by `n` output channels' kernels at each point; from the
     /// second stretch of channels on the products are added.
-    fn multiply(
+    fn multiply<'a>(
         &self,
         panel: usize,
         [n, first, depth]: [usize; 3],
         inputs: &[f32],
-        kernels: &[f32],
+        kernels: impl Fn(usize) -> Strips<'a>,
         products: &mut [f32],
     ) {
         // A single column would be a product with a vector, which the gemm crate sums in another order than the tile's neighbours.
         let size = [n, self.outputs.len(panel).max(2), depth];
-        let of_point = of_point([n, depth]);
         for point in 0..POINTS {
-            let kernels = Strips::new(&kernels[point * of_point..], depth);
             let to = products[point * stride(n)..][..n * PANEL].as_mut_ptr();
             let inputs = &inputs[point * stride(self.g.c_in) + first * PANEL..];
             // SAFETY: n rows of PANEL values lie there, written by the first stretch.
-            unsafe { kernels.multiply(size, to, PANEL, first > 0, inputs) };
+            unsafe { kernels(point).multiply(size, to, PANEL, first > 0, inputs) };
         }
     }
 

@@ -60,6 +60,9 @@ const MANY: usize = 6;
 /// beside the inputs.
 const OUTPUTS: usize = 48;
 
+/// Columns of a kernel's widest vector; a divisor of [`PANEL`].
+const VECTOR: usize = 16;
+
 /// Channels that one task of a stage transforms.
 const BLOCK: usize = 16;
 
@@ -251,8 +254,9 @@ impl Pass<'_> {
         kernels: impl Fn(usize) -> Strips<'a>,
         products: &mut [f32],
     ) {
-        // A single column would be a product with a vector, which the gemm crate sums in another order than the tile's neighbours.
-        let size = [n, self.outputs.len(panel).max(2), depth];
+        // Whole vectors: what lies beyond the tiles is computed and not read. (A single column would be a product with a vector, which
+        // the gemm crate sums in another order than the tile's neighbours.)
+        let size = [n, self.outputs.len(panel).next_multiple_of(VECTOR), depth];
         for point in 0..POINTS {
             let to = products[point * stride(n)..][..n * PANEL].as_mut_ptr();
             let inputs = &inputs[point * stride(self.g.c_in) + first * PANEL..];

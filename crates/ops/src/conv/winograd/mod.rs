@@ -21,6 +21,7 @@
 //! - few: the inputs of all tiles first, cut by channels; then a task takes a block of output channels.
 
 mod kernels;
+mod lanes;
 mod tiling;
 mod transform;
 mod weights;

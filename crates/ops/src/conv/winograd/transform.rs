@@ -30,7 +30,7 @@ const AT_B: f32 = 1.0 / (2.0 * BB * (BB - AA));
 
 /// `B^T d`: inputs to points.
 #[inline(always)]
-fn b_t(d: [f32; IN]) -> [f32; IN] {
+pub(super) fn b_t(d: [f32; IN]) -> [f32; IN] {
     let (even, odd) = (d[4] - BB * d[2], A * (d[3] - BB * d[1]));
     let (even_b, odd_b) = (d[4] - AA * d[2], B * (d[3] - AA * d[1]));
     [
@@ -58,7 +58,7 @@ fn a_t(m: [f32; IN]) -> [f32; OUT] {
 
 /// `A g`: the outputs' gradients to points.
 #[inline(always)]
-fn a(d: [f32; OUT]) -> [f32; IN] {
+pub(super) fn a(d: [f32; OUT]) -> [f32; IN] {
     let (even, odd) = (d[0] + AA * d[2], A * (d[1] + AA * d[3]));
     let (even_b, odd_b) = (d[0] + BB * d[2], B * (d[1] + BB * d[3]));
     [d[0], even + odd, even - odd, even_b + odd_b, even_b - odd_b, d[3]]
@@ -102,19 +102,6 @@ wide! {
         }
     }
 
-    /// As [`input_down`], for gradients, which have four rows.
-    pub(super) fn gradient_down(rows: [&[f32]; OUT], to: &mut Lines, at: usize) {
-        let at = at.min(LINE);
-        let n = rows[0].len().min(LINE - at);
-        let rows = rows.map(|r| &r[..n]);
-        for x in 0..n {
-            let out = a(std::array::from_fn(|i| rows[i][x]));
-            for i in 0..IN {
-                to[i * LINE + at + x] = out[i];
-            }
-        }
-    }
-
     /// Cuts six lines into `n` tiles, which become the tiles `at..` of a panel: column `p` of line `i` of a tile goes to
     /// row `6 i + p`.
     pub(super) fn cut(lines: &Lines, n: usize, at: usize, to: &mut Panel) {
@@ -139,18 +126,6 @@ wide! {
         for i in 0..IN {
             for t in 0..PANEL {
                 let out = b_t(std::array::from_fn(|p| tiles[(i * IN + p) * PANEL + t]));
-                for p in 0..IN {
-                    to[(i * IN + p) * PANEL + t] = out[p];
-                }
-            }
-        }
-    }
-
-    /// As [`input_across`], for gradients, which have four columns a tile.
-    pub(super) fn gradient_across(tiles: &Panel, to: &mut Panel) {
-        for i in 0..IN {
-            for t in 0..PANEL {
-                let out = a(std::array::from_fn(|p| tiles[(i * IN + p) * PANEL + t]));
                 for p in 0..IN {
                     to[(i * IN + p) * PANEL + t] = out[p];
                 }

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use crate::matmul::{Mat, PANEL, gemm_panel, transpose};
+use crate::matmul::{Mat, PANEL, gemm_panel};
 use crate::parallel::{self, Shared, scratch};
 
+use super::Geometry;
 use super::kernels::{self, TAPS};
-use super::tiling::{Tiling, Window};
-use super::transform::{IN, LINE, OUT, POINTS, cut, gradient_across, gradient_down};
-use super::{BLOCK, Geometry, each_block, inputs};
+use super::lanes::{LANES, Maps, Place};
+use super::tiling::Tiling;
+use super::transform::POINTS;
 
 /// Panels whose products are added up in one go, if the tiles are many: the depth of a matrix product.
 const TOGETHER: usize = 4;
@@ -16,8 +17,8 @@ const TOGETHER: usize = 4;
 /// Values of transformed inputs and gradients that are kept at once before tiles count as many.
 const FEW: usize = 1 << 22;
 
-/// Output channels of a block of products.
-const ROWS: usize = 32;
+/// Output channels of a block of products: whole vectors of channels.
+const ROWS: usize = 2 * LANES;
 
 /// The gradient of the weights by the gradient `dy` of the sums.
 pub(in super::super) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
@@ -90,19 +91,30 @@ impl Pass<'_> {
         self.g.c_in.div_ceil(PANEL) * PANEL * self.depth + 16
     }
 
-    /// Gradients of a point: [C_out, depth], and a line.
+    /// Gradients of a point: [C_out / LANES, depth, LANES], and a line.
     fn of_gradients(&self) -> usize {
-        self.g.c_out * self.depth + 16
+        self.g.c_out.div_ceil(LANES) * LANES * self.depth + 16
     }
 
     /// Transforms all inputs and gradients of some panels and gives the number of their tiles.
     fn transform(&self, first: usize, panels: usize, inputs: &mut [f32], gradients: &mut [f32]) -> usize {
-        let (g, inputs, gradients) = (self.g, Shared::new(inputs), Shared::new(gradients));
-        each_block(panels, g.c_in, g.work(), |panel, channels| {
-            self.inputs(first + panel, channels, inputs, panel * PANEL);
-        });
-        each_block(panels, g.c_out, g.work(), |panel, channels| {
-            self.gradients(first + panel, channels, gradients, panel * PANEL);
+        let g = self.g;
+        let x = Maps { values: self.x, channels: g.c_in, size: [g.h, g.w], pad: [g.pad_h, g.pad_w] };
+        let dy = Maps { values: self.dy, channels: g.c_out, size: [g.h_out, g.w_out], pad: [0, 0] };
+        let place = |to, of_point, width| Place { to, of_point, depth: self.depth, width };
+        let inputs = place(Shared::new(inputs), self.of_inputs(), PANEL);
+        let gradients = place(Shared::new(gradients), self.of_gradients(), LANES);
+        let (of_x, of_dy) = (g.c_in.div_ceil(LANES), g.c_out.div_ceil(LANES));
+        parallel::for_each(panels * (of_x + of_dy), g.work(), |task| {
+            let (panel, block) = (task / (of_x + of_dy), task % (of_x + of_dy));
+            let (tiles, at) = (first + panel, panel * PANEL);
+            // SAFETY: this task alone writes these channels of these tiles.
+            unsafe {
+                match block.checked_sub(of_x) {
+                    None => x.inputs(self.tiling, tiles, block * LANES, inputs, at),
+                    Some(block) => dy.gradients(self.tiling, tiles, block * LANES, gradients, at),
+                }
+            }
         });
         // Only the last panel of all may be short.
         (first..first + panels).map(|panel| self.tiling.len(panel)).sum()
@@ -125,53 +137,14 @@ impl Pass<'_> {
     ) {
         let c_in = self.g.c_in;
         let inputs = &inputs[point * self.of_inputs()..];
-        let gradients = Mat::row_major(&gradients[point * self.of_gradients() + rows.start * self.depth..], self.depth);
-        for column in (0..c_in).step_by(PANEL) {
-            let size = [rows.len(), PANEL.min(c_in - column), depth];
-            // SAFETY: columns of the caller's rows.
-            unsafe { gemm_panel(size, to.add(column), c_in, add, gradients, &inputs[column * self.depth..]) };
-        }
-    }
-
-    /// Transforms `channels` of the inputs of a panel and turns them, tile by tile from `at` on.
-    fn inputs(&self, panel: usize, channels: Range<usize>, to: Shared<'_>, at: usize) {
-        let (first, n) = (channels.start, channels.len());
-        let tiles = self.tiling.len(panel);
-        scratch(POINTS * BLOCK * PANEL, |block| {
-            inputs(self.g, self.x, &self.tiling, panel, channels, |c, points| {
-                for (point, row) in points.chunks_exact(PANEL).enumerate() {
-                    block[(point * BLOCK + c - first) * PANEL..][..PANEL].copy_from_slice(row);
-                }
-            });
-            for (point, block) in block.chunks_exact(BLOCK * PANEL).enumerate() {
-                // Blocks begin at multiples of BLOCK, which divides PANEL: a block lies in one panel of channels.
-                let column = first / PANEL * PANEL * self.depth + at * PANEL + first % PANEL;
-                let to = to.ptr(point * self.of_inputs() + column);
-                // SAFETY: this task alone writes these channels of these tiles.
-                unsafe { transpose(n, tiles, block.as_ptr(), PANEL, to, PANEL) };
-            }
-        });
-    }
-
-    /// Transforms `channels` of the gradients of a panel, tile by tile from `at` on.
-    fn gradients(&self, panel: usize, channels: Range<usize>, to: Shared<'_>, at: usize) {
-        let g = self.g;
-        let mut lines = [0.0; IN * LINE];
-        let (mut tiles, mut points) = ([0.0; POINTS * PANEL], [0.0; POINTS * PANEL]);
-        for c in channels {
-            for run in self.tiling.runs(panel) {
-                let plane = &self.dy[(run.image * g.c_out + c) * g.pixels_out()..][..g.pixels_out()];
-                let width = run.tiles * OUT;
-                let window = Window::new(plane, [g.h_out, g.w_out], [run.y as isize, run.x as isize], width);
-                window.clear_outside(width, &mut lines);
-                gradient_down(window.rows, &mut lines, window.left);
-                cut(&lines, run.tiles, run.at, &mut tiles);
-            }
-            gradient_across(&tiles, &mut points);
-            for (point, row) in points.chunks_exact(PANEL).enumerate() {
-                let to = to.ptr(point * self.of_gradients() + c * self.depth + at);
-                // SAFETY: this task alone writes this channel of these tiles.
-                unsafe { to.copy_from_nonoverlapping(row.as_ptr(), PANEL) };
+        let gradients = &gradients[point * self.of_gradients()..];
+        for row in rows.clone().step_by(LANES) {
+            let left = Mat { data: &gradients[row * self.depth..], rows: 1, cols: LANES };
+            for column in (0..c_in).step_by(PANEL) {
+                let size = [LANES.min(rows.end - row), PANEL.min(c_in - column), depth];
+                let to = to.wrapping_add((row - rows.start) * c_in + column);
+                // SAFETY: columns of the caller's rows.
+                unsafe { gemm_panel(size, to, c_in, add, left, &inputs[column * self.depth..]) };
             }
         }
     }

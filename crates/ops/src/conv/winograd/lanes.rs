@@ -1,0 +1,187 @@
+//! Tiles to points with channels side by side: where a product sums over tiles, its operands are read channel by channel.
+//!
+//! [`LANES`] channels of a row of pixels are turned once; from then on a pixel is a vector of its channels, every line below is a
+//! loop over neighbouring floats, and a point's vectors are written where the product reads them. The arithmetic is the panels' of
+//! `transform`, and so are the bits.
+
+use crate::matmul::transpose;
+use crate::parallel::{Shared, scratch};
+use crate::simd::wide;
+
+use super::tiling::{Run, Tiling};
+use super::transform::{IN, OUT, a, b_t};
+
+/// Channels that are transformed side by side.
+pub(super) const LANES: usize = 16;
+
+/// Planes [B, C, h, w] whose tiles are wanted, and how far the first tile begins before them.
+pub(super) struct Maps<'a> {
+    pub values: &'a [f32],
+    pub channels: usize,
+    pub size: [usize; 2],
+    pub pad: [isize; 2],
+}
+
+/// Where points go: point `k` of channel `c` of tile `t` to `k * of_point + c / width * width * depth + t * width + c % width`.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub to: Shared<'a>,
+    pub of_point: usize,
+    /// Tiles that there is room for.
+    pub depth: usize,
+    /// A multiple of [`LANES`].
+    pub width: usize,
+}
+
+impl Maps<'_> {
+    /// Transforms [`LANES`] channels of inputs (fewer at the end; the rest become zeros) from `first` on, of the panel's tiles, which
+    /// become tiles `at..`.
+    ///
+    /// # Safety
+    /// Nobody else uses these channels of these tiles.
+    pub unsafe fn inputs(&self, tiling: Tiling, panel: usize, first: usize, place: Place<'_>, at: usize) {
+        for run in tiling.runs(panel) {
+            let width = OUT * run.tiles + IN - OUT;
+            scratch(2 * IN * width * LANES, |buffer| {
+                let (pixels, lines) = buffer.split_at_mut(IN * width * LANES);
+                self.turn::<IN>(&run, first, width, pixels);
+                inputs_down(pixels, lines);
+                inputs_across(lines, run.tiles, place, place.start(first, at + run.at));
+            });
+        }
+    }
+
+    /// The same of gradients, whose tiles do not overlap.
+    ///
+    /// # Safety
+    /// As [`Self::inputs`].
+    pub unsafe fn gradients(&self, tiling: Tiling, panel: usize, first: usize, place: Place<'_>, at: usize) {
+        for run in tiling.runs(panel) {
+            let width = OUT * run.tiles;
+            scratch((OUT + IN) * width * LANES, |buffer| {
+                let (pixels, lines) = buffer.split_at_mut(OUT * width * LANES);
+                self.turn::<OUT>(&run, first, width, pixels);
+                gradients_down(pixels, lines);
+                gradients_across(lines, run.tiles, place, place.start(first, at + run.at));
+            });
+        }
+    }
+
+    /// `R` rows of `width` pixels, each a vector of channels; zeros outside the plane.
+    fn turn<const R: usize>(&self, run: &Run, first: usize, width: usize, to: &mut [f32]) {
+        let [h, w] = self.size;
+        let n = LANES.min(self.channels - first);
+        let planes = &self.values[(run.image * self.channels + first) * h * w..][..n * h * w];
+        let x = run.x as isize - self.pad[1];
+        let left = ((-x).max(0) as usize).min(width);
+        let right = (w as isize - x).clamp(left as isize, width as isize) as usize;
+        for (r, to) in to.chunks_exact_mut(width * LANES).take(R).enumerate() {
+            let y = (run.y + r) as isize - self.pad[0];
+            if y < 0 || y >= h as isize || n < LANES || left == right {
+                to.fill(0.0);
+                if y < 0 || y >= h as isize || left == right {
+                    continue;
+                }
+            } else {
+                to[..left * LANES].fill(0.0);
+                to[right * LANES..].fill(0.0);
+            }
+            let from = &planes[y as usize * w + (x + left as isize) as usize..];
+            assert!((n - 1) * h * w + right - left <= from.len());
+            // SAFETY: the columns lie in each of the planes, and in the row that is written.
+            unsafe { transpose(n, right - left, from.as_ptr(), h * w, to[left * LANES..].as_mut_ptr(), LANES) };
+        }
+    }
+}
+
+impl Place<'_> {
+    /// Where the first point of a channel of a tile goes.
+    fn start(self, channel: usize, tile: usize) -> usize {
+        channel / self.width * self.width * self.depth + tile * self.width + channel % self.width
+    }
+
+    /// Writes point `k` of the tile `t` behind that which starts at `at`.
+    ///
+    /// # Safety
+    /// It lies inside, and nobody else uses it.
+    #[inline(always)]
+    unsafe fn write(self, at: usize, t: usize, k: usize, values: &[f32; LANES]) {
+        let to = self.to.ptr(at + k * self.of_point + t * self.width);
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(*values) };
+    }
+}
+
+/// The six or four lines of a buffer.
+#[inline(always)]
+fn lines<const N: usize>(buffer: &[f32], len: usize) -> [&[f32]; N] {
+    std::array::from_fn(|i| &buffer[i * len..][..len])
+}
+
+wide! {
+    /// Transforms six rows of pixels down their columns.
+    fn inputs_down(pixels: &[f32], to: &mut [f32]) {
+        let n = pixels.len() / IN;
+        let rows = lines::<IN>(pixels, n);
+        let to = &mut to[..IN * n];
+        for x in 0..n {
+            let out = b_t(std::array::from_fn(|i| rows[i][x]));
+            for i in 0..IN {
+                to[i * n + x] = out[i];
+            }
+        }
+    }
+
+    /// Transforms four rows of gradients down their columns.
+    fn gradients_down(pixels: &[f32], to: &mut [f32]) {
+        let n = pixels.len() / OUT;
+        let rows = lines::<OUT>(pixels, n);
+        let to = &mut to[..IN * n];
+        for x in 0..n {
+            let out = a(std::array::from_fn(|i| rows[i][x]));
+            for i in 0..IN {
+                to[i * n + x] = out[i];
+            }
+        }
+    }
+
+    /// Transforms six lines across, tile by tile, the first of which starts at `at`: for [`Maps::inputs`], whose caller vouches for it.
+    fn inputs_across(from: &[f32], tiles: usize, place: Place<'_>, at: usize) {
+        let n = from.len() / IN;
+        for (i, line) in lines::<IN>(from, n).into_iter().enumerate() {
+            for (t, pixels) in line.windows(IN * LANES).step_by(OUT * LANES).take(tiles).enumerate() {
+                let mut out = [[0.0; LANES]; IN];
+                for c in 0..LANES {
+                    let points = b_t(std::array::from_fn(|p| pixels[p * LANES + c]));
+                    for p in 0..IN {
+                        out[p][c] = points[p];
+                    }
+                }
+                for (p, out) in out.iter().enumerate() {
+                    // SAFETY: the promise of the caller's caller.
+                    unsafe { place.write(at, t, i * IN + p, out) };
+                }
+            }
+        }
+    }
+
+    /// As [`inputs_across`], for gradients, which have four columns a tile.
+    fn gradients_across(from: &[f32], tiles: usize, place: Place<'_>, at: usize) {
+        let n = from.len() / IN;
+        for (i, line) in lines::<IN>(from, n).into_iter().enumerate() {
+            for (t, pixels) in line.chunks_exact(OUT * LANES).take(tiles).enumerate() {
+                let mut out = [[0.0; LANES]; IN];
+                for c in 0..LANES {
+                    let points = a(std::array::from_fn(|p| pixels[p * LANES + c]));
+                    for p in 0..IN {
+                        out[p][c] = points[p];
+                    }
+                }
+                for (p, out) in out.iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { place.write(at, t, i * IN + p, out) };
+                }
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Convolution and its gradients as matrix products over tiles of patches.
 
-use crate::matmul::{DEPTH, Mat, PANEL, Packed, gemm_panel, strip, transpose, transposed};
+use crate::matmul::{DEPTH, Mat, PANEL, Packed, Sum, gemm_panel, strip, transpose, transposed};
 use crate::parallel::{self, Shared, scratch};
 
 use super::epilogue::Epilogue;
@@ -55,7 +55,8 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
                 for (from, n, at) in panels.clone().map(place) {
                     im2col(g, planes, rows.clone(), from, n, cols, PANEL);
                     // SAFETY: this task alone writes these channels of these pixels, first without `add`.
-                    unsafe { weights.multiply([channels, n, rows.len()], y.ptr(at), pixels, first > 0, cols) };
+                    let sum = if first > 0 { Sum::Added } else { Sum::New };
+                    unsafe { weights.multiply([channels, n, rows.len()], y.ptr(at), pixels, sum, cols) };
                 }
             }
         });
@@ -130,7 +131,7 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
                     row[..n].copy_from_slice(&gradient[c * pixels + from..][..n]);
                 }
                 // SAFETY: the scratch buffer is this task's.
-                unsafe { weights.multiply([rows, n, c_out], cols.as_mut_ptr(), PANEL, false, panel) };
+                unsafe { weights.multiply([rows, n, c_out], cols.as_mut_ptr(), PANEL, Sum::New, panel) };
                 col2im(g, cols, PANEL, channels, from, n, planes);
             }
             unsort(g, planes);
@@ -274,7 +275,7 @@ impl WeightPass<'_> {
                         let panel = &at[(column / PANEL * total + from) * PANEL..];
                         let size = [rows, PANEL.min(n - column), width];
                         // SAFETY: this task alone writes these rows of this chunk's sums, which start as zeros.
-                        unsafe { gemm_panel(size, dst, n, true, left, panel) };
+                        unsafe { gemm_panel(size, dst, n, Sum::Added, left, panel) };
                     }
                 }
             });

@@ -43,20 +43,32 @@ pub(super) fn strip() -> usize {
     }
 }
 
-/// `dst = a b` or `dst += a b` for the first `n` columns of a panel; false if this CPU has no kernel.
+/// What becomes of a result's elements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Sum {
+    /// They are the product's.
+    New,
+    /// The product's are added to them.
+    Added,
+    /// They are a sum up to here within one stretch of [`DEPTH`], which goes on with the bits of one that was never cut. (The gemm
+    /// crate, where there is no kernel, adds.)
+    Continued,
+}
+
+/// The product `a b` for the first `n` columns of a panel, to `dst` as `sum` says; false if this CPU has no kernel.
 ///
 /// # Safety
 /// `a` covers m x k and the panel k rows. `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses
-/// these elements meanwhile; with `add` they are initialised.
+/// these elements meanwhile; they are initialised, unless the sum is new.
 pub(super) unsafe fn multiply(
     [m, n, k]: [usize; 3],
     dst: *mut f32,
     ld: usize,
-    add: bool,
+    sum: Sum,
     a: Left,
     panel: &[f32],
 ) -> bool {
-    debug_assert!(n <= PANEL && panel.len() >= k * PANEL);
+    debug_assert!(n <= PANEL && panel.len() >= k * PANEL && (sum != Sum::Continued || k <= DEPTH));
     #[cfg(target_arch = "x86_64")]
     {
         use crate::simd::{Level, level};
@@ -65,27 +77,36 @@ pub(super) unsafe fn multiply(
             Level::Avx2 => avx2::block,
             Level::Baseline => return false,
         };
-        if k == 0 && !add {
+        if k == 0 && sum == Sum::New {
             // SAFETY: the caller's promise.
             (0..m).for_each(|i| unsafe { dst.add(i * ld).write_bytes(0, n) });
         }
         for from in (0..k).step_by(DEPTH) {
             let right = panel.as_ptr().wrapping_add(from * PANEL);
             // SAFETY: the CPU has the instructions; the rest is the caller's promise.
-            unsafe { block([m, n, DEPTH.min(k - from)], dst, ld, add || from > 0, a.from(from), right) };
+            unsafe {
+                block(
+                    [m, n, DEPTH.min(k - from)],
+                    dst,
+                    ld,
+                    if from > 0 { Sum::Added } else { sum },
+                    a.from(from),
+                    right,
+                )
+            };
         }
         true
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (m, k, dst, ld, add, a);
+        let _ = (m, k, dst, ld, sum, a);
         false
     }
 }
 
-/// Sizes, result, its rows' distance, whether to add, left operand, panel.
+/// Sizes, result, its rows' distance, what becomes of it, left operand, panel.
 #[cfg(target_arch = "x86_64")]
-type Block = unsafe fn([usize; 3], *mut f32, usize, bool, Left, *const f32);
+type Block = unsafe fn([usize; 3], *mut f32, usize, Sum, Left, *const f32);
 
 /// Defines the kernel of one instruction set: its lanes, the vectors of columns and the rows that a tile
 /// holds in registers, and the rows of a tile of one vector, for the last columns. One register more than sums, right operands
@@ -97,7 +118,7 @@ macro_rules! kernel {
         mod $name {
             use std::arch::x86_64::{_mm_load_ss, $fma, $load, $plus, $splat, $store, $zero};
 
-            use super::{Left, PANEL};
+            use super::{Left, PANEL, Sum};
 
             /// Rows of a full tile.
             pub(super) const ROWS: usize = $rows;
@@ -108,7 +129,7 @@ macro_rules! kernel {
                 [m, n, k]: [usize; 3],
                 dst: *mut f32,
                 ld: usize,
-                add: bool,
+                sum: Sum,
                 a: Left,
                 b: *const f32,
             ) {
@@ -117,7 +138,7 @@ macro_rules! kernel {
                     let (dst, b) = (dst.wrapping_add(j), b.wrapping_add(j));
                     let wide = n - j > ($vectors - 1) * $lanes;
                     let width = (n - j).min(if wide { $vectors * $lanes } else { $lanes });
-                    let to = Place { dst, ld, width, add };
+                    let to = Place { dst, ld, width, sum };
                     // SAFETY (all): columns j.. of what the caller has promised.
                     unsafe {
                         match (a, wide) {
@@ -137,13 +158,13 @@ macro_rules! kernel {
                 }
             }
 
-            /// Where the sums go: `width` columns of rows `ld` apart, written or added to.
+            /// Where the sums go: `width` columns of rows `ld` apart.
             #[derive(Clone, Copy)]
             struct Place {
                 dst: *mut f32,
                 ld: usize,
                 width: usize,
-                add: bool,
+                sum: Sum,
             }
 
             impl Place {
@@ -210,8 +231,24 @@ macro_rules! kernel {
                 [down, across]: [usize; 2],
                 mut b: *const f32,
             ) {
-                let Place { dst, ld, width, add } = to;
+                let Place { dst, ld, width, sum } = to;
+                let add = sum == Sum::Added;
                 let mut sums = [[$zero(); V]; R];
+                if sum == Sum::Continued {
+                    for r in 0..R {
+                        if r >= rows {
+                            break;
+                        }
+                        let row = dst.wrapping_add(r * ld);
+                        let mut values = [[0f32; $lanes]; V];
+                        // SAFETY: the row has `width` initialised columns, no more than the vectors.
+                        unsafe { row.copy_to_nonoverlapping(values.as_mut_ptr().cast(), width) };
+                        for v in 0..V {
+                            // SAFETY: a vector's values.
+                            sums[r][v] = unsafe { $load(values[v].as_ptr()) };
+                        }
+                    }
+                }
                 for _ in 0..k {
                     let mut right = [$zero(); V];
                     for v in 0..V {
@@ -309,20 +346,20 @@ mod tests {
         }
         for [m, n, k] in [[1, 1, 1], [7, 48, 256], [25, 47, 100], [48, 33, 9], [13, 5, 200]] {
             let (a, panel) = (values(1, m * k), values(2, k * PANEL));
-            let multiply = |block: Block, left: Left, add: bool| {
+            let multiply = |block: Block, left: Left, sum: Sum| {
                 let mut dst = vec![0.25; m * n];
                 // SAFETY: the CPU has both; the operands cover the sizes and the result is ours.
-                unsafe { block([m, n, k], dst.as_mut_ptr(), n, add, left, panel.as_ptr()) };
+                unsafe { block([m, n, k], dst.as_mut_ptr(), n, sum, left, panel.as_ptr()) };
                 dst.iter().map(|v| v.to_bits()).collect::<Vec<u32>>()
             };
             let matrix = Left::Matrix { at: a.as_ptr(), rows: k, cols: 1 };
-            for add in [false, true] {
-                let narrow = multiply(avx2::block, matrix, add);
-                assert!(multiply(avx512::block, matrix, add) == narrow, "{m} x {n} x {k}");
+            for sum in [Sum::New, Sum::Added, Sum::Continued] {
+                let narrow = multiply(avx2::block, matrix, sum);
+                assert!(multiply(avx512::block, matrix, sum) == narrow, "{m} x {n} x {k}");
                 for (block, rows) in [(avx2::block as Block, avx2::ROWS), (avx512::block, avx512::ROWS)] {
                     let packed = strips(&a, [m, k], rows);
                     let left = Left::Strips { at: packed.as_ptr(), k, first: 0 };
-                    assert!(multiply(block, left, add) == narrow, "{m} x {n} x {k} in strips of {rows}");
+                    assert!(multiply(block, left, sum) == narrow, "{m} x {n} x {k} in strips of {rows}");
                 }
             }
         }

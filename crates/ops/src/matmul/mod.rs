@@ -5,7 +5,8 @@ mod strips;
 
 use crate::parallel::{self, Shared};
 
-pub(crate) use strips::{Packed, Strips, strip};
+pub(crate) use kernel::Sum;
+pub(crate) use strips::{Packed, strip};
 
 /// A matrix read through strides: element (i, j) lies at `i * rows + j * cols`.
 #[derive(Clone, Copy)]
@@ -78,15 +79,15 @@ pub(crate) const DEPTH: usize = 256;
 /// Rows of one call of the gemm crate: with so few it reads both operands where they lie, more are packed first.
 const FEW_ROWS: usize = 32;
 
-/// [`gemm`] with a dense panel, `b` = rows of [`PANEL`] values of which n count.
+/// The product of `a` and a dense panel, rows of [`PANEL`] values of which n count, to `dst` as `sum` says.
 ///
 /// # Safety
-/// As [`gemm`].
-pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: bool, a: Mat<'_>, panel: &[f32]) {
+/// As [`gemm`]; the elements of `dst` are initialised, unless the sum is new.
+pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, sum: Sum, a: Mat<'_>, panel: &[f32]) {
     debug_assert!(n <= PANEL && a.covers(m, k));
     let left = kernel::Left::Matrix { at: a.data.as_ptr(), rows: a.rows, cols: a.cols };
     // SAFETY: the caller's promise.
-    if unsafe { kernel::multiply([m, n, k], dst, ld, add, left, panel) } {
+    if unsafe { kernel::multiply([m, n, k], dst, ld, sum, left, panel) } {
         return;
     }
     // In the kernels' stretches, so that a sum does not depend on who cuts the depth.
@@ -94,7 +95,7 @@ pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize,
         let (size, to) = ([FEW_ROWS.min(m - i), n, DEPTH.min(k - from)], dst.wrapping_add(i * ld));
         let (left, right) = (a.offset(i, from), Mat::row_major(&panel[from * PANEL..], PANEL));
         // SAFETY: rows i.. of what the caller has promised.
-        unsafe { gemm(size, to, ld, add || from > 0, left, right) };
+        unsafe { gemm(size, to, ld, sum != Sum::New || from > 0, left, right) };
     }
 }
 
@@ -131,7 +132,8 @@ pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32>
                             let depth = STEP.min(k - from);
                             pack(b.offset(from, j), depth, width, panel);
                             let left = packed.strips().at(i, from);
-                            left.multiply([rows, width, depth], out.ptr(i * n + j), n, from > 0, panel);
+                            let sum = if from > 0 { Sum::Added } else { Sum::New };
+                            left.multiply([rows, width, depth], out.ptr(i * n + j), n, sum, panel);
                         }
                     }
                 });
@@ -257,7 +259,8 @@ mod tests {
             // Two columns more than asked for, which must stay as they are.
             let mut dst = vec![before.unwrap_or(7.0); rows * (n + 2)];
             // SAFETY: rows of n + 2 values, and nobody else has them.
-            unsafe { gemm_panel([rows, n, k], dst.as_mut_ptr(), n + 2, before.is_some(), a, &panel) };
+            let sum = if before.is_some() { Sum::Added } else { Sum::New };
+            unsafe { gemm_panel([rows, n, k], dst.as_mut_ptr(), n + 2, sum, a, &panel) };
             dst
         };
         let whole = multiply(m, PANEL, Mat::row_major(&a, k), None);

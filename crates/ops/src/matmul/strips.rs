@@ -2,7 +2,7 @@
 
 use crate::parallel::{self, Shared};
 
-use super::{Mat, PANEL, gemm_panel, kernel, transpose};
+use super::{Mat, PANEL, Sum, gemm_panel, kernel, transpose};
 
 /// Rows of a strip on this CPU; a divisor of 24.
 pub(crate) fn strip() -> usize {
@@ -85,20 +85,20 @@ impl<'a> Strips<'a> {
         Self { data: &self.data[i * self.k..], column: self.column + p, ..self }
     }
 
-    /// `dst = a b` or, with `add`, `dst += a b` for the first m rows and k columns of the strips and a dense panel, `b` = rows
-    /// of [`PANEL`] values of which n count.
+    /// The product of the first m rows and k columns of the strips and a dense panel, rows of [`PANEL`] values of which n count,
+    /// to `dst` as `sum` says.
     ///
     /// # Safety
-    /// `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses these elements meanwhile; with `add`
-    /// they are initialised.
-    pub unsafe fn multiply(self, [m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: bool, panel: &[f32]) {
+    /// `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses these elements meanwhile; they are
+    /// initialised, unless the sum is new.
+    pub unsafe fn multiply(self, [m, n, k]: [usize; 3], dst: *mut f32, ld: usize, sum: Sum, panel: &[f32]) {
         debug_assert!(n <= PANEL && self.column + k <= self.k && self.data.len() >= Self::len([m, self.k]));
         let left = kernel::Left::Strips { at: self.data.as_ptr(), k: self.k, first: self.column };
         // SAFETY: the caller's promise.
         unsafe {
-            if !kernel::multiply([m, n, k], dst, ld, add, left, panel) {
+            if !kernel::multiply([m, n, k], dst, ld, sum, left, panel) {
                 // Strips of one row are a row-major matrix.
-                gemm_panel([m, n, k], dst, ld, add, Mat::row_major(&self.data[self.column..], self.k), panel);
+                gemm_panel([m, n, k], dst, ld, sum, Mat::row_major(&self.data[self.column..], self.k), panel);
             }
         }
     }
@@ -120,12 +120,12 @@ mod tests {
             let mut want = vec![0.0; rows * n];
             let left = Mat::row_major(&a[first * k + column..], k);
             // SAFETY: rows of n values, and nobody else has them.
-            unsafe { gemm_panel([rows, n, depth], want.as_mut_ptr(), n, false, left, &panel) };
+            unsafe { gemm_panel([rows, n, depth], want.as_mut_ptr(), n, Sum::New, left, &panel) };
             for packed in [Mat::row_major(&a, k), Mat::transposed(&at, m)].map(|a| Packed::new([m, k], a)) {
                 let mut got = vec![0.0; rows * n];
                 let strips = packed.strips().at(first, column);
                 // SAFETY: as above.
-                unsafe { strips.multiply([rows, n, depth], got.as_mut_ptr(), n, false, &panel) };
+                unsafe { strips.multiply([rows, n, depth], got.as_mut_ptr(), n, Sum::New, &panel) };
                 assert_eq!(got, want, "{rows} rows from {first}, {n} columns, depth {depth} from {column}");
             }
         }

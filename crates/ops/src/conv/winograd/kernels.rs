@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use crate::matmul::{Strips, strip};
-use crate::parallel;
+use crate::matmul::{PANEL, transpose};
+use crate::parallel::{self, Shared};
 
+use super::LINE;
 use super::transform::{KERNELS, POINTS, kernel_gradients, kernels};
 
 /// Weights of a kernel.
@@ -34,93 +35,65 @@ impl<'a> Kernels<'a> {
         Self { rows: self.cols, cols: self.rows, turned: !self.turned, ..self }
     }
 
-    /// The points of all kernels: for each of the 36 the matrix [C_out, C_in] in strips, [`of_point`] apart.
-    pub fn points(&self) -> Vec<f32> {
-        let of_point = of_point([self.rows.0, self.cols.0]);
-        // SAFETY: the blocks of rows cover each point's strips.
-        unsafe {
-            parallel::build(POINTS * of_point, |out| {
-                parallel::for_each(self.rows.0.div_ceil(ROWS), POINTS * of_point, |block| {
-                    let rows = block * ROWS..self.rows.0.min((block + 1) * ROWS);
-                    self.points_of(rows, 0..self.cols.0, out.ptr(block * ROWS * self.cols.0), of_point);
-                    if block == 0 {
-                        (0..POINTS).for_each(|point| out.ptr((point + 1) * of_point - PAD).write_bytes(0, PAD));
-                    }
-                });
-            })
-        }
+    /// The points of all kernels: for each of the 36 panels of outputs, [C_in, PANEL] each, [`of_panels`] apart.
+    pub fn panels(&self) -> Vec<f32> {
+        let of_point = of_panels([self.rows.0, self.cols.0]);
+        let blocks = self.cols.0.div_ceil(NEAR);
+        // SAFETY: the tasks cover each point's panels; the line between points is nobody's.
+        let mut points = vec![0.0; POINTS * of_point];
+        let to = Shared::new(&mut points);
+        parallel::for_each(self.rows.0.div_ceil(PANEL) * blocks, POINTS * of_point, |task| {
+            let (panel, block) = (task / blocks * PANEL, task % blocks * NEAR);
+            let cols = block..self.cols.0.min(block + NEAR);
+            let at = to.ptr(panel * self.cols.0 + block * PANEL);
+            unsafe { self.panel(panel..self.rows.0.min(panel + PANEL), cols, at, of_point) };
+        });
+        points
     }
 
-    /// Writes the points of at most [`ROWS`] output channels' kernels for some input channels to `to`: strips of as many
-    /// columns, filled up with zeros, those of the next point `of_point` values further on.
+    /// Writes the points of at most [`PANEL`] outputs' kernels for some inputs to `to`: a row of PANEL values an input, those of the
+    /// next point `of_point` values further on.
     ///
     /// # Safety
-    /// The strips may be written.
-    pub unsafe fn points_of(&self, rows: Range<usize>, cols: Range<usize>, to: *mut f32, of_point: usize) {
-        let (height, width) = (strip(), cols.len());
-        let padded = rows.len().next_multiple_of(height);
-        // Side by side: all rows of as many columns as there is room for.
-        let together = (1..=KERNELS / padded).rev().find(|n| NEAR.is_multiple_of(*n)).unwrap_or(1);
-        let (mut taps, mut points) = ([0.0; TAPS * KERNELS], [0.0; POINTS * KERNELS]);
-        let mut near = [[0.0; NEAR * TAPS]; ROWS];
-        for first in (0..width).step_by(together) {
-            let n = together.min(width - first);
-            let col = cols.start + first;
-            // Rows far apart are read in long runs, which the CPU foresees.
-            let copied = self.cols.1 == TAPS;
-            if copied && first.is_multiple_of(NEAR) {
-                for (row, near) in rows.clone().zip(&mut near) {
-                    let run = &self.w[row * self.rows.1 + col * TAPS..][..NEAR.min(width - first) * TAPS];
-                    near[..run.len()].copy_from_slice(run);
-                }
-            }
-            for (i, row) in rows.clone().enumerate() {
-                for c in 0..n {
-                    let kernel = match copied {
-                        true => &near[i][(first % NEAR + c) * TAPS..][..TAPS],
-                        false => &self.w[row * self.rows.1 + (col + c) * self.cols.1..][..TAPS],
+    /// The rows may be written.
+    pub unsafe fn panel(&self, rows: Range<usize>, cols: Range<usize>, to: *mut f32, of_point: usize) {
+        let n = rows.len();
+        let (mut near, mut taps, mut points) = ([0.0; NEAR * TAPS * PANEL], [0.0; TAPS * PANEL], [0.0; POINTS * PANEL]);
+        for first in cols.clone().step_by(NEAR) {
+            let run = NEAR.min(cols.end - first);
+            let from = &self.w[rows.start * self.rows.1 + first * self.cols.1..];
+            if self.cols.1 == TAPS {
+                unsafe { transpose(n, run * TAPS, from.as_ptr(), self.rows.1, near.as_mut_ptr(), PANEL) };
+            } else {
+                for c in 0..run {
+                    let from = &from[c * self.cols.1..];
+                    unsafe {
+                        transpose(n, TAPS, from.as_ptr(), self.rows.1, near[c * TAPS * PANEL..].as_mut_ptr(), PANEL)
                     };
-                    let at = c * padded + i;
-                    if self.turned {
-                        (0..TAPS).for_each(|tap| taps[tap * KERNELS + at] = kernel[TAPS - 1 - tap]);
-                    } else {
-                        (0..TAPS).for_each(|tap| taps[tap * KERNELS + at] = kernel[tap]);
-                    }
                 }
             }
-            kernels(&taps, &mut points);
-            for (point, values) in points.chunks_exact(KERNELS).enumerate() {
-                for (c, column) in values.chunks_exact(padded).take(n).enumerate() {
-                    for (i, values) in column.chunks_exact(height).enumerate() {
-                        // SAFETY: the caller's promise.
-                        unsafe {
-                            let to = to.add(point * of_point + i * height * width + (first + c) * height);
-                            // Sizes that the compiler knows are moves and no calls.
-                            match height {
-                                6 => to.copy_from_nonoverlapping(values.as_ptr(), 6),
-                                8 => to.copy_from_nonoverlapping(values.as_ptr(), 8),
-                                _ => to.copy_from_nonoverlapping(values.as_ptr(), height),
-                            }
-                        }
-                    }
+            for (c, near) in near.chunks_exact(TAPS * PANEL).take(run).enumerate() {
+                for (tap, near) in near.chunks_exact(PANEL).enumerate() {
+                    let tap = if self.turned { TAPS - 1 - tap } else { tap };
+                    taps[tap * PANEL..][..PANEL].copy_from_slice(near);
+                }
+                kernels(&taps, &mut points);
+                for (point, values) in points.chunks_exact(PANEL).enumerate() {
+                    let to = to.wrapping_add(point * of_point + (first + c - cols.start) * PANEL);
+                    unsafe { to.copy_from_nonoverlapping(values.as_ptr(), PANEL) };
                 }
             }
         }
     }
 }
 
-/// Columns that are read at once: a multiple of any number that is transformed together.
-const NEAR: usize = 24;
+/// Inputs whose kernels are read at once.
+const NEAR: usize = 16;
 
-/// Most output channels whose kernels are transformed together: whole strips of any height.
-pub(super) const ROWS: usize = 24;
-
-/// From the strips of a point [rows, columns] to the next point's. The odd line keeps the 36 of them out of one set of the cache.
-pub(super) fn of_point(size: [usize; 2]) -> usize {
-    Strips::len(size) + PAD
+/// From the panels of a point [rows, columns] to the next point's.
+pub(super) fn of_panels([rows, cols]: [usize; 2]) -> usize {
+    rows.next_multiple_of(PANEL) * cols + LINE
 }
-
-const PAD: usize = 16;
 
 /// The gradient of an output channel's kernels [C_in, 3, 3], whose points have the gradients `from(k)`, C_in values each.
 pub(super) fn row_gradient<'a>(from: impl Fn(usize) -> &'a [f32], dw: &mut [f32]) {

@@ -4,12 +4,14 @@
 //! loop over neighbouring floats, and a point's vectors are written where the product reads them. The arithmetic is the panels' of
 //! `transform`, and so are the bits.
 
-use crate::matmul::transpose;
+use std::ops::Range;
+
+use crate::matmul::{PANEL, transpose};
 use crate::parallel::{Shared, scratch};
 use crate::simd::wide;
 
 use super::tiling::{Run, Tiling};
-use super::transform::{IN, OUT, a, b_t};
+use super::transform::{IN, OUT, a, a_t, b_t};
 
 /// Channels that are transformed side by side.
 pub(super) const LANES: usize = 16;
@@ -34,13 +36,13 @@ pub(super) struct Place<'a> {
 }
 
 impl Maps<'_> {
-    /// Transforms [`LANES`] channels of inputs (fewer at the end; the rest become zeros) from `first` on, of the panel's tiles, which
+    /// Transforms [`LANES`] channels of inputs (fewer at the end; the rest become zeros) from `first` on, of some tiles, which
     /// become tiles `at..`.
     ///
     /// # Safety
     /// Nobody else uses these channels of these tiles.
-    pub unsafe fn inputs(&self, tiling: Tiling, panel: usize, first: usize, place: Place<'_>, at: usize) {
-        for run in tiling.runs(panel) {
+    pub unsafe fn inputs(&self, tiling: Tiling, tiles: Range<usize>, first: usize, place: Place<'_>, at: usize) {
+        for run in tiling.runs(tiles) {
             let width = OUT * run.tiles + IN - OUT;
             scratch(2 * IN * width * LANES, |buffer| {
                 let (pixels, lines) = buffer.split_at_mut(IN * width * LANES);
@@ -55,8 +57,8 @@ impl Maps<'_> {
     ///
     /// # Safety
     /// As [`Self::inputs`].
-    pub unsafe fn gradients(&self, tiling: Tiling, panel: usize, first: usize, place: Place<'_>, at: usize) {
-        for run in tiling.runs(panel) {
+    pub unsafe fn gradients(&self, tiling: Tiling, tiles: Range<usize>, first: usize, place: Place<'_>, at: usize) {
+        for run in tiling.runs(tiles) {
             let width = OUT * run.tiles;
             scratch((OUT + IN) * width * LANES, |buffer| {
                 let (pixels, lines) = buffer.split_at_mut(OUT * width * LANES);
@@ -110,6 +112,27 @@ impl Place<'_> {
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(*values) };
     }
+}
+
+/// Transforms the products of some tiles side by side, point `k` of tile `t` at `k * of_point + t * PANEL`, and hands each row of
+/// outputs of `n` channels to `f(channel, row, pixels)`.
+pub(super) fn outputs(
+    products: &[f32],
+    of_point: usize,
+    tiles: usize,
+    n: usize,
+    mut f: impl FnMut(usize, usize, &[f32]),
+) {
+    let width = OUT * tiles;
+    scratch((OUT + 1) * width * LANES, |buffer| {
+        let (lines, planes) = buffer.split_at_mut(OUT * width * LANES);
+        outputs_of(products, of_point, lines);
+        for (r, line) in lines.chunks_exact(width * LANES).enumerate() {
+            // SAFETY: both have room for as many pixels of as many channels.
+            unsafe { transpose(width, n, line.as_ptr(), LANES, planes.as_mut_ptr(), width) };
+            planes.chunks_exact(width).take(n).enumerate().for_each(|(c, plane)| f(c, r, plane));
+        }
+    });
 }
 
 /// The six or four lines of a buffer.
@@ -184,4 +207,36 @@ wide! {
             }
         }
     }
+
+    /// Transforms products to four lines of outputs.
+    fn outputs_of(products: &[f32], of_point: usize, to: &mut [f32]) {
+        let n = to.len() / OUT;
+        for t in 0..n / (OUT * LANES) {
+            let mut half = [[[0.0; LANES]; IN]; OUT];
+            for p in 0..IN {
+                let rows: [&[f32; LANES]; IN] = std::array::from_fn(|i| vector(products, (i * IN + p) * of_point + t * PANEL));
+                for c in 0..LANES {
+                    let out = a_t(std::array::from_fn(|i| rows[i][c]));
+                    for (half, out) in half.iter_mut().zip(out) {
+                        half[p][c] = out;
+                    }
+                }
+            }
+            for q in 0..OUT {
+                let to = &mut to[q * n + OUT * t * LANES..][..OUT * LANES];
+                for c in 0..LANES {
+                    let out = a_t(std::array::from_fn(|p| half[q][p][c]));
+                    for p in 0..OUT {
+                        to[p * LANES + c] = out[p];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The channels of a point.
+#[inline(always)]
+fn vector(from: &[f32], at: usize) -> &[f32; LANES] {
+    from[at..].first_chunk().unwrap_or(&[0.0; LANES])
 }

@@ -17,8 +17,10 @@
 //! `tests::error_is_bounded` the bound). A value that is infinite or no number spoils all 4 x 4 outputs of its tiles.
 //!
 //! Work is cut by shape alone, and a point's sum runs in one order, so that any number of threads gives the same bits:
-//! - many tiles: a task takes a panel of them through all three stages, in buffers that stay in its cache;
-//! - few: the inputs of all tiles first, cut by channels; then a task takes a block of output channels.
+//! - many tiles: the kernels first; then a task takes some tiles through all three stages, in buffers that stay in its cache;
+//! - few: the inputs of all tiles first; then a task takes a panel of output channels, whose kernels only it needs.
+//!
+//! Channels lie side by side all the way ([`lanes`]): a tile is a row of the left operand, an output channel a column of the right.
 
 mod kernels;
 mod lanes;
@@ -29,14 +31,15 @@ mod weights;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::matmul::{DEPTH, PANEL, Strips, strip};
+use crate::matmul::{DEPTH, Mat, PANEL, Sum, gemm_panel};
 use crate::parallel::{self, Shared, scratch};
 
 use super::epilogue::Epilogue;
 use super::geometry::Geometry;
-use kernels::{Kernels, ROWS, of_point};
-use tiling::{Tiling, Window};
-use transform::{IN, LINE, OUT, POINTS, Panel, cut, input_across, input_down, output};
+use kernels::{Kernels, of_panels};
+use lanes::{LANES, Maps, Place};
+use tiling::Tiling;
+use transform::POINTS;
 
 pub(super) use weights::weight_gradient;
 
@@ -53,19 +56,6 @@ pub fn set_winograd(allowed: bool) {
 
 /// Fewest channels on either side: below, transforms cost more than they save.
 const CHANNELS: usize = 16;
-
-/// Panels from which on each is a task of its own.
-const MANY: usize = 6;
-
-/// Output channels whose products a panel's task holds at a time: whole strips of any height, and few enough to stay in its cache
-/// beside the inputs.
-const OUTPUTS: usize = 48;
-
-/// Columns of a kernel's widest vector; a divisor of [`PANEL`].
-const VECTOR: usize = 16;
-
-/// Channels that one task of a stage transforms.
-const BLOCK: usize = 16;
 
 /// Whether a convolution (of this geometry, or with it as its forward pass) goes this way.
 pub(super) fn applies(g: &Geometry) -> bool {
@@ -104,183 +94,164 @@ pub(super) fn input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
 fn convolve(g: &Geometry, x: &[f32], kernels: Kernels<'_>, epilogue: &Epilogue<'_>) -> Vec<f32> {
     let [x_len, y_len, _] = g.elements();
     assert_eq!(x.len(), x_len, "conv2d: an operand of another size than its geometry");
-    let outputs = Tiling::new(g.batch, [g.h_out, g.w_out]);
-    let pass = Pass { g, x, epilogue, outputs };
-    // SAFETY: the panels' tiles, or the blocks of channels, cover the output.
+    let maps = Maps { values: x, channels: g.c_in, size: [g.h, g.w], pad: [g.pad_h, g.pad_w] };
+    let tiling = Tiling::new(g.batch, [g.h_out, g.w_out]);
+    let pass = Pass { g, maps, epilogue, tiling };
+    // SAFETY: the tasks' tiles, or their output channels, cover the output.
     unsafe {
         parallel::build(y_len, |y| {
-            if outputs.panels() < MANY {
+            if tiling.tiles() < MANY {
                 pass.by_channels(kernels, y);
             } else {
-                pass.by_panels(&kernels.points(), y);
+                pass.by_tiles(&kernels.panels(), y);
             }
         })
     }
 }
 
-/// Calls `f` for each panel and each block of channels, on all threads.
-fn each_block(panels: usize, channels: usize, work: usize, f: impl Fn(usize, Range<usize>) + Sync + Send) {
-    let blocks = channels.div_ceil(BLOCK);
-    parallel::for_each(panels * blocks, work, |task| {
-        let first = task % blocks * BLOCK;
-        f(task / blocks, first..channels.min(first + BLOCK));
-    });
-}
+/// Tiles from which on they are cut among the tasks, and not the output channels.
+const MANY: usize = 288;
 
-/// Output channels of a task, if the tiles are few: whole strips, so few that the tasks keep all threads busy to the end.
-fn rows_of_task(c_out: usize) -> usize {
-    // Without a kernel of ours: the gemm crate sums a single row in another order than the rows of a block.
-    if strip() == 1 {
-        return ROWS;
-    }
-    (c_out.div_ceil(strip()) / 16).clamp(1, ROWS / strip()) * strip()
-}
+/// Input channels whose kernels a task transforms at once, if the tiles are few: their points stay in its cache. A divisor of [`DEPTH`].
+const STEP: usize = 64;
 
-/// From a point's panel of `channels` rows to the next's. The odd line keeps the 36 of them out of one set of the cache.
-fn stride(channels: usize) -> usize {
-    channels * PANEL + 16
-}
-
-/// Transforms `channels` of the inputs of a panel and hands each to `f`.
-fn inputs(
-    g: &Geometry,
-    x: &[f32],
-    tiling: &Tiling,
-    panel: usize,
-    channels: Range<usize>,
-    mut f: impl FnMut(usize, &Panel),
-) {
-    let mut lines = [0.0; IN * LINE];
-    let (mut tiles, mut points) = ([0.0; POINTS * PANEL], [0.0; POINTS * PANEL]);
-    for c in channels {
-        for run in tiling.runs(panel) {
-            let plane = &x[(run.image * g.c_in + c) * g.pixels_in()..][..g.pixels_in()];
-            let (y, x) = (run.y as isize - g.pad_h, run.x as isize - g.pad_w);
-            let width = run.tiles * OUT + IN - OUT;
-            let window = Window::new(plane, [g.h, g.w], [y, x], width);
-            window.clear_outside(width, &mut lines);
-            input_down(window.rows, &mut lines, window.left);
-            cut(&lines, run.tiles, run.at, &mut tiles);
-        }
-        input_across(&tiles, &mut points);
-        f(c, &points);
-    }
-}
+/// A line behind each point's values keeps the 36 of them out of one set of the cache.
+const LINE: usize = 16;
 
 struct Pass<'a> {
     g: &'a Geometry,
-    x: &'a [f32],
+    maps: Maps<'a>,
     epilogue: &'a Epilogue<'a>,
-    outputs: Tiling,
+    tiling: Tiling,
 }
 
 impl Pass<'_> {
-    /// Many tiles: a task takes a panel through all stages.
-    fn by_panels(&self, kernels: &[f32], y: Shared<'_>) {
-        let g = self.g;
-        let of_inputs = POINTS * stride(g.c_in);
-        parallel::for_each(self.outputs.panels(), g.work(), |panel| {
-            scratch(of_inputs + POINTS * stride(OUTPUTS.min(g.c_out)), |buffer| {
-                let (inputs, products) = buffer.split_at_mut(of_inputs);
-                self.inputs(panel, 0..g.c_in, Shared::new(inputs), 0);
-                for first in (0..g.c_out).step_by(OUTPUTS) {
-                    let channels = first..g.c_out.min(first + OUTPUTS);
-                    let of_point = of_point([g.c_out, g.c_in]);
-                    let kernels = |point| Strips::new(&kernels[point * of_point..], g.c_in).at(first, 0);
-                    self.multiply(panel, [channels.len(), 0, g.c_in], inputs, kernels, products);
-                    self.outputs(panel, channels, products, y);
+    /// Many tiles: a task takes at most a panel of them through all stages. Their number is even, or nearly.
+    fn by_tiles(&self, kernels: &[f32], y: Shared<'_>) {
+        let (g, of_kernels) = (self.g, of_panels([self.g.c_out, self.g.c_in]));
+        let all = self.tiling.tiles();
+        let some = all.div_ceil(2 * all.div_ceil(2 * PANEL)).next_multiple_of(8);
+        let (of_inputs, of_products) = (self.of_inputs(some), some * PANEL + LINE);
+        parallel::for_each(all.div_ceil(some), g.work(), |task| {
+            let tiles = task * some..all.min((task + 1) * some);
+            scratch(POINTS * (of_inputs + of_products), |buffer| {
+                let (inputs, products) = buffer.split_at_mut(POINTS * of_inputs);
+                let place = self.place(inputs, of_inputs);
+                for first in (0..g.c_in).step_by(LANES) {
+                    // SAFETY: the buffer is this task's.
+                    unsafe { self.maps.inputs(self.tiling, tiles.clone(), first, place, 0) };
+                }
+                for first in (0..g.c_out).step_by(PANEL) {
+                    let channels = first..g.c_out.min(first + PANEL);
+                    let right = &kernels[first * g.c_in..];
+                    self.multiply(
+                        [tiles.len(), channels.len()],
+                        0..g.c_in,
+                        inputs,
+                        (right, of_kernels),
+                        products,
+                        Sum::New,
+                    );
+                    self.outputs(tiles.clone(), channels, products, y);
                 }
             });
         });
     }
 
-    /// Few tiles: all inputs first; then a task takes a block of output channels through the rest. Its kernels' points
-    /// stay in its cache, where those of all channels can be more than fits into any.
+    /// Few tiles: all inputs first; then a task takes a panel of output channels through the rest, or a part of one, so that all
+    /// threads have some.
     fn by_channels(&self, kernels: Kernels<'_>, y: Shared<'_>) {
-        let (g, panels) = (self.g, self.outputs.panels());
-        let of_inputs = POINTS * stride(g.c_in);
-        scratch(panels * of_inputs, |inputs| {
-            let to = Shared::new(inputs);
-            each_block(panels, g.c_in, g.work(), |panel, channels| {
-                self.inputs(panel, channels, to, panel * of_inputs);
+        let (g, tiles) = (self.g, self.tiling.tiles());
+        let of_inputs = self.of_inputs(tiles);
+        let (of_points, of_products) = (STEP * PANEL + LINE, tiles.max(2) * PANEL + LINE);
+        // An even number of tasks, of nearly as many channels each. A cut through the channels or the tiles touches no sum, so it may
+        // follow the threads.
+        let vectors = g.c_out.div_ceil(LANES);
+        let tasks = (2 * g.c_out.div_ceil(2 * PANEL)).max(rayon::current_num_threads()).min(vectors);
+        // The sums of a stretch, which are added to those of the stretches before.
+        let more = if g.c_in > DEPTH { POINTS * of_products } else { 0 };
+        scratch(POINTS * of_inputs, |inputs| {
+            let (place, blocks) = (self.place(inputs, of_inputs), g.c_in.div_ceil(LANES));
+            parallel::for_each(self.tiling.panels() * blocks, g.work(), |task| {
+                let (panel, first) = (task / blocks, task % blocks * LANES);
+                // SAFETY: this task alone writes these channels of these tiles.
+                unsafe { self.maps.inputs(self.tiling, self.tiling.panel(panel), first, place, panel * PANEL) };
             });
-            let rows = rows_of_task(g.c_out);
-            parallel::for_each(g.c_out.div_ceil(rows), g.work(), |task| {
-                let channels = task * rows..g.c_out.min((task + 1) * rows);
-                let n = channels.len();
-                let of_points = POINTS * of_point([n, g.c_in.min(DEPTH)]);
-                scratch(of_points + panels * POINTS * stride(n), |buffer| {
-                    let (points, products) = buffer.split_at_mut(of_points);
-                    for first in (0..g.c_in).step_by(DEPTH) {
-                        let cols = first..g.c_in.min(first + DEPTH);
-                        let size = [n, first, cols.len()];
-                        // SAFETY: the strips lie in this task's buffer.
-                        unsafe {
-                            kernels.points_of(channels.clone(), cols, points.as_mut_ptr(), of_point([n, size[2]]));
-                        }
-                        let of_panels =
-                            inputs.chunks_exact(of_inputs).zip(products.chunks_exact_mut(POINTS * stride(n)));
-                        for (panel, (inputs, products)) in of_panels.enumerate() {
-                            let kernels = |point| Strips::new(&points[point * of_point([n, size[2]])..], size[2]);
-                            self.multiply(panel, size, inputs, kernels, products);
+            parallel::for_each(tasks, g.work(), |task| {
+                let [from, end] = [task, task + 1].map(|task| g.c_out.min(task * vectors / tasks * LANES));
+                let channels = from..end;
+                let size = [tiles, channels.len()];
+                scratch(POINTS * (of_points + of_products) + more, |buffer| {
+                    let (points, buffer) = buffer.split_at_mut(POINTS * of_points);
+                    let (products, more) = buffer.split_at_mut(POINTS * of_products);
+                    for first in (0..g.c_in).step_by(STEP) {
+                        let inputs_of = first..g.c_in.min(first + STEP);
+                        // SAFETY: the points lie in this task's buffer.
+                        unsafe { kernels.panel(channels.clone(), inputs_of.clone(), points.as_mut_ptr(), of_points) };
+                        let to = if first < DEPTH { &mut *products } else { &mut *more };
+                        let sum = if first.is_multiple_of(DEPTH) { Sum::New } else { Sum::Continued };
+                        self.multiply(size, inputs_of.clone(), inputs, (points, of_points), to, sum);
+                        if first >= DEPTH && (inputs_of.end.is_multiple_of(DEPTH) || inputs_of.end == g.c_in) {
+                            products.iter_mut().zip(&*more).for_each(|(sum, stretch)| *sum += stretch);
                         }
                     }
-                    for (panel, products) in products.chunks_exact(POINTS * stride(n)).enumerate() {
-                        self.outputs(panel, channels.clone(), products, y);
-                    }
+                    self.outputs(0..tiles, channels, products, y);
                 });
             });
         });
     }
 
-    /// Transforms `channels` of the inputs of a panel, to `to` from element `base` on.
-    fn inputs(&self, panel: usize, channels: Range<usize>, to: Shared<'_>, base: usize) {
-        let stride = stride(self.g.c_in);
-        inputs(self.g, self.x, &self.outputs, panel, channels, |c, points| {
-            for (point, row) in points.chunks_exact(PANEL).enumerate() {
-                let at = to.ptr(base + point * stride + c * PANEL);
-                // SAFETY: this task alone writes this channel of this panel.
-                unsafe { at.copy_from_nonoverlapping(row.as_ptr(), PANEL) };
-            }
-        });
+    /// Inputs of a point: [tiles, C_in].
+    fn of_inputs(&self, tiles: usize) -> usize {
+        tiles.max(2) * self.maps.channels.next_multiple_of(LANES) + LINE
     }
 
-    /// Multiplies a panel's inputs, `depth` channels from `first` on, by `n` output channels' kernels at each point; from the
-    /// second stretch of channels on the products are added.
-    fn multiply<'a>(
+    /// Where the inputs go.
+    fn place<'a>(&self, inputs: &'a mut [f32], of_point: usize) -> Place<'a> {
+        let width = self.maps.channels.next_multiple_of(LANES);
+        Place { to: Shared::new(inputs), of_point, depth: of_point / width, width }
+    }
+
+    /// Multiplies at each point some channels of all tiles' inputs by `n` output channels' kernels, a panel and the distance of points.
+    fn multiply(
         &self,
-        panel: usize,
-        [n, first, depth]: [usize; 3],
+        [tiles, n]: [usize; 2],
+        channels: Range<usize>,
         inputs: &[f32],
-        kernels: impl Fn(usize) -> Strips<'a>,
+        (kernels, of_kernels): (&[f32], usize),
         products: &mut [f32],
+        sum: Sum,
     ) {
-        // Whole vectors: what lies beyond the tiles is computed and not read. (A single column would be a product with a vector, which
-        // the gemm crate sums in another order than the tile's neighbours.)
-        let size = [n, self.outputs.len(panel).next_multiple_of(VECTOR), depth];
+        let width = self.maps.channels.next_multiple_of(LANES);
+        let (of_inputs, of_products) = (inputs.len() / POINTS, products.len() / POINTS);
+        // A single row would be a product with a vector, which the gemm crate sums in another order than the tile's neighbours.
+        let size = [tiles.max(2), n, channels.len()];
         for point in 0..POINTS {
-            let to = products[point * stride(n)..][..n * PANEL].as_mut_ptr();
-            let inputs = &inputs[point * stride(self.g.c_in) + first * PANEL..];
-            // SAFETY: n rows of PANEL values lie there, written by the first stretch.
-            unsafe { kernels(point).multiply(size, to, PANEL, first > 0, inputs) };
+            let left = Mat::row_major(&inputs[point * of_inputs + channels.start..], width);
+            let to = products[point * of_products..][..tiles.max(2) * PANEL].as_mut_ptr();
+            // SAFETY: as many rows of PANEL values lie there, written before where they are read.
+            unsafe { gemm_panel(size, to, PANEL, sum, left, &kernels[point * of_kernels..]) };
         }
     }
 
-    /// Transforms the products of `channels` of a panel and finishes what comes of them.
-    fn outputs(&self, panel: usize, channels: Range<usize>, products: &[f32], y: Shared<'_>) {
-        let stride = stride(channels.len());
-        let mut lines = [0.0; OUT * LINE];
-        for (i, c) in channels.enumerate() {
-            output(&products[i * PANEL..], stride, &mut lines);
-            for run in self.outputs.runs(panel) {
-                let [rows, width] = self.outputs.inside(&run);
-                let plane = (run.image * self.g.c_out + c) * self.g.pixels_out();
-                for (r, line) in lines.chunks_exact(LINE).take(rows).enumerate() {
-                    let at = plane + (run.y + r) * self.g.w_out + run.x;
-                    // SAFETY: this task alone holds these pixels.
-                    let to = unsafe { y.room(at, width) };
-                    self.epilogue.write(c, at, &line[run.at * OUT..][..width], to);
-                }
+    /// Transforms the products of some tiles, `channels` of each, and finishes what comes of them.
+    fn outputs(&self, tiles: Range<usize>, channels: Range<usize>, products: &[f32], y: Shared<'_>) {
+        let of_point = products.len() / POINTS;
+        for first in channels.clone().step_by(LANES) {
+            let n = LANES.min(channels.end - first);
+            for run in self.tiling.runs(tiles.clone()) {
+                let products = &products[run.at * PANEL + first - channels.start..];
+                lanes::outputs(products, of_point, run.tiles, n, |c, r, line| {
+                    let [rows, width] = self.tiling.inside(&run);
+                    if r < rows {
+                        let channel = first + c;
+                        let at =
+                            ((run.image * self.g.c_out + channel) * self.g.h_out + run.y + r) * self.g.w_out + run.x;
+                        // SAFETY: this task alone holds these pixels.
+                        let to = unsafe { y.room(at, width) };
+                        self.epilogue.write(channel, at, &line[..width], to);
+                    }
+                });
             }
         }
     }

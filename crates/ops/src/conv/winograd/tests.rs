@@ -101,8 +101,8 @@ fn gemm_forward(g: &Geometry, x: &[f32], w: &[f32]) -> Vec<f32> {
 /// What a cache of a frozen network's features builds on.
 #[test]
 fn an_image_has_the_same_bits_in_any_batch() {
-    // 49 tiles an image (a panel and one), a few, and a hundred.
-    for (c, size) in [(16, [28, 28]), (33, [9, 7]), (20, [40, 37])] {
+    // 49 tiles an image (a panel and one), a few, a hundred, and more channels than a stretch.
+    for (c, size) in [(16, [28, 28]), (33, [9, 7]), (20, [40, 37]), (260, [36, 36])] {
         let all = geometry([5, c, size[0], size[1]], 24, 1);
         let ([x_len, y_len, w_len], scale) = (all.elements(), values(4, 24));
         let (x, w) = (values(1, x_len), values(2, w_len));

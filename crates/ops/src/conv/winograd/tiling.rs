@@ -1,8 +1,10 @@
 //! Tiles of a batch of planes, counted through: image, row of tiles, tile; and panels of them.
 
+use std::ops::Range;
+
 use crate::matmul::PANEL;
 
-use super::transform::{LINE, Lines, OUT};
+use super::transform::OUT;
 
 /// The tiles of 4 x 4 that cover planes of one size.
 #[derive(Clone, Copy)]
@@ -13,13 +15,13 @@ pub(super) struct Tiling {
     across: usize,
 }
 
-/// Tiles of a panel that lie side by side in a plane.
+/// Tiles that lie side by side in a plane.
 pub(super) struct Run {
     pub image: usize,
     /// First row and column of pixels.
     pub y: usize,
     pub x: usize,
-    /// How many tiles, and which of the panel's the first is.
+    /// How many tiles, and which of those asked for the first is.
     pub tiles: usize,
     pub at: usize,
 }
@@ -40,14 +42,14 @@ impl Tiling {
         self.tiles().div_ceil(PANEL)
     }
 
-    /// Tiles of a panel.
-    pub fn len(&self, panel: usize) -> usize {
-        PANEL.min(self.tiles() - panel * PANEL)
+    /// The tiles of a panel.
+    pub fn panel(&self, panel: usize) -> Range<usize> {
+        panel * PANEL..self.tiles().min((panel + 1) * PANEL)
     }
 
-    /// The tiles of a panel, cut at the ends of rows.
-    pub fn runs(self, panel: usize) -> impl Iterator<Item = Run> {
-        let (from, end) = (panel * PANEL, panel * PANEL + self.len(panel));
+    /// Some tiles, cut at the ends of rows.
+    pub fn runs(self, tiles: Range<usize>) -> impl Iterator<Item = Run> {
+        let Range { start: from, end } = tiles;
         let mut tile = from;
         std::iter::from_fn(move || {
             if tile >= end {
@@ -67,40 +69,6 @@ impl Tiling {
     }
 }
 
-/// `R` rows of `width` pixels of a plane of `[h, w]`, from `[y, x]` on.
-pub(super) struct Window<'a, const R: usize> {
-    /// What of the rows lies inside; zeros, as long, for rows outside.
-    pub rows: [&'a [f32]; R],
-    /// Columns before it and its end.
-    pub left: usize,
-    pub right: usize,
-}
-
-impl<'a, const R: usize> Window<'a, R> {
-    pub fn new(plane: &'a [f32], [h, w]: [usize; 2], [y, x]: [isize; 2], width: usize) -> Self {
-        const ZEROS: &[f32] = &[0.0; LINE];
-        let left = ((-x).max(0) as usize).min(width);
-        let right = (w as isize - x).clamp(left as isize, width as isize) as usize;
-        let row = |r: usize| {
-            let y = y + r as isize;
-            if y < 0 || y >= h as isize || left == right {
-                return &ZEROS[..right - left];
-            }
-            let from = y as usize * w + (x + left as isize) as usize;
-            &plane[from..from + right - left]
-        };
-        Self { rows: std::array::from_fn(row), left, right }
-    }
-
-    /// Sets the columns outside to 0: what is linear in them is 0 there.
-    pub fn clear_outside(&self, width: usize, to: &mut Lines) {
-        for line in to.chunks_exact_mut(LINE) {
-            line[..self.left].fill(0.0);
-            line[self.right..width].fill(0.0);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +80,7 @@ mod tests {
             let mut seen = vec![0; images * h * w];
             for panel in 0..tiling.panels() {
                 let mut next = 0;
-                for run in tiling.runs(panel) {
+                for run in tiling.runs(tiling.panel(panel)) {
                     assert_eq!(run.at, next, "runs follow each other");
                     next += run.tiles;
                     let [rows, width] = tiling.inside(&run);
@@ -120,23 +88,9 @@ mod tests {
                         seen[(run.image * h + run.y + y) * w + run.x + x] += 1;
                     }
                 }
-                assert_eq!(next, tiling.len(panel));
+                assert_eq!(next, tiling.panel(panel).len());
             }
             assert!(seen.iter().all(|&n| n == 1), "{images} {h} {w}");
         }
-    }
-
-    #[test]
-    fn outside_the_plane_are_zeros() {
-        let plane: Vec<f32> = (1..=6).map(|v| v as f32).collect();
-        let window = Window::<4>::new(&plane, [2, 3], [-1, -1], 6);
-        assert_eq!((window.left, window.right), (1, 4));
-        assert_eq!(window.rows, [&[0.0; 3][..], &plane[..3], &plane[3..], &[0.0; 3]]);
-        let mut lines = [9.0; 6 * LINE];
-        window.clear_outside(6, &mut lines);
-        assert!(lines.chunks_exact(LINE).all(|line| line[..7] == [0.0, 9.0, 9.0, 9.0, 0.0, 0.0, 9.0]));
-        let at = |x| Window::<1>::new(&plane, [2, 3], [0, x], 3);
-        assert_eq!((at(2).rows, at(2).right), ([&plane[2..3]], 1));
-        assert_eq!((at(5).rows[0].len(), at(-9).rows[0].len()), (0, 0));
     }
 }

@@ -1,10 +1,5 @@
-//! The transforms of Winograd's algorithm F(4x4, 3x3): one dimension of them in scalars, two over panels of tiles.
-//!
-//! A panel is [`PANEL`] tiles side by side, one a lane: value `v` of a tile is a row of `PANEL` floats, so that every
-//! line below is a loop over neighbouring floats. Only cutting rows of pixels into tiles and putting them together again
-//! moves single values.
+//! The transforms of Winograd's algorithm F(4x4, 3x3) in one dimension, on scalars; those of kernels in two, many side by side.
 
-use crate::matmul::PANEL;
 use crate::simd::wide;
 
 /// Side of a tile of outputs.
@@ -13,9 +8,6 @@ pub(super) const OUT: usize = 4;
 pub(super) const IN: usize = OUT + 2;
 /// Products of a tile.
 pub(super) const POINTS: usize = IN * IN;
-/// Pixels of a row that a panel's tiles read, if they all lie on one row of tiles.
-pub(super) const LINE: usize = OUT * PANEL + 16;
-
 // The interpolation points are 0, A, -A, B, -B and infinity. The usual 1 and 2 make the rows of the transforms grow to 8;
 // these keep them between, and lose less: see the test `error_is_bounded`.
 const A: f32 = 0.625;
@@ -45,7 +37,7 @@ pub(super) fn b_t(d: [f32; IN]) -> [f32; IN] {
 
 /// `A^T m`: points to outputs.
 #[inline(always)]
-fn a_t(m: [f32; IN]) -> [f32; OUT] {
+pub(super) fn a_t(m: [f32; IN]) -> [f32; OUT] {
     let (sum, difference) = (m[1] + m[2], m[1] - m[2]);
     let (sum_b, difference_b) = (m[3] + m[4], m[3] - m[4]);
     [
@@ -80,82 +72,10 @@ fn g_t(u: [f32; IN]) -> [f32; 3] {
     [AT_ZERO * u[0] + (sum + sum_b), A * difference + B * difference_b, (AA * sum + BB * sum_b) + u[5]]
 }
 
-/// Six lines of pixels, transformed down their columns.
-pub(super) type Lines = [f32; IN * LINE];
-/// One channel of a panel: 36 rows of one float a tile.
-pub(super) type Panel = [f32; POINTS * PANEL];
-
 /// Kernels that are transformed side by side.
 pub(super) const KERNELS: usize = 48;
 
 wide! {
-    /// Transforms the columns of six rows of inputs, to six lines from column `at` on.
-    pub(super) fn input_down(rows: [&[f32]; IN], to: &mut Lines, at: usize) {
-        let at = at.min(LINE);
-        let n = rows[0].len().min(LINE - at);
-        let rows = rows.map(|r| &r[..n]);
-        for x in 0..n {
-            let out = b_t(std::array::from_fn(|i| rows[i][x]));
-            for i in 0..IN {
-                to[i * LINE + at + x] = out[i];
-            }
-        }
-    }
-
-    /// Cuts six lines into `n` tiles, which become the tiles `at..` of a panel: column `p` of line `i` of a tile goes to
-    /// row `6 i + p`.
-    pub(super) fn cut(lines: &Lines, n: usize, at: usize, to: &mut Panel) {
-        let at = at.min(PANEL);
-        let n = n.min(PANEL - at);
-        for i in 0..IN {
-            for t in 0..n {
-                for p in 0..OUT {
-                    to[(i * IN + p) * PANEL + at + t] = lines[i * LINE + OUT * t + p];
-                }
-            }
-            for t in 0..n {
-                for p in OUT..IN {
-                    to[(i * IN + p) * PANEL + at + t] = lines[i * LINE + OUT * t + p];
-                }
-            }
-        }
-    }
-
-    /// Transforms the rows of all tiles of a cut panel.
-    pub(super) fn input_across(tiles: &Panel, to: &mut Panel) {
-        for i in 0..IN {
-            for t in 0..PANEL {
-                let out = b_t(std::array::from_fn(|p| tiles[(i * IN + p) * PANEL + t]));
-                for p in 0..IN {
-                    to[(i * IN + p) * PANEL + t] = out[p];
-                }
-            }
-        }
-    }
-
-    /// Transforms the products of a panel, point `k` at `from[k * stride..]`, to four lines of outputs: tile `t` has the
-    /// columns `4 t ..` of each line.
-    pub(super) fn output(from: &[f32], stride: usize, to: &mut [f32; OUT * LINE]) {
-        let mut half = [0.0; OUT * IN * PANEL];
-        for p in 0..IN {
-            let rows: [&[f32; PANEL]; IN] = std::array::from_fn(|i| row(from, (i * IN + p) * stride));
-            for t in 0..PANEL {
-                let out = a_t(std::array::from_fn(|i| rows[i][t]));
-                for q in 0..OUT {
-                    half[(q * IN + p) * PANEL + t] = out[q];
-                }
-            }
-        }
-        for q in 0..OUT {
-            for t in 0..PANEL {
-                let out = a_t(std::array::from_fn(|p| half[(q * IN + p) * PANEL + t]));
-                for p in 0..OUT {
-                    to[q * LINE + OUT * t + p] = out[p];
-                }
-            }
-        }
-    }
-
     /// Transforms kernels of 3 x 3, tap `k` of kernel `j` at `from[k * KERNELS + j]`, to their points.
     pub(super) fn kernels(from: &[f32; 9 * KERNELS], to: &mut [f32; POINTS * KERNELS]) {
         let mut half = [0.0; IN * 3 * KERNELS];
@@ -197,10 +117,4 @@ wide! {
             }
         }
     }
-}
-
-/// A row of a panel of products.
-#[inline(always)]
-fn row(from: &[f32], at: usize) -> &[f32; PANEL] {
-    from[at..].first_chunk().unwrap_or(&[0.0; PANEL])
 }

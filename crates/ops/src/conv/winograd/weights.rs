@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::matmul::{Mat, PANEL, gemm_panel};
+use crate::matmul::{Mat, PANEL, Sum, gemm_panel};
 use crate::parallel::{self, Shared, scratch};
 
 use super::Geometry;
@@ -51,7 +51,7 @@ pub(in super::super) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> 
                     for point in 0..POINTS {
                         // SAFETY: the sums are this task's.
                         let to = sums[point * of_point..][..of_point].as_mut_ptr();
-                        unsafe { pass.multiply(point, rows.clone(), depth, inputs, gradients, to, false) };
+                        unsafe { pass.multiply(point, rows.clone(), depth, inputs, gradients, to, Sum::New) };
                     }
                     kernels_of(rows, sums, of_point, 0);
                 });
@@ -68,7 +68,7 @@ pub(in super::super) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> 
                 let (point, row) = (task / blocks, task % blocks * ROWS);
                 let to = to.ptr(point * of_point + row * g.c_in);
                 // SAFETY: this task alone writes these rows of this point, which start as zeros.
-                unsafe { pass.multiply(point, row..g.c_out.min(row + ROWS), depth, inputs, gradients, to, true) };
+                unsafe { pass.multiply(point, row..g.c_out.min(row + ROWS), depth, inputs, gradients, to, Sum::Added) };
             });
         }
         parallel::for_each(g.c_out, sums.len(), |row| kernels_of(row..row + 1, &sums, of_point, row));
@@ -107,7 +107,7 @@ impl Pass<'_> {
         let (of_x, of_dy) = (g.c_in.div_ceil(LANES), g.c_out.div_ceil(LANES));
         parallel::for_each(panels * (of_x + of_dy), g.work(), |task| {
             let (panel, block) = (task / (of_x + of_dy), task % (of_x + of_dy));
-            let (tiles, at) = (first + panel, panel * PANEL);
+            let (tiles, at) = (self.tiling.panel(first + panel), panel * PANEL);
             // SAFETY: this task alone writes these channels of these tiles.
             unsafe {
                 match block.checked_sub(of_x) {
@@ -117,13 +117,13 @@ impl Pass<'_> {
             }
         });
         // Only the last panel of all may be short.
-        (first..first + panels).map(|panel| self.tiling.len(panel)).sum()
+        (first..first + panels).map(|panel| self.tiling.panel(panel).len()).sum()
     }
 
-    /// Some rows of a point's product of gradients and inputs over `depth` tiles, to `to` or added there.
+    /// Some rows of a point's product of gradients and inputs over `depth` tiles, to `to` as `sum` says.
     ///
     /// # Safety
-    /// As many values as rows x C_in may be written at `to`, and with `add` are initialised.
+    /// As many values as rows x C_in may be written at `to`, initialised unless the sum is new.
     #[allow(clippy::too_many_arguments)]
     unsafe fn multiply(
         &self,
@@ -133,7 +133,7 @@ impl Pass<'_> {
         inputs: &[f32],
         gradients: &[f32],
         to: *mut f32,
-        add: bool,
+        sum: Sum,
     ) {
         let c_in = self.g.c_in;
         let inputs = &inputs[point * self.of_inputs()..];
@@ -144,7 +144,7 @@ impl Pass<'_> {
                 let size = [LANES.min(rows.end - row), PANEL.min(c_in - column), depth];
                 let to = to.wrapping_add((row - rows.start) * c_in + column);
                 // SAFETY: columns of the caller's rows.
-                unsafe { gemm_panel(size, to, c_in, add, left, &inputs[column * self.depth..]) };
+                unsafe { gemm_panel(size, to, c_in, sum, left, &inputs[column * self.depth..]) };
             }
         }
     }

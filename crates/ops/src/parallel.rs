@@ -1,5 +1,5 @@
-//! Fixed pieces of work on all threads. The pieces depend on shapes alone and never on the number of threads, so that
-//! every sum is taken in the same order on any machine.
+//! Pieces of work on all threads. Where a piece is a part of a sum, the pieces depend on shapes alone and never on the number of
+//! threads, so that every sum is taken in the same order on any machine.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::matmul::{PANEL, transpose};
-use crate::parallel::{self, Shared};
+use crate::parallel::{self, scratch};
 
 use super::LINE;
 use super::transform::{KERNELS, POINTS, kernel_gradients, kernels};
@@ -35,20 +35,24 @@ impl<'a> Kernels<'a> {
         Self { rows: self.cols, cols: self.rows, turned: !self.turned, ..self }
     }
 
-    /// The points of all kernels: for each of the 36 panels of outputs, [C_in, PANEL] each, [`of_panels`] apart.
+    /// The points of all kernels: for each of the 36, [`of_panels`] apart, a panel [C_in, PANEL] for every PANEL outputs.
     pub fn panels(&self) -> Vec<f32> {
         let of_point = of_panels([self.rows.0, self.cols.0]);
         let blocks = self.cols.0.div_ceil(NEAR);
-        // SAFETY: the tasks cover each point's panels; the line between points is nobody's.
-        let mut points = vec![0.0; POINTS * of_point];
-        let to = Shared::new(&mut points);
-        parallel::for_each(self.rows.0.div_ceil(PANEL) * blocks, POINTS * of_point, |task| {
-            let (panel, block) = (task / blocks * PANEL, task % blocks * NEAR);
-            let cols = block..self.cols.0.min(block + NEAR);
-            let at = to.ptr(panel * self.cols.0 + block * PANEL);
-            unsafe { self.panel(panel..self.rows.0.min(panel + PANEL), cols, at, of_point) };
-        });
-        points
+        // SAFETY: the tasks cover each point's panels, and the first the line behind each point.
+        unsafe {
+            parallel::build(POINTS * of_point, |to| {
+                parallel::for_each(self.rows.0.div_ceil(PANEL) * blocks, POINTS * of_point, |task| {
+                    let (panel, block) = (task / blocks * PANEL, task % blocks * NEAR);
+                    let cols = block..self.cols.0.min(block + NEAR);
+                    let at = to.ptr(panel * self.cols.0 + block * PANEL);
+                    self.panel(panel..self.rows.0.min(panel + PANEL), cols, at, of_point);
+                    if task == 0 {
+                        (1..=POINTS).for_each(|point| to.ptr(point * of_point - LINE).write_bytes(0, LINE));
+                    }
+                });
+            })
+        }
     }
 
     /// Writes the points of at most [`PANEL`] outputs' kernels for some inputs to `to`: a row of PANEL values an input, those of the
@@ -57,33 +61,35 @@ impl<'a> Kernels<'a> {
     /// # Safety
     /// The rows may be written.
     pub unsafe fn panel(&self, rows: Range<usize>, cols: Range<usize>, to: *mut f32, of_point: usize) {
-        let n = rows.len();
-        let (mut near, mut taps, mut points) = ([0.0; NEAR * TAPS * PANEL], [0.0; TAPS * PANEL], [0.0; POINTS * PANEL]);
-        for first in cols.clone().step_by(NEAR) {
-            let run = NEAR.min(cols.end - first);
-            let from = &self.w[rows.start * self.rows.1 + first * self.cols.1..];
-            if self.cols.1 == TAPS {
-                unsafe { transpose(n, run * TAPS, from.as_ptr(), self.rows.1, near.as_mut_ptr(), PANEL) };
-            } else {
-                for c in 0..run {
-                    let from = &from[c * self.cols.1..];
-                    unsafe {
-                        transpose(n, TAPS, from.as_ptr(), self.rows.1, near[c * TAPS * PANEL..].as_mut_ptr(), PANEL)
-                    };
+        let (n, [down, across]) = (rows.len(), [self.rows.1, self.cols.1]);
+        let (mut taps, mut points) = ([0.0; TAPS * PANEL], [0.0; POINTS * PANEL]);
+        // The taps of some inputs' kernels, an output a lane. Lanes without an output hold anything; nobody reads what becomes of it.
+        scratch(NEAR * TAPS * PANEL, |near| {
+            for first in cols.clone().step_by(NEAR) {
+                let run = NEAR.min(cols.end - first);
+                let from = &self.w[rows.start * down + first * across..];
+                assert!((n - 1) * down + (run - 1) * across + TAPS <= from.len());
+                // Kernels of neighbouring inputs that lie side by side are turned together.
+                let (runs, together) = if across == TAPS { (1, run) } else { (run, 1) };
+                for c in 0..runs {
+                    let to = near[c * TAPS * PANEL..].as_mut_ptr();
+                    // SAFETY: the weights hold these kernels of n outputs, and there is room for their taps.
+                    unsafe { transpose(n, together * TAPS, from.as_ptr().add(c * across), down, to, PANEL) };
+                }
+                for (c, near) in near.chunks_exact(TAPS * PANEL).take(run).enumerate() {
+                    for (tap, near) in near.chunks_exact(PANEL).enumerate() {
+                        let tap = if self.turned { TAPS - 1 - tap } else { tap };
+                        taps[tap * PANEL..][..PANEL].copy_from_slice(near);
+                    }
+                    kernels(&taps, &mut points);
+                    for (point, values) in points.chunks_exact(PANEL).enumerate() {
+                        let to = to.wrapping_add(point * of_point + (first + c - cols.start) * PANEL);
+                        // SAFETY: the caller's promise.
+                        unsafe { to.copy_from_nonoverlapping(values.as_ptr(), PANEL) };
+                    }
                 }
             }
-            for (c, near) in near.chunks_exact(TAPS * PANEL).take(run).enumerate() {
-                for (tap, near) in near.chunks_exact(PANEL).enumerate() {
-                    let tap = if self.turned { TAPS - 1 - tap } else { tap };
-                    taps[tap * PANEL..][..PANEL].copy_from_slice(near);
-                }
-                kernels(&taps, &mut points);
-                for (point, values) in points.chunks_exact(PANEL).enumerate() {
-                    let to = to.wrapping_add(point * of_point + (first + c - cols.start) * PANEL);
-                    unsafe { to.copy_from_nonoverlapping(values.as_ptr(), PANEL) };
-                }
-            }
-        }
+        });
     }
 }
 

@@ -8,7 +8,7 @@
 //! y = A^T [ (G w G^T) * (B^T d B) ] A        * by element; sums over input channels are taken at the points
 //! ```
 //!
-//! so that each of the 36 points is a matrix product [C_out, C_in] x [C_in, tiles]. A. Lavin, S. Gray, *Fast Algorithms
+//! so that each of the 36 points is a matrix product [tiles, C_in] x [C_in, C_out]. A. Lavin, S. Gray, *Fast Algorithms
 //! for Convolutional Neural Networks*, arXiv 1509.09308.
 //!
 //! The gradients come from the same formula. That of the input is the same convolution with turned kernels. That of the
@@ -16,7 +16,7 @@
 //! [tiles, C_in]. No approximation enters; of finite values only rounding differs from the direct sum's (docs/benchmarks.md has the figures,
 //! `tests::error_is_bounded` the bound). A value that is infinite or no number spoils all 4 x 4 outputs of its tiles.
 //!
-//! Work is cut by shape alone, and a point's sum runs in one order, so that any number of threads gives the same bits:
+//! A point's sum runs in one order, however the work is cut, so that any number of threads gives the same bits:
 //! - many tiles: the kernels first; then a task takes some tiles through all three stages, in buffers that stay in its cache;
 //! - few: the inputs of all tiles first; then a task takes a panel of output channels, whose kernels only it needs.
 //!

@@ -6,7 +6,7 @@ use crate::matmul::{PANEL, transpose};
 use crate::parallel::{self, scratch};
 
 use super::LINE;
-use super::transform::{KERNELS, POINTS, kernel_gradients, kernels};
+use super::transform::{KERNELS, POINTS, Rows, kernel_gradients, kernels};
 
 /// Weights of a kernel.
 pub(super) const TAPS: usize = 9;
@@ -62,7 +62,6 @@ impl<'a> Kernels<'a> {
     /// The rows may be written.
     pub unsafe fn panel(&self, rows: Range<usize>, cols: Range<usize>, to: *mut f32, of_point: usize) {
         let (n, [down, across]) = (rows.len(), [self.rows.1, self.cols.1]);
-        let (mut taps, mut points) = ([0.0; TAPS * PANEL], [0.0; POINTS * PANEL]);
         // The taps of some inputs' kernels, an output a lane. Lanes without an output hold anything; nobody reads what becomes of it.
         scratch(NEAR * TAPS * PANEL, |near| {
             for first in cols.clone().step_by(NEAR) {
@@ -72,21 +71,19 @@ impl<'a> Kernels<'a> {
                 // Kernels of neighbouring inputs that lie side by side are turned together.
                 let (runs, together) = if across == TAPS { (1, run) } else { (run, 1) };
                 for c in 0..runs {
-                    let to = near[c * TAPS * PANEL..].as_mut_ptr();
-                    // SAFETY: the weights hold these kernels of n outputs, and there is room for their taps.
-                    unsafe { transpose(n, together * TAPS, from.as_ptr().add(c * across), down, to, PANEL) };
+                    // Four rows at a time: they lie far apart, and are read in long runs, which the CPU foresees.
+                    for i in (0..n).step_by(4) {
+                        let to = near[c * TAPS * PANEL + i..].as_mut_ptr();
+                        // SAFETY: the weights hold these kernels of n outputs, and there is room for their taps.
+                        unsafe {
+                            let from = from.as_ptr().add(i * down + c * across);
+                            transpose(4.min(n - i), together * TAPS, from, down, to, PANEL);
+                        }
+                    }
                 }
-                for (c, near) in near.chunks_exact(TAPS * PANEL).take(run).enumerate() {
-                    for (tap, near) in near.chunks_exact(PANEL).enumerate() {
-                        let tap = if self.turned { TAPS - 1 - tap } else { tap };
-                        taps[tap * PANEL..][..PANEL].copy_from_slice(near);
-                    }
-                    kernels(&taps, &mut points);
-                    for (point, values) in points.chunks_exact(PANEL).enumerate() {
-                        let to = to.wrapping_add(point * of_point + (first + c - cols.start) * PANEL);
-                        // SAFETY: the caller's promise.
-                        unsafe { to.copy_from_nonoverlapping(values.as_ptr(), PANEL) };
-                    }
+                for (c, near) in near.as_chunks().0.iter().take(run).enumerate() {
+                    let to = to.wrapping_add((first + c - cols.start) * PANEL);
+                    kernels(near, self.turned, Rows { to, of_point });
                 }
             }
         });

@@ -2,6 +2,8 @@
 
 use crate::simd::wide;
 
+use super::lanes::LANES;
+
 /// Side of a tile of outputs.
 pub(super) const OUT: usize = 4;
 /// Side of the inputs that a tile reads: neighbours share two rows or columns.
@@ -72,26 +74,59 @@ fn g_t(u: [f32; IN]) -> [f32; 3] {
     [AT_ZERO * u[0] + (sum + sum_b), A * difference + B * difference_b, (AA * sum + BB * sum_b) + u[5]]
 }
 
+/// Rows of [`KERNELS`] values, one a point, that kernels' points go to.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub to: *mut f32,
+    pub of_point: usize,
+}
+
+impl Rows {
+    /// Writes some values of point `k` from kernel `first` on.
+    ///
+    /// # Safety
+    /// They lie inside, and nobody else uses them.
+    #[inline(always)]
+    unsafe fn write(self, k: usize, first: usize, values: &[f32; LANES]) {
+        let to = self.to.wrapping_add(k * self.of_point + first);
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(*values) };
+    }
+}
+
 /// Kernels that are transformed side by side.
 pub(super) const KERNELS: usize = 48;
 
 wide! {
-    /// Transforms kernels of 3 x 3, tap `k` of kernel `j` at `from[k * KERNELS + j]`, to their points.
-    pub(super) fn kernels(from: &[f32; 9 * KERNELS], to: &mut [f32; POINTS * KERNELS]) {
+    /// Transforms kernels of 3 x 3, tap `k` of kernel `j` at `from[k * KERNELS + j]`, to their points; kernels that are turned by 180
+    /// degrees before, if so asked. For `Kernels::panel`, whose caller vouches for the rows.
+    pub(super) fn kernels(from: &[f32; 9 * KERNELS], turned: bool, to: Rows) {
         let mut half = [0.0; IN * 3 * KERNELS];
+        let row = |y: usize, x: usize| {
+            let tap = if turned { 8 - (y * 3 + x) } else { y * 3 + x };
+            &from[tap * KERNELS..][..KERNELS]
+        };
         for x in 0..3 {
+            let rows = [row(0, x), row(1, x), row(2, x)];
             for j in 0..KERNELS {
-                let out = g(std::array::from_fn(|y| from[(y * 3 + x) * KERNELS + j]));
+                let out = g(std::array::from_fn(|y| rows[y][j]));
                 for i in 0..IN {
                     half[(i * 3 + x) * KERNELS + j] = out[i];
                 }
             }
         }
         for i in 0..IN {
-            for j in 0..KERNELS {
-                let out = g(std::array::from_fn(|x| half[(i * 3 + x) * KERNELS + j]));
-                for p in 0..IN {
-                    to[(i * IN + p) * KERNELS + j] = out[p];
+            for first in (0..KERNELS).step_by(LANES) {
+                let mut points = [[0.0; LANES]; IN];
+                for j in 0..LANES {
+                    let out = g(std::array::from_fn(|x| half[(i * 3 + x) * KERNELS + first + j]));
+                    for p in 0..IN {
+                        points[p][j] = out[p];
+                    }
+                }
+                for (p, points) in points.iter().enumerate() {
+                    // SAFETY: the promise of the caller's caller.
+                    unsafe { to.write(i * IN + p, first, points) };
                 }
             }
         }

@@ -98,17 +98,16 @@ pub(super) fn of_panels([rows, cols]: [usize; 2]) -> usize {
     rows.next_multiple_of(PANEL) * cols + LINE
 }
 
-/// The gradient of an output channel's kernels [C_in, 3, 3], whose points have the gradients `from(k)`, C_in values each.
-pub(super) fn row_gradient<'a>(from: impl Fn(usize) -> &'a [f32], dw: &mut [f32]) {
-    let (mut points, mut taps) = ([0.0; POINTS * KERNELS], [0.0; TAPS * KERNELS]);
-    for (block, dw) in dw.chunks_mut(KERNELS * TAPS).enumerate() {
-        let n = dw.len() / TAPS;
-        for (point, row) in points.chunks_exact_mut(KERNELS).enumerate() {
-            row[..n].copy_from_slice(&from(point)[block * KERNELS..][..n]);
-        }
-        kernel_gradients(&points, &mut taps);
-        for (j, kernel) in dw.chunks_exact_mut(TAPS).enumerate() {
-            kernel.iter_mut().enumerate().for_each(|(tap, v)| *v = taps[tap * KERNELS + j]);
-        }
+/// Writes the gradient of `n` kernels [n, 3, 3] to `to` by their points' gradients, point `k` of kernel `j` at `from[k * of_point + j]`;
+/// up to the next multiple of [`KERNELS`], `from` may hold anything behind them.
+///
+/// # Safety
+/// The kernels may be written.
+pub(super) unsafe fn gradients(from: &[f32], of_point: usize, n: usize, to: *mut f32) {
+    let mut taps = [0.0; TAPS * KERNELS];
+    for first in (0..n).step_by(KERNELS) {
+        kernel_gradients(&from[first..], of_point, &mut taps);
+        // SAFETY: the caller's promise.
+        unsafe { transpose(TAPS, KERNELS.min(n - first), taps.as_ptr(), KERNELS, to.add(first * TAPS), TAPS) };
     }
 }

@@ -132,12 +132,13 @@ wide! {
         }
     }
 
-    /// The way back of [`kernels`].
-    pub(super) fn kernel_gradients(from: &[f32; POINTS * KERNELS], to: &mut [f32; 9 * KERNELS]) {
+    /// The way back: from the points' gradients, point `k` of kernel `j` at `from[k * of_point + j]`, to the taps'.
+    pub(super) fn kernel_gradients(from: &[f32], of_point: usize, to: &mut [f32; 9 * KERNELS]) {
         let mut half = [0.0; IN * 3 * KERNELS];
         for i in 0..IN {
+            let points: [&[f32]; IN] = std::array::from_fn(|p| &from[(i * IN + p) * of_point..][..KERNELS]);
             for j in 0..KERNELS {
-                let out = g_t(std::array::from_fn(|p| from[(i * IN + p) * KERNELS + j]));
+                let out = g_t(std::array::from_fn(|p| points[p][j]));
                 for x in 0..3 {
                     half[(i * 3 + x) * KERNELS + j] = out[x];
                 }

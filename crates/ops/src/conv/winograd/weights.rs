@@ -9,7 +9,7 @@ use super::Geometry;
 use super::kernels::{self, TAPS};
 use super::lanes::{LANES, Maps, Place};
 use super::tiling::Tiling;
-use super::transform::POINTS;
+use super::transform::{KERNELS, POINTS};
 
 /// Panels whose products are added up in one go, if the tiles are many: the depth of a matrix product.
 const TOGETHER: usize = 4;
@@ -20,6 +20,9 @@ const FEW: usize = 1 << 22;
 /// Output channels of a block of products: whole vectors of channels.
 const ROWS: usize = 2 * LANES;
 
+/// Rows of a block times input channels, if the tiles are few: its sums at all points stay in the second cache.
+const BLOCK: usize = 1 << 12;
+
 /// The gradient of the weights by the gradient `dy` of the sums.
 pub(in super::super) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let [x_len, y_len, w_len] = g.elements();
@@ -29,51 +32,50 @@ pub(in super::super) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> 
     let few = POINTS * panels * PANEL * (g.c_in + g.c_out) <= FEW;
     let together = if few { panels } else { TOGETHER };
     let pass = Pass { g, x, dy, tiling, depth: together * PANEL };
-    let mut dw = vec![0.0; w_len];
-    let dw_blocks = Shared::new(&mut dw);
-    // SAFETY of its calls: one task for a block of output channels.
-    let kernels_of = |rows: Range<usize>, sums: &[f32], stride: usize, first: usize| {
-        let of_row = g.c_in * TAPS;
-        // SAFETY: no other task writes these rows' kernels.
-        let dw = unsafe { dw_blocks.slice(rows.start * of_row, rows.len() * of_row) };
-        for (i, dw) in dw.chunks_exact_mut(of_row).enumerate() {
-            kernels::row_gradient(|point| &sums[point * stride + (first + i) * g.c_in..][..g.c_in], dw);
-        }
-    };
-    scratch(POINTS * (pass.of_inputs() + pass.of_gradients()), |buffer| {
-        let (inputs, gradients) = buffer.split_at_mut(POINTS * pass.of_inputs());
-        if few {
-            let depth = pass.transform(0, panels, inputs, gradients);
-            parallel::for_each(g.c_out.div_ceil(ROWS), g.work(), |block| {
-                let rows = block * ROWS..g.c_out.min((block + 1) * ROWS);
-                scratch(POINTS * rows.len() * g.c_in, |sums| {
-                    let of_point = rows.len() * g.c_in;
-                    for point in 0..POINTS {
-                        // SAFETY: the sums are this task's.
-                        let to = sums[point * of_point..][..of_point].as_mut_ptr();
-                        unsafe { pass.multiply(point, rows.clone(), depth, inputs, gradients, to, Sum::New) };
-                    }
-                    kernels_of(rows, sums, of_point, 0);
+    let of_row = g.c_in * TAPS;
+    let of_buffer = POINTS * (pass.of_inputs() + pass.of_gradients());
+    // SAFETY: the blocks cover the output channels, and each writes all kernels of its own.
+    unsafe {
+        parallel::build(w_len, |dw| {
+            scratch(of_buffer, |buffer| {
+                let (inputs, gradients) = buffer.split_at_mut(POINTS * pass.of_inputs());
+                if few {
+                    let depth = pass.transform(0, panels, inputs, gradients);
+                    let block = (BLOCK / g.c_in / 8 * 8).clamp(8, ROWS);
+                    parallel::for_each(g.c_out.div_ceil(block), g.work(), |task| {
+                        let rows = task * block..g.c_out.min((task + 1) * block);
+                        let of_point = rows.len() * g.c_in;
+                        scratch(POINTS * of_point + KERNELS, |sums| {
+                            for point in 0..POINTS {
+                                let to = sums[point * of_point..][..of_point].as_mut_ptr();
+                                pass.multiply(point, rows.clone(), depth, inputs, gradients, to, Sum::New);
+                            }
+                            for (i, row) in rows.enumerate() {
+                                kernels::gradients(&sums[i * g.c_in..], of_point, g.c_in, dw.ptr(row * of_row));
+                            }
+                        });
+                    });
+                    return;
+                }
+                let of_point = g.c_out * g.c_in;
+                let mut sums = vec![0.0; POINTS * of_point + KERNELS];
+                for first in (0..panels).step_by(TOGETHER) {
+                    let depth = pass.transform(first, TOGETHER.min(panels - first), inputs, gradients);
+                    let (inputs, gradients, to) = (&*inputs, &*gradients, Shared::new(&mut sums));
+                    let blocks = g.c_out.div_ceil(ROWS);
+                    parallel::for_each(POINTS * blocks, g.work(), |task| {
+                        let (point, row) = (task / blocks, task % blocks * ROWS);
+                        let to = to.ptr(point * of_point + row * g.c_in);
+                        let rows = row..g.c_out.min(row + ROWS);
+                        pass.multiply(point, rows, depth, inputs, gradients, to, Sum::Added);
+                    });
+                }
+                parallel::for_each(g.c_out, sums.len(), |row| {
+                    kernels::gradients(&sums[row * g.c_in..], of_point, g.c_in, dw.ptr(row * of_row));
                 });
             });
-            return;
-        }
-        let of_point = g.c_out * g.c_in;
-        let mut sums = vec![0.0; POINTS * of_point];
-        for first in (0..panels).step_by(TOGETHER) {
-            let depth = pass.transform(first, TOGETHER.min(panels - first), inputs, gradients);
-            let (inputs, gradients, to) = (&*inputs, &*gradients, Shared::new(&mut sums));
-            let blocks = g.c_out.div_ceil(ROWS);
-            parallel::for_each(POINTS * blocks, g.work(), |task| {
-                let (point, row) = (task / blocks, task % blocks * ROWS);
-                let to = to.ptr(point * of_point + row * g.c_in);
-                // SAFETY: this task alone writes these rows of this point, which start as zeros.
-                unsafe { pass.multiply(point, row..g.c_out.min(row + ROWS), depth, inputs, gradients, to, Sum::Added) };
-            });
-        }
-        parallel::for_each(g.c_out, sums.len(), |row| kernels_of(row..row + 1, &sums, of_point, row));
-    });
-    dw
+        })
+    }
 }
 
 struct Pass<'a> {
@@ -138,14 +140,19 @@ impl Pass<'_> {
         let c_in = self.g.c_in;
         let inputs = &inputs[point * self.of_inputs()..];
         let gradients = &gradients[point * self.of_gradients()..];
-        for row in rows.clone().step_by(LANES) {
-            let left = Mat { data: &gradients[row * self.depth..], rows: 1, cols: LANES };
+        let mut row = rows.start;
+        while row < rows.end {
+            // Up to the end of a vector of channels.
+            let n = (LANES - row % LANES).min(rows.end - row);
+            let left = row / LANES * LANES * self.depth + row % LANES;
+            let left = Mat { data: &gradients[left..], rows: 1, cols: LANES };
             for column in (0..c_in).step_by(PANEL) {
-                let size = [LANES.min(rows.end - row), PANEL.min(c_in - column), depth];
+                let size = [n, PANEL.min(c_in - column), depth];
                 let to = to.wrapping_add((row - rows.start) * c_in + column);
                 // SAFETY: columns of the caller's rows.
                 unsafe { gemm_panel(size, to, c_in, sum, left, &inputs[column * self.depth..]) };
             }
+            row += n;
         }
     }
 }

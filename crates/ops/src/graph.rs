@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// consumers are all of this crate or all of candle.
 ///
 /// Afterwards the values between the `Var`s and `loss` are gone, and so are those of tensors that share their memory (`detach`,
-/// `reshape`, `narrow`): this crate's operations refuse them with an error, candle's own panic. Read what is needed before. Scalars
+/// `reshape`, `narrow`): this crate's operations refuse them with an error, candle's own panic. Read what is needed before. Losses
 /// are kept, and so is what candle's own operations computed.
 ///
 /// A value may not reach the graph twice, once `detach`ed: the walk knows nothing of that second way, and may free what it reads.
@@ -55,8 +55,8 @@ pub fn backward_freeing(loss: &Tensor) -> Result<GradStore> {
     Ok(gradients)
 }
 
-/// Frees the values of `t`, and of what shares its memory, which nobody reads again, while the graph goes on to know its shape. Without a graph it does nothing: the
-/// values go with their last owner.
+/// Frees the values of `t`, which nobody reads again, and of what shares its memory, while the graph goes on to know its shape.
+/// Without a graph it does nothing: the values go with their last owner.
 ///
 /// For what a forward pass alone needs. A backward pass reads no residual of [`conv2d`](crate::conv2d) and
 /// [`batch_norm_train`](crate::batch_norm_train), no operand of [`upsample_nearest_add`](crate::upsample_nearest_add) and of candle's

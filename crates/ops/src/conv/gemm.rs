@@ -29,7 +29,9 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
     // Panels of a task: enough work, and, where the depth has many stretches, enough use of each stretch's weights.
     let together = if depth > DEPTH { (g.batch * panels / 16).clamp(1, 4) } else { 1 };
     let together = together.max((TASK / (PANEL * depth * c_out)).clamp(1, 8));
+    // As many for each of two threads. Where the panels are cut touches no sum.
     let tiles = panels.div_ceil(together);
+    let tiles = if tiles > 1 { tiles.next_multiple_of(2).min(panels) } else { tiles };
     // Small maps have few tiles: then the output channels are cut as well, and the patches gathered once a block.
     let blocks = if g.batch * g.groups * tiles < 8 { (c_out / 64).clamp(1, 4) } else { 1 };
     let block = c_out.div_ceil(blocks).next_multiple_of(strip());
@@ -43,7 +45,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
         }
         let from_channel = group * c_out + block_at;
         let planes = &x[(image * g.c_in + group * g.c_in_group()) * g.pixels_in()..];
-        let panels = tile * together..panels.min((tile + 1) * together);
+        let panels = tile * panels / tiles..(tile + 1) * panels / tiles;
         let place = |panel: usize| {
             let from = panel * PANEL;
             (from, PANEL.min(pixels - from), (image * g.c_out + from_channel) * pixels + from)
@@ -105,19 +107,19 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let (pixels, taps, plane) = (g.pixels_out(), g.taps(), g.pixels_in());
     let (c_in, c_out, depth) = (g.c_in_group(), g.c_out_group(), g.depth());
     let mut dx = vec![0.0; g.elements()[0]];
-    let mut block = (ROWS / taps).clamp(1, c_in);
-    while block * taps % strip() != 0 && block < c_in {
-        block += 1;
-    }
+    // Blocks of whole strips of rows, as even as can be.
+    let unit = (1..=strip()).find(|unit| (unit * taps).is_multiple_of(strip())).unwrap_or(strip());
+    let units = c_in.div_ceil(unit);
+    let blocks = units.min(c_in.div_ceil((ROWS / taps).max(1)).next_multiple_of(2));
     // Weights with the input's side first, group by group: [depth, C_out / groups].
     let weights: Vec<_> =
         w.chunks_exact(c_out * depth).map(|w| Packed::new([depth, c_out], Mat::transposed(w, depth))).collect();
-    let blocks = c_in.div_ceil(block);
     let shared = Shared::new(&mut dx);
     parallel::for_each(g.batch * g.groups * blocks, g.work(), |task| {
-        let (first, rest) = (task % blocks * block, task / blocks);
+        let (block, rest) = (task % blocks, task / blocks);
         let (group, image) = (rest % g.groups, rest / g.groups);
-        let channels = block.min(c_in - first);
+        let [first, end] = [block, block + 1].map(|block| c_in.min(block * units / blocks * unit));
+        let channels = end - first;
         // SAFETY: this task alone holds these planes.
         let planes = unsafe { shared.slice((image * g.c_in + group * c_in + first) * plane, channels * plane) };
         let rows = channels * taps;

@@ -58,7 +58,7 @@ impl CustomOp1 for IndexRows {
         let dy = operand(OP, "the gradient", dy)?;
         let view = View::new(OP, &dy);
         let (g, width) = (view.values()?, self.width);
-        let mut dx = vec![0.0; x.elem_count()];
+        let mut dx = parallel::zeros(x.elem_count());
         let shared = Shared::new(&mut dx);
         parallel::for_each(width.div_ceil(COLUMNS), g.len(), |task| {
             let from = task * COLUMNS;

@@ -55,6 +55,12 @@ pub(crate) unsafe fn fill(
     out
 }
 
+/// `n` zeros.
+pub(crate) fn zeros(n: usize) -> Vec<f32> {
+    // SAFETY: all of each piece is written.
+    unsafe { fill(n, CHUNK, |_, out| out.fill(MaybeUninit::new(0.0))) }
+}
+
 /// `f` of each element.
 pub(crate) fn map1(a: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> Vec<f32> {
     // SAFETY: the pieces of `a` are as long as those of the output.

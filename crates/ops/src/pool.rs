@@ -149,7 +149,7 @@ impl CustomOp1 for MaxPool {
         let x = values("max_pool2d", x, lx)?;
         let (plane_in, plane) = (self.input.0 * self.input.1, self.output.0 * self.output.1);
         let planes = x.len() / plane_in;
-        let mut y = vec![0.0; planes * plane];
+        let mut y = parallel::zeros(planes * plane);
         let shared = Shared::new(&mut y);
         let winners = parallel::map(planes, planes * plane * self.kernel * self.kernel, |p| {
             // SAFETY: this task alone holds this plane.
@@ -176,7 +176,7 @@ impl CustomOp1 for MaxPool {
         let view = View::new(OP, &dy);
         let g = view.values()?;
         let (plane_in, plane) = (self.input.0 * self.input.1, self.output.0 * self.output.1);
-        let mut dx = vec![0.0; x.elem_count()];
+        let mut dx = parallel::zeros(x.elem_count());
         let shared = Shared::new(&mut dx);
         parallel::for_each(g.len() / plane, g.len(), |p| {
             // SAFETY: this task alone holds this plane.

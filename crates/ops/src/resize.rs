@@ -96,7 +96,7 @@ impl Maps {
     fn gather(&self, g: &[f32]) -> Vec<f32> {
         let (width, wide) = (self.input.1, self.cols.len());
         let planes = g.len() / self.plane_out();
-        let mut dx = vec![0.0; planes * self.plane_in()];
+        let mut dx = parallel::zeros(planes * self.plane_in());
         let shared = Shared::new(&mut dx);
         parallel::for_each(planes, g.len(), |p| {
             // SAFETY: this task alone holds this plane.

@@ -344,7 +344,7 @@ impl CustomOp1 for RoiAlign {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = values(NAME, storage, layout)?;
-        let mut out = vec![0.0; self.cuts.len() * self.row()];
+        let mut out = parallel::zeros(self.cuts.len() * self.row());
         self.forward(x, &mut out);
         let shape = Shape::from((self.cuts.len(), self.channels, self.output, self.output));
         Ok((CpuStorage::F32(out), shape))
@@ -353,7 +353,7 @@ impl CustomOp1 for RoiAlign {
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let grad = operand(NAME, "the gradient", grad)?;
         let view = View::new(NAME, &grad);
-        let mut dx = vec![0.0; arg.elem_count()];
+        let mut dx = parallel::zeros(arg.elem_count());
         self.backward(view.values()?, &mut dx);
         Ok(Some(tensor(dx, arg.shape().clone())?))
     }

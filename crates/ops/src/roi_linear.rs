@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 use crate::boxes::BoxXyxy;
 use crate::graph;
 use crate::linear::Linear;
+use crate::parallel;
 use crate::roi_align::{RoiAlign, RoiAlignParams};
 use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
@@ -51,7 +52,7 @@ pub fn roi_linear(levels: &[RoiLevel<'_>], w: &Tensor, b: &Tensor, relu: bool) -
     // Levels without RoIs get no gradient, as if they were not there.
     made.retain(|(_, rois)| count == 0 || *rois > 0);
 
-    let mut x = vec![0.0; count * row];
+    let mut x = parallel::zeros(count * row);
     let mut rest = &mut x[..];
     for ((align, map), rois) in &made {
         let (here, behind) = rest.split_at_mut(rois * row);
@@ -114,7 +115,7 @@ struct RoiLinear {
 impl RoiLinear {
     /// The maps' gradients, one behind the other, by that of `x`.
     fn map_gradients(&self, dx: &[f32]) -> Vec<f32> {
-        let mut gradients = vec![0.0; self.aligns.iter().map(|(align, _)| align.maps()).sum()];
+        let mut gradients = parallel::zeros(self.aligns.iter().map(|(align, _)| align.maps()).sum());
         let (mut rest, mut dx) = (&mut gradients[..], dx);
         for (align, rois) in &self.aligns {
             let (here, behind) = rest.split_at_mut(align.maps());

@@ -106,7 +106,7 @@ fn turned(g: &Geometry, w: &[f32]) -> Vec<f32> {
 fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let (pixels, taps, plane) = (g.pixels_out(), g.taps(), g.pixels_in());
     let (c_in, c_out, depth) = (g.c_in_group(), g.c_out_group(), g.depth());
-    let mut dx = vec![0.0; g.elements()[0]];
+    let mut dx = parallel::zeros(g.elements()[0]);
     // Blocks of whole strips of rows, as even as can be.
     let unit = (1..=strip()).find(|unit| (unit * taps).is_multiple_of(strip())).unwrap_or(strip());
     let units = c_in.div_ceil(unit);
@@ -227,7 +227,7 @@ impl WeightPass<'_> {
     fn turned(&self, side: Side) -> Vec<f32> {
         let (rows, total) = (self.rows(side), self.g.batch * self.g.pixels_out());
         let (panels, tile) = (rows.div_ceil(PANEL), 64);
-        let mut out = vec![0.0; panels * total * PANEL];
+        let mut out = parallel::zeros(panels * total * PANEL);
         let shared = Shared::new(&mut out);
         parallel::for_each(total.div_ceil(tile), rows * total, |task| {
             let from = task * tile;
@@ -256,15 +256,14 @@ impl WeightPass<'_> {
         let (blocks, tiles) = (m.div_ceil(ROWS), total.div_ceil(TILE));
         let block = m.div_ceil(blocks);
         // Few rows: the pixels are cut too, into chunks whose sums are added in order afterwards.
-        let chunks = 16usize.div_ceil(blocks).min(tiles.div_ceil(4));
-        let per_chunk = tiles.div_ceil(chunks);
-        let mut sums = vec![0.0; chunks * m * n];
-        let shared = Shared::new(&mut sums);
-        parallel::for_each(blocks * chunks, total * m * n, |task| {
+        let per_chunk = tiles.div_ceil(16usize.div_ceil(blocks).min(tiles.div_ceil(4)));
+        let chunks = tiles.div_ceil(per_chunk);
+        let task = |task: usize, sums: Shared<'_>| {
             let (chunk, first) = (task / blocks, task % blocks * block);
             let rows = block.min(m.saturating_sub(first));
             scratch(rows * TILE, |buffer| {
                 for tile in chunk * per_chunk..tiles.min((chunk + 1) * per_chunk) {
+                    let sum = if tile == chunk * per_chunk { Sum::New } else { Sum::Added };
                     let from = tile * TILE;
                     let width = TILE.min(total - from);
                     let range = first..first + rows;
@@ -273,15 +272,21 @@ impl WeightPass<'_> {
                         Mat::row_major(buffer, TILE)
                     });
                     for column in (0..n).step_by(PANEL) {
-                        let dst = shared.ptr((chunk * m + first) * n + column);
+                        let dst = sums.ptr((chunk * m + first) * n + column);
                         let panel = &at[(column / PANEL * total + from) * PANEL..];
                         let size = [rows, PANEL.min(n - column), width];
-                        // SAFETY: this task alone writes these rows of this chunk's sums, which start as zeros.
-                        unsafe { gemm_panel(size, dst, n, Sum::Added, left, panel) };
+                        // SAFETY: this task alone writes these rows of this chunk's sums, first without `Added`.
+                        unsafe { gemm_panel(size, dst, n, sum, left, panel) };
                     }
                 }
             });
-        });
+        };
+        // SAFETY: the tasks cover the rows of all chunks, each of which has a tile.
+        let mut sums = unsafe {
+            parallel::build(chunks * m * n, |sums| {
+                parallel::for_each(blocks * chunks, total * m * n, |at| task(at, sums));
+            })
+        };
         let (first, others) = sums.split_at_mut(m * n);
         for other in others.chunks(m * n) {
             first.iter_mut().zip(other).for_each(|(a, b)| *a += b);

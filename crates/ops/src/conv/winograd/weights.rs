@@ -58,7 +58,7 @@ pub(in super::super) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> 
                     return;
                 }
                 let of_point = g.c_out * g.c_in;
-                let mut sums = vec![0.0; POINTS * of_point + KERNELS];
+                let mut sums = parallel::zeros(POINTS * of_point + KERNELS);
                 for first in (0..panels).step_by(TOGETHER) {
                     let depth = pass.transform(first, TOGETHER.min(panels - first), inputs, gradients);
                     let (inputs, gradients, to) = (&*inputs, &*gradients, Shared::new(&mut sums));

@@ -136,77 +136,56 @@ pub(super) fn outputs(
     });
 }
 
-/// The six or four lines of a buffer.
+/// `N` rows of pixels to six lines, down their columns, by the transform `f` in one dimension.
 #[inline(always)]
-fn lines<const N: usize>(buffer: &[f32], len: usize) -> [&[f32]; N] {
-    std::array::from_fn(|i| &buffer[i * len..][..len])
+fn down<const N: usize>(pixels: &[f32], to: &mut [f32], f: impl Fn([f32; N]) -> [f32; IN]) {
+    let n = pixels.len() / N;
+    let rows: [&[f32]; N] = std::array::from_fn(|i| &pixels[i * n..][..n]);
+    let to = &mut to[..IN * n];
+    for x in 0..n {
+        let out = f(std::array::from_fn(|i| rows[i][x]));
+        for i in 0..IN {
+            to[i * n + x] = out[i];
+        }
+    }
+}
+
+/// Six lines across, tile by tile of `N` columns, to the points of tiles the first of which starts at `at`: for [`Maps`], whose caller
+/// vouches for the place.
+#[inline(always)]
+fn across<const N: usize>(from: &[f32], tiles: usize, place: Place<'_>, at: usize, f: impl Fn([f32; N]) -> [f32; IN]) {
+    for (i, line) in from.chunks_exact(from.len() / IN).enumerate() {
+        for (t, pixels) in line.windows(N * LANES).step_by(OUT * LANES).take(tiles).enumerate() {
+            let mut out = [[0.0; LANES]; IN];
+            for c in 0..LANES {
+                let points = f(std::array::from_fn(|p| pixels[p * LANES + c]));
+                for p in 0..IN {
+                    out[p][c] = points[p];
+                }
+            }
+            for (p, out) in out.iter().enumerate() {
+                // SAFETY: the promise of the caller's caller.
+                unsafe { place.write(at, t, i * IN + p, out) };
+            }
+        }
+    }
 }
 
 wide! {
-    /// Transforms six rows of pixels down their columns.
     fn inputs_down(pixels: &[f32], to: &mut [f32]) {
-        let n = pixels.len() / IN;
-        let rows = lines::<IN>(pixels, n);
-        let to = &mut to[..IN * n];
-        for x in 0..n {
-            let out = b_t(std::array::from_fn(|i| rows[i][x]));
-            for i in 0..IN {
-                to[i * n + x] = out[i];
-            }
-        }
+        down(pixels, to, b_t);
     }
 
-    /// Transforms four rows of gradients down their columns.
     fn gradients_down(pixels: &[f32], to: &mut [f32]) {
-        let n = pixels.len() / OUT;
-        let rows = lines::<OUT>(pixels, n);
-        let to = &mut to[..IN * n];
-        for x in 0..n {
-            let out = a(std::array::from_fn(|i| rows[i][x]));
-            for i in 0..IN {
-                to[i * n + x] = out[i];
-            }
-        }
+        down(pixels, to, a);
     }
 
-    /// Transforms six lines across, tile by tile, the first of which starts at `at`: for [`Maps::inputs`], whose caller vouches for it.
     fn inputs_across(from: &[f32], tiles: usize, place: Place<'_>, at: usize) {
-        let n = from.len() / IN;
-        for (i, line) in lines::<IN>(from, n).into_iter().enumerate() {
-            for (t, pixels) in line.windows(IN * LANES).step_by(OUT * LANES).take(tiles).enumerate() {
-                let mut out = [[0.0; LANES]; IN];
-                for c in 0..LANES {
-                    let points = b_t(std::array::from_fn(|p| pixels[p * LANES + c]));
-                    for p in 0..IN {
-                        out[p][c] = points[p];
-                    }
-                }
-                for (p, out) in out.iter().enumerate() {
-                    // SAFETY: the promise of the caller's caller.
-                    unsafe { place.write(at, t, i * IN + p, out) };
-                }
-            }
-        }
+        across(from, tiles, place, at, b_t);
     }
 
-    /// As [`inputs_across`], for gradients, which have four columns a tile.
     fn gradients_across(from: &[f32], tiles: usize, place: Place<'_>, at: usize) {
-        let n = from.len() / IN;
-        for (i, line) in lines::<IN>(from, n).into_iter().enumerate() {
-            for (t, pixels) in line.chunks_exact(OUT * LANES).take(tiles).enumerate() {
-                let mut out = [[0.0; LANES]; IN];
-                for c in 0..LANES {
-                    let points = a(std::array::from_fn(|p| pixels[p * LANES + c]));
-                    for p in 0..IN {
-                        out[p][c] = points[p];
-                    }
-                }
-                for (p, out) in out.iter().enumerate() {
-                    // SAFETY: as above.
-                    unsafe { place.write(at, t, i * IN + p, out) };
-                }
-            }
-        }
+        across(from, tiles, place, at, a);
     }
 
     /// Transforms products to four lines of outputs.

@@ -31,7 +31,7 @@ mod weights;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::matmul::{DEPTH, Mat, PANEL, Sum, gemm_panel};
+use crate::matmul::{DEPTH, Mat, PANEL, Sum, gemm_panel, strip};
 use crate::parallel::{self, Shared, scratch};
 
 use super::epilogue::Epilogue;
@@ -112,8 +112,17 @@ fn convolve(g: &Geometry, x: &[f32], kernels: Kernels<'_>, epilogue: &Epilogue<'
 /// Tiles from which on they are cut among the tasks, and not the output channels.
 const MANY: usize = 288;
 
-/// Input channels whose kernels a task transforms at once, if the tiles are few: their points stay in its cache. A divisor of [`DEPTH`].
-const STEP: usize = 64;
+/// Input channels whose kernels a task transforms at once, if the tiles are few: their points stay in its cache. A divisor of [`DEPTH`],
+/// and all of it where no kernel of ours goes on with a sum.
+fn step() -> usize {
+    if strip() == 1 { DEPTH } else { 64 }
+}
+
+/// Rows of a product of so many tiles. Without a kernel of ours an even number, since the gemm crate sums a single row, which is then a
+/// product with a vector, in another order than the rows of a block: an image's bits would depend on its batch.
+fn rows(tiles: usize) -> usize {
+    if strip() == 1 { tiles.next_multiple_of(2) } else { tiles }
+}
 
 /// A line behind each point's values keeps the 36 of them out of one set of the cache.
 const LINE: usize = 16;
@@ -163,7 +172,7 @@ impl Pass<'_> {
     fn by_channels(&self, kernels: Kernels<'_>, y: Shared<'_>) {
         let (g, tiles) = (self.g, self.tiling.tiles());
         let of_inputs = self.of_inputs(tiles);
-        let (of_points, of_products) = (STEP * PANEL + LINE, tiles.max(2) * PANEL + LINE);
+        let (of_points, of_products) = (step() * PANEL + LINE, rows(tiles) * PANEL + LINE);
         // An even number of tasks, of nearly as many channels each. A cut through the channels or the tiles touches no sum, so it may
         // follow the threads.
         let vectors = g.c_out.div_ceil(LANES);
@@ -184,8 +193,8 @@ impl Pass<'_> {
                 scratch(POINTS * (of_points + of_products) + more, |buffer| {
                     let (points, buffer) = buffer.split_at_mut(POINTS * of_points);
                     let (products, more) = buffer.split_at_mut(POINTS * of_products);
-                    for first in (0..g.c_in).step_by(STEP) {
-                        let inputs_of = first..g.c_in.min(first + STEP);
+                    for first in (0..g.c_in).step_by(step()) {
+                        let inputs_of = first..g.c_in.min(first + step());
                         // SAFETY: the points lie in this task's buffer.
                         unsafe { kernels.panel(channels.clone(), inputs_of.clone(), points.as_mut_ptr(), of_points) };
                         let to = if first < DEPTH { &mut *products } else { &mut *more };
@@ -203,7 +212,7 @@ impl Pass<'_> {
 
     /// Inputs of a point: [tiles, C_in].
     fn of_inputs(&self, tiles: usize) -> usize {
-        tiles.max(2) * self.maps.channels.next_multiple_of(LANES) + LINE
+        rows(tiles) * self.maps.channels.next_multiple_of(LANES) + LINE
     }
 
     /// Where the inputs go.
@@ -224,11 +233,10 @@ impl Pass<'_> {
     ) {
         let width = self.maps.channels.next_multiple_of(LANES);
         let (of_inputs, of_products) = (inputs.len() / POINTS, products.len() / POINTS);
-        // A single row would be a product with a vector, which the gemm crate sums in another order than the tile's neighbours.
-        let size = [tiles.max(2), n, channels.len()];
+        let size = [rows(tiles), n, channels.len()];
         for point in 0..POINTS {
             let left = Mat::row_major(&inputs[point * of_inputs + channels.start..], width);
-            let to = products[point * of_products..][..tiles.max(2) * PANEL].as_mut_ptr();
+            let to = products[point * of_products..][..rows(tiles) * PANEL].as_mut_ptr();
             // SAFETY: as many rows of PANEL values lie there, written before where they are read.
             unsafe { gemm_panel(size, to, PANEL, sum, left, &kernels[point * of_kernels..]) };
         }

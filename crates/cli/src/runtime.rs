@@ -75,7 +75,8 @@ fn outlive_the_file_limit() {
 }
 
 /// Each operation allocates its output. glibc maps a buffer beyond a threshold anew every time and unmaps it when it is freed, so
-/// that every page is zeroed and faulted in again: measured, up to four fifths of an element-wise operation's time.
+/// that every page is zeroed and faulted in again: measured, up to four fifths of an element-wise operation's time. And one heap serves
+/// all threads, which allocate rarely: with one for each, a step needs 2 to 16% more memory (docs/benchmarks.md).
 fn keep_big_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

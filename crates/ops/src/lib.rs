@@ -14,8 +14,8 @@
 //!
 //! - f32 on the CPU; anything else is an [`Error`] that names the operation and the operand. Views are made contiguous.
 //! - A gradient is computed for an operand that is tracked (a `Var`, or what depends on one) and for no other.
-//! - Results and gradients have the same bits for any number of threads: work is cut into pieces by shape alone, and
-//!   sums run over the pieces in order. They may differ between kinds of CPU, whose matrix kernels differ.
+//! - Results and gradients have the same bits for any number of threads: sums are cut into pieces by shape alone, and
+//!   run over the pieces in order. They may differ between kinds of CPU, whose matrix kernels differ.
 //!
 //! Shorthand of this crate's documentation: B images, C channels, H and W rows and columns, N boxes, R RoIs, K classes
 //! including background as class 0. A box is `[x0, y0, x1, y1]` in pixels.

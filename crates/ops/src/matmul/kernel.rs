@@ -83,17 +83,9 @@ pub(super) unsafe fn multiply(
         }
         for from in (0..k).step_by(DEPTH) {
             let right = panel.as_ptr().wrapping_add(from * PANEL);
+            let sum = if from > 0 { Sum::Added } else { sum };
             // SAFETY: the CPU has the instructions; the rest is the caller's promise.
-            unsafe {
-                block(
-                    [m, n, DEPTH.min(k - from)],
-                    dst,
-                    ld,
-                    if from > 0 { Sum::Added } else { sum },
-                    a.from(from),
-                    right,
-                )
-            };
+            unsafe { block([m, n, DEPTH.min(k - from)], dst, ld, sum, a.from(from), right) };
         }
         true
     }

@@ -36,7 +36,7 @@ impl Packed {
     }
 
     /// Strips that `f(first row, strip)` writes: all columns of those of the `m` rows that the strip has.
-    pub fn build([m, k]: [usize; 2], f: impl Fn(usize, *mut f32) + Sync + Send) -> Self {
+    fn build([m, k]: [usize; 2], f: impl Fn(usize, *mut f32) + Sync + Send) -> Self {
         let height = strip();
         let len = Strips::len([m, k]);
         // SAFETY: each strip is zeroed where it has no rows, and f writes the others.

@@ -1,8 +1,8 @@
 //! Pixels to points and back, with channels side by side.
 //!
 //! [`LANES`] channels of a row of pixels are turned once; from then on a pixel is a vector of its channels, every line below is a
-//! loop over neighbouring floats, and a point's vector is written where the product reads it. To turn points instead, of which
-//! there are 36 for each 16 pixels, took a fifth of a weights' gradient (docs/benchmarks.md).
+//! loop over neighbouring floats, and a point's vector is written where the product reads it. Points are 36 for each 16 pixels, so
+//! to turn or copy those costs more (docs/benchmarks.md).
 
 use std::ops::Range;
 

@@ -1,5 +1,6 @@
 //! The transforms of Winograd's algorithm F(4x4, 3x3) in one dimension, on scalars; those of kernels in two, many side by side.
 
+use crate::matmul::PANEL;
 use crate::simd::wide;
 
 use super::lanes::LANES;
@@ -95,7 +96,7 @@ impl Rows {
 }
 
 /// Kernels that are transformed side by side.
-pub(super) const KERNELS: usize = 48;
+pub(super) const KERNELS: usize = PANEL;
 
 wide! {
     /// Transforms kernels of 3 x 3, tap `k` of kernel `j` at `from[k * KERNELS + j]`, to their points; kernels that are turned by 180

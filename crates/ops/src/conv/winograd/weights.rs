@@ -5,11 +5,11 @@ use std::ops::Range;
 use crate::matmul::{Mat, PANEL, Sum, gemm_panel};
 use crate::parallel::{self, Shared, scratch};
 
-use super::Geometry;
 use super::kernels::{self, TAPS};
 use super::lanes::{LANES, Maps, Place};
 use super::tiling::Tiling;
 use super::transform::{KERNELS, POINTS};
+use super::{Geometry, LINE};
 
 /// Panels whose products are added up in one go, if the tiles are many: the depth of a matrix product.
 const TOGETHER: usize = 4;
@@ -90,12 +90,12 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Inputs of a point: [C_in / PANEL, depth, PANEL], and a line that keeps the points out of one set of the cache.
     fn of_inputs(&self) -> usize {
-        self.g.c_in.div_ceil(PANEL) * PANEL * self.depth + 16
+        self.g.c_in.div_ceil(PANEL) * PANEL * self.depth + LINE
     }
 
     /// Gradients of a point: [C_out / LANES, depth, LANES], and a line.
     fn of_gradients(&self) -> usize {
-        self.g.c_out.div_ceil(LANES) * LANES * self.depth + 16
+        self.g.c_out.div_ceil(LANES) * LANES * self.depth + LINE
     }
 
     /// Transforms all inputs and gradients of some panels and gives the number of their tiles.

@@ -237,8 +237,8 @@ fn a_study_is_trained_kept_scored_and_used() {
         assert!(bbox[0] >= 0.0 && bbox[1] >= 0.0 && bbox[0] + bbox[2] <= 64.001 && bbox[1] + bbox[3] <= 48.001, "{d}");
     }
     for name in ["5.png", "6.png"] {
-        let [before, after] =
-            ["data/val", "pictures"].map(|f| docent_coco::decode_file(&dir.join(f).join(name)).unwrap());
+        let [before, after] = ["data/val", "pictures"]
+            .map(|f| docent_coco::decode_file(&dir.join(f).join(name), Default::default()).unwrap());
         // Enlarged, so that the labels can be read.
         assert_eq!((8 * before.width, 8 * before.height), (after.width, after.height));
         let plain = |x, y| before.pixel(x / 8, y / 8) == after.pixel(x, y);

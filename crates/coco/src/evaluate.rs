@@ -9,13 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::atomic::write_atomic;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::loose::whole;
 
 /// One detection, as in a COCO results file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
     /// The image's id in the annotations.
+    #[serde(deserialize_with = "whole")]
     pub image_id: u64,
     /// The category's id in the annotations (not the label).
+    #[serde(deserialize_with = "whole")]
     pub category_id: u64,
     /// `[x, y, width, height]` in pixels of the original image.
     pub bbox: [f64; 4],

@@ -181,6 +181,9 @@ impl Study<'_> {
         let text =
             format!("data {name}: {train} training and {val} held-out images, {} categories", self.classes() - 1);
         sink.event(&Event::Note { text })?;
+        for text in &self.data.notes {
+            sink.event(&Event::Note { text: format!("data: {text}") })?;
+        }
         for (split, dataset) in [("training", &self.data.train), ("held-out", &self.data.val)] {
             for line in docent_coco::summarize(dataset.findings(), dataset.checks(), FINDINGS_SHOWN) {
                 sink.event(&Event::Note { text: format!("{split} data: {line}") })?;

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use docent_coco::{Analysis, Dataset, Detection, Metrics, STAT_NAMES, analyze, open_dir, read_results, write_results};
+use docent_coco::{
+    Analysis, Dataset, Detection, Metrics, STAT_NAMES, analyze, open_annotations, open_dir, read_results, write_results,
+};
 use docent_train::detector::Detector;
 use docent_train::evaluate::evaluate_as;
 use docent_train::recipe::DataRecipe;
@@ -60,7 +62,10 @@ pub fn run(args: &Args) -> Result<()> {
 fn truth(args: &Args) -> Result<Dataset> {
     let options = args.read.options()?;
     if let Some(json) = &args.annotations {
-        // Scoring detections reads no image; a folder is needed with --checkpoint alone.
+        if args.checkpoint.is_some() {
+            return Ok(open_annotations(json, &options)?);
+        }
+        // Scoring detections reads no image.
         let beside = json.parent().unwrap_or(Path::new("."));
         return Ok(Dataset::load_with(json, args.read.images.as_deref().unwrap_or(beside), &options.checks)?);
     }

@@ -4,19 +4,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use docent_coco::{Detection, decode_file, decode_file_upright, ids_of_names, write_atomic, write_results};
+use docent_coco::{
+    DecodeOptions, Detection, Exif, IMAGE_EXTENSIONS, decode_file, ids_of_names, write_atomic, write_results,
+};
 use docent_train::detector::Detector;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::draw::{Mark, drawn};
 use crate::output::say;
+use crate::reading::exif;
 use crate::told;
 
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  docent predict --checkpoint runs/shapes-seed0/distilled/checkpoints/last.safetensors \
                         --out found pictures/\n  \
-                        docent predict --checkpoint last.safetensors --threshold 0.3 --exif 'holiday/**/*.jpg' one.png\n\n\
+                        docent predict --checkpoint last.safetensors --threshold 0.3 --exif ignore 'holiday/**/*.jpg' one.png\n\n\
                         In the folder of --out: NAME.png for each picture, with its boxes (a small picture is enlarged there, so that \
                         its labels can be read); detections.json, every detection in COCO's results form; detections.csv, those \
                         that reach the threshold: file, image_id, category_id, class, score, x, y, width, height. Boxes count \
@@ -34,10 +37,10 @@ pub struct Args {
     /// Draw and list (CSV) the boxes that score at least this; the JSON holds all.
     #[arg(long, value_name = "SCORE", default_value_t = 0.5)]
     threshold: f32,
-    /// Turn each picture as its EXIF orientation says; boxes then count the turned picture's pixels. Data sets are never turned.
-    #[arg(long)]
-    exif: bool,
-    /// Pictures (JPEG or PNG), folders of them, or patterns (`'DIR/**/*.jpg'`, quoted).
+    /// Pictures with an EXIF orientation: apply (turn them as it says; boxes count the turned picture's pixels) or ignore.
+    #[arg(long, value_name = "WHAT", default_value = "apply", value_parser = exif)]
+    exif: Exif,
+    /// Pictures (JPEG, PNG, WebP, BMP or TIFF), folders of them, or patterns (`'DIR/**/*.jpg'`, quoted).
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
 }
@@ -111,8 +114,8 @@ fn predict(
     path: &Path,
     table: &mut Table,
 ) -> Result<(Vec<Detection>, String)> {
-    let decode = if args.exif { decode_file_upright } else { decode_file };
-    let image = decode(file).map_err(|error| match error {
+    let options = DecodeOptions { upright: args.exif == Exif::Apply, ..DecodeOptions::default() };
+    let image = decode_file(file, options).map_err(|error| match error {
         // Without the advice for a data set's files.
         docent_coco::Error::Decode { path, reason } => anyhow::anyhow!("cannot read {}: {reason}", path.display()),
         other => other.into(),
@@ -191,9 +194,9 @@ fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.push(input.clone());
             continue;
         };
-        inside.retain(|p| is_picture(p));
+        inside.retain(|p| is_picture(p) && !is_hidden(p));
         inside.sort();
-        ensure!(!inside.is_empty(), "{} holds or fits no .jpg, .jpeg or .png", input.display());
+        ensure!(!inside.is_empty(), "{} holds or fits no image (.{})", input.display(), IMAGE_EXTENSIONS.join(", ."));
         files.append(&mut inside);
     }
     Ok(files)
@@ -205,8 +208,13 @@ fn pattern(input: &Path) -> Option<&str> {
 }
 
 fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png"))
+    path.extension().is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.to_string_lossy().to_lowercase().as_str()))
+}
+
+/// Files that systems and editors leave begin with a dot, as do their folders.
+fn is_hidden(path: &Path) -> bool {
+    path.components()
+        .any(|part| matches!(part, std::path::Component::Normal(name) if name.to_string_lossy().starts_with('.')))
 }
 
 /// No picture of the caller's lies where ours will.

@@ -14,6 +14,7 @@ use docent_train::study::{self, StudyOptions};
 use crate::commands::time;
 use crate::console::{Console, clock};
 use crate::output::{print, say};
+use crate::reading::ReadArgs;
 use crate::signals;
 
 #[derive(clap::Args)]
@@ -25,19 +26,9 @@ pub struct Args {
     /// A shipped recipe (see `docent recipe list`) or a TOML file.
     #[arg(long, default_value = "shapes")]
     recipe: String,
-    /// The data: a folder with `annotations/instances_*train*.json` and `*val*.json`, or PASCAL VOC's `Annotations/`. For `shapes`:
-    /// where it is written.
+    /// The data folder (docs/data.md lists what opens as it stands). For `shapes`: where it is written.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Training annotations, when their name is not the usual one.
-    #[arg(long, value_name = "FILE")]
-    train_json: Option<PathBuf>,
-    /// Held-out annotations, when their name is not the usual one.
-    #[arg(long, value_name = "FILE")]
-    val_json: Option<PathBuf>,
-    /// Image folder, when its name is not one of the usual ones.
-    #[arg(long, value_name = "DIR")]
-    images: Option<PathBuf>,
     /// Pre-trained backbone of the teacher, safetensors under torchvision's names.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -66,6 +57,8 @@ pub struct Args {
     /// Index the data, build the models, run three micro-steps of each run, and say what the whole would take. Writes nothing.
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 /// Resolves the recipe and runs the study.
@@ -75,10 +68,8 @@ pub fn run(args: Args) -> Result<()> {
         recipe.seed = seed;
     }
     recipe.data.dir = data_folder(&recipe, args.data);
-    let data = &mut recipe.data;
-    data.train_json = args.train_json.or(data.train_json.take());
-    data.val_json = args.val_json.or(data.val_json.take());
-    data.images = args.images.or(data.images.take());
+    let open = args.read.over(recipe.data.open_options())?;
+    recipe.data.set_open_options(open);
     match (&mut recipe.teacher, args.weights, args.teacher) {
         (_, None, None) => {}
         (None, _, _) => bail!("recipe '{}' has no teacher, so --weights and --teacher mean nothing here", recipe.name),

@@ -8,7 +8,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use docent_coco::image_size_of_bytes;
+use docent_coco::{Exif, image_header_of_bytes};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -29,14 +29,6 @@ pub struct Wanted {
     /// Whether the image's EXIF rotation is applied before it is looked at.
     #[serde(default)]
     exif: Exif,
-}
-
-#[derive(Deserialize, Default, PartialEq)]
-#[serde(rename_all = "snake_case")]
-enum Exif {
-    #[default]
-    Apply,
-    Ignore,
 }
 
 /// Answers with detections, or with what is wrong.
@@ -79,8 +71,9 @@ async fn answer(
         }
     };
     let bytes = read(app, body, deadline).await?;
-    let (width, height) = image_size_of_bytes(&bytes, "the body").map_err(Problem::unreadable)?;
-    if width as u64 * height as u64 > app.limits.pixels {
+    let header = image_header_of_bytes(&bytes, "the body").map_err(Problem::unreadable)?;
+    let (width, height) = (header.width as usize, header.height as usize);
+    if u64::from(header.width) * u64::from(header.height) > app.limits.pixels {
         return Err(Problem::TooManyPixels { width, height, most: app.limits.pixels });
     }
     let (reply, answer) = oneshot::channel();

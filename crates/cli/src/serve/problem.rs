@@ -92,7 +92,7 @@ impl Problem {
                 format!("the image has {width}x{height} pixels, more than {most}"),
                 "make the image smaller, or start the service with a larger --max-pixels",
             ),
-            Self::Unreadable(what) => (what.clone(), "send a whole JPEG or PNG file"),
+            Self::Unreadable(what) => (what.clone(), "send a whole JPEG, PNG, WebP, BMP or TIFF file"),
             Self::Slow(limit) => (
                 format!("the body did not arrive within {} s", limit.as_secs_f64()),
                 "send it faster, or a smaller image",

@@ -163,7 +163,7 @@ fn what_is_wrong_is_told_with_the_way_out() {
         assert_eq!(answer.error(), (wanted.0, wanted.1.to_owned()), "{query} {} bytes: {}", body.len(), answer.body);
     }
     let broken = service.detect("", b"no picture at all").json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(broken.contains("neither JPEG nor PNG") && !broken.contains("annotations"), "{broken}");
+    assert!(broken.contains("none of JPEG, PNG") && !broken.contains("annotations"), "{broken}");
     assert_eq!(service.ask("GET", "/nothing", b"").error(), (404, "no_such_route".to_owned()));
     assert_eq!(service.ask("GET", "/v1/detect", b"").error(), (405, "wrong_method".to_owned()));
     // A body that does not say how long it is, and is too long.

@@ -38,7 +38,7 @@ enum Command {
     /// Example: cargo xtask ablate --recipe bccd-ablation --seeds 0,1,2 --data DIR --weights FILE
     #[command(disable_help_flag = true)]
     Ablate(train::Args),
-    /// Check format and clippy, run all tests, build the docs.
+    /// Check format and clippy, run all tests, build the docs, run the cases of `../shared/cases` where they are.
     Test,
     /// Run docent on every input of a folder of cases and compare what it reads with `expect.json`.
     ///

@@ -54,6 +54,20 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Runs the cases in `../shared/cases` with the program that `cargo test` has built. Prints the failures and the counts.
+pub fn run_with_test_build() -> Result<()> {
+    const NAME: &str = "../shared/cases";
+    let dir = process::root()?.join(NAME);
+    if is_absent(&dir, NAME) {
+        return Ok(());
+    }
+    println!("cases of {NAME}:");
+    let options = Options { only: None, verbose: false, only_failures: true };
+    let outcome = run_cases(&dir, &process::docent_path(false)?, &options)?;
+    ensure!(outcome.is_success(), "{} cases of {NAME} failed", outcome.failed);
+    Ok(())
+}
+
 /// Whether there are no cases to run; then a line says so.
 fn is_absent(dir: &Path, name: &str) -> bool {
     let absent = !dir.exists();

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use hotcoco::params::IouType;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic::write_atomic;
@@ -282,15 +283,21 @@ pub fn read_results(path: &Path) -> Result<Vec<Detection>> {
 /// # Errors
 /// As [`read_results`].
 pub fn parse_results(bytes: &[u8], path: &Path) -> Result<Vec<Detection>> {
+    parse(bytes, path)
+}
+
+/// [`parse_results`] into any form of detections.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<Vec<T>> {
     #[derive(Deserialize)]
-    struct Wrapped {
-        annotations: Vec<Detection>,
+    #[serde(bound = "T: DeserializeOwned")]
+    struct Wrapped<T> {
+        annotations: Vec<T>,
     }
     let is_list = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     let read = if is_list {
         serde_json::from_slice(bytes)
     } else {
-        serde_json::from_slice(bytes).map(|w: Wrapped| w.annotations)
+        serde_json::from_slice(bytes).map(|w: Wrapped<T>| w.annotations)
     };
     read.map_err(|source| Error::Json {
         path: path.to_owned(),

@@ -88,6 +88,7 @@ mod files;
 mod ids;
 mod jitter;
 mod loader;
+mod named;
 mod open;
 mod parallel;
 mod pick;
@@ -119,6 +120,9 @@ pub use files::Look;
 pub use ids::ids_of_names;
 pub use jitter::{ColourChange, ColourJitter};
 pub use loader::{Epoch, Loader, LoaderConfig, TrainItem};
+pub use named::{
+    ImagesByName, NamedDetection, OtherId, other_ids, read_named_results, same_file_name, write_named_results,
+};
 pub use open::{OpenOptions, Splits, open_dir, same_categories, split_by_id};
 pub use policy::{CheckConfig, Policy};
 pub use resample::Resampled;

@@ -311,6 +311,11 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<Ve
 /// # Errors
 /// A file that cannot be written.
 pub fn write_results(path: &Path, detections: &[Detection]) -> Result<()> {
+    write(path, detections)
+}
+
+/// [`write_results`] of any form of detections.
+pub(crate) fn write<T: Serialize>(path: &Path, detections: &[T]) -> Result<()> {
     let text = serde_json::to_vec(detections).map_err(|source| Error::Json {
         path: path.to_owned(),
         expected: "writable as JSON",

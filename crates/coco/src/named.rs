@@ -5,10 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic::write_atomic;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::evaluate::{Detection, parse};
+use crate::evaluate::{Detection, parse, write};
 use crate::types::Image;
 
 /// A detection with the name of the file that it was made on. A results file may leave the name out.
@@ -35,12 +34,7 @@ pub fn read_named_results(path: &Path) -> Result<Vec<NamedDetection>> {
 /// # Errors
 /// A file that cannot be written.
 pub fn write_named_results(path: &Path, detections: &[NamedDetection]) -> Result<()> {
-    let text = serde_json::to_vec(detections).map_err(|source| Error::Json {
-        path: path.to_owned(),
-        expected: "writable as JSON",
-        source,
-    })?;
-    write_atomic(path, &text)
+    write(path, detections)
 }
 
 /// Are both the name of one file? Folders are compared from the end, as far as both names have them: `a/b.jpg` is `b.jpg` and

@@ -160,7 +160,7 @@ pub struct MoreEpochs {
     pub asked: usize,
     /// The checkpoint to go on from: the distilled student's, where there is one.
     pub student: PathBuf,
-    /// The teacher that was trained in the study.
+    /// The study's teacher, where there is one.
     pub teacher: Option<PathBuf>,
 }
 
@@ -185,13 +185,10 @@ pub fn more_epochs(recipe: &Recipe, dir: &Path) -> Result<Option<MoreEpochs>> {
     }
     let summary: StudySummary = files::read_json(&summary)?;
     let run = if summary.distilled.is_some() { "distilled" } else { "baseline" };
-    let trained = recipe.teacher.as_ref().is_some_and(|teacher| teacher.checkpoint.is_none());
-    Ok(Some(MoreEpochs {
-        done,
-        asked,
-        student: RunFolder::new(dir, run).last(),
-        teacher: (trained && summary.teacher.is_some()).then(|| RunFolder::new(dir, "teacher").last()),
-    }))
+    let trained = || RunFolder::new(dir, "teacher").last();
+    let teacher = recipe.teacher.as_ref().filter(|_| summary.teacher.is_some());
+    let teacher = teacher.map(|teacher| teacher.checkpoint.clone().unwrap_or_else(trained));
+    Ok(Some(MoreEpochs { done, asked, student: RunFolder::new(dir, run).last(), teacher }))
 }
 
 /// How many faults of a kind the log names; `docent dataset check` lists more.

@@ -78,6 +78,9 @@ fn truth(args: &Args) -> Result<Dataset> {
 fn read(path: &Path, truth: &Dataset) -> Result<Vec<Detection>> {
     let named = read_named_results(path)?;
     let (results, annotations) = (path.display(), truth.source().display());
+    // VOC's and YOLO's are a folder.
+    let file = if truth.source().is_file() { annotations.to_string() } else { "FILE".to_owned() };
+    let advice = format!("docent predict --annotations {file} gives the annotations' ids");
     if let [first, more @ ..] = other_ids(truth, &named).as_slice() {
         let (name, id) = (&first.file_name, first.image_id);
         let found = match first.annotated_id {
@@ -90,10 +93,7 @@ fn read(path: &Path, truth: &Dataset) -> Result<Vec<Detection>> {
             }
         };
         let more = if more.is_empty() { String::new() } else { format!(" (and {} more files)", more.len()) };
-        bail!(
-            "{results} has other image ids than {annotations}: {found}{more}. docent predict --annotations {annotations} gives \
-             the annotations' ids"
-        );
+        bail!("{results} has other image ids than {annotations}: {found}{more}. {advice}");
     }
     let without_name: HashSet<u64> =
         named.iter().filter(|d| d.file_name.is_none()).map(|d| d.detection.image_id).collect();
@@ -102,7 +102,7 @@ fn read(path: &Path, truth: &Dataset) -> Result<Vec<Detection>> {
     if known * 2 < without_name.len() {
         tell!(
             "docent: warning: of the {} image ids in {results}, {known} have an annotation in {annotations}: are they ids of other \
-             images? docent predict --annotations {annotations} gives the annotations' ids",
+             images? {advice}",
             without_name.len()
         );
     }

@@ -250,8 +250,18 @@ fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -
         "--set".to_owned(),
         format!("schedule.epochs={}", more.asked - more.done),
     ];
-    if let Some(teacher) = &more.teacher {
-        words.extend(["--teacher".to_owned(), text(teacher)?]);
+    // Data may have moved since the recipe was written.
+    let data = &recipe.data;
+    for (option, path) in [
+        ("--data", &data.dir),
+        ("--train-json", &data.train_json),
+        ("--val-json", &data.val_json),
+        ("--images", &data.images),
+        ("--teacher", &more.teacher),
+    ] {
+        if let Some(path) = path {
+            words.extend([option.to_owned(), text(path)?]);
+        }
     }
     words.extend(["--out".to_owned(), new]);
     Ok(quoted(&words))

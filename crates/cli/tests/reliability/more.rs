@@ -14,7 +14,11 @@ fn the_command_for_more_epochs_works() {
     assert_eq!(said.code, Some(1), "{}", said.out);
     assert!(said.err.contains("finished after 1 epochs") && said.err.contains("2 more epochs"), "{}", said.err);
     let command = said.err.lines().last().unwrap().trim();
-    for part in ["run/distilled/checkpoints/last.safetensors", "--teacher run/teacher/checkpoints/last.safetensors"] {
+    for part in [
+        "run/distilled/checkpoints/last.safetensors",
+        "--data data",
+        "--teacher run/teacher/checkpoints/last.safetensors",
+    ] {
         assert!(command.contains(part), "{command}");
     }
     let mut shell = Command::new("sh");

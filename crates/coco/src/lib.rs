@@ -102,6 +102,7 @@ mod jitter;
 mod labelme;
 mod loader;
 mod loose;
+mod named;
 mod open;
 mod open_options;
 mod outline;
@@ -142,6 +143,9 @@ pub use image_reader::{IMAGE_EXTENSIONS, MAX_PIXELS, MAX_SIDE};
 pub use jitter::{ColourChange, ColourJitter};
 pub use labelme::{LabelmeFile, parse_labelme};
 pub use loader::{Epoch, Loader, LoaderConfig, TrainItem};
+pub use named::{
+    ImagesByName, NamedDetection, OtherId, other_ids, read_named_results, same_file_name, write_named_results,
+};
 pub use open::{Splits, annotation_file, open_annotations, open_dir, split_by_name};
 pub use open_options::{Crowds, Difficult, Exif, Format, OpenOptions, ReadConfig, Unlabeled};
 pub use policy::{CheckConfig, Policy};

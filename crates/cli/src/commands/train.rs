@@ -9,7 +9,7 @@ use docent_train::budget;
 use docent_train::dry_run::dry_run;
 use docent_train::manifest::Provenance;
 use docent_train::recipe::{Recipe, Source, text_of};
-use docent_train::study::{self, StudyOptions};
+use docent_train::study::{self, MoreEpochs, StudyOptions};
 
 use crate::commands::time;
 use crate::console::{Console, clock};
@@ -101,6 +101,16 @@ pub fn run(args: Args) -> Result<()> {
     }
     if args.dry_run {
         return estimate(&recipe);
+    }
+    if let Some(more) = study::more_epochs(&recipe, &out)? {
+        let MoreEpochs { done, asked, .. } = more;
+        let command = more_command(&command_line()[0], &out, &recipe, &more)?;
+        bail!(
+            "{}: the study is finished after {done} epochs, and its learning rate has run down. {} more epochs are a study of their \
+             own, whose students start from this one's weights (--set schedule.lr=.. for another rate):\n  {command}",
+            out.display(),
+            asked - done
+        );
     }
     say!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
     let stop = Stop::default();
@@ -207,6 +217,45 @@ fn resume_command(mut words: Vec<String>, out: &Path) -> String {
         words.push("--resume".to_owned());
     }
     quoted(&words)
+}
+
+/// The command that trains the finished study's student for the epochs that are missing.
+fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -> Result<String> {
+    let text = |path: &Path| path.to_str().map(str::to_owned).with_context(|| format!("{}: no UTF-8", path.display()));
+    // The whole table: a backbone's file has no place beside these weights. JSON's texts are TOML's too.
+    let from = serde_json::to_string(&text(&more.student)?)?;
+    let freeze = match recipe.student.init.freeze_at {
+        0 => String::new(),
+        n => format!(", freeze_at = {n}"),
+    };
+    let folder = text(out)?;
+    let numbered = |n: usize| if n == 1 { format!("{folder}-more") } else { format!("{folder}-more{n}") };
+    let new = (1..).map(numbered).find(|name| !Path::new(name).exists()).context("no free folder name")?;
+    let mut words = vec![
+        program.to_owned(),
+        "train".to_owned(),
+        "--recipe".to_owned(),
+        text(&out.join("recipe.toml"))?,
+        "--set".to_owned(),
+        format!("student.init={{ from = {from}{freeze} }}"),
+        "--set".to_owned(),
+        format!("schedule.epochs={}", more.asked - more.done),
+    ];
+    // Data may have moved since the recipe was written.
+    let data = &recipe.data;
+    for (option, path) in [
+        ("--data", &data.dir),
+        ("--train-json", &data.train_json),
+        ("--val-json", &data.val_json),
+        ("--images", &data.images),
+        ("--teacher", &more.teacher),
+    ] {
+        if let Some(path) = path {
+            words.extend([option.to_owned(), text(path)?]);
+        }
+    }
+    words.extend(["--out".to_owned(), new]);
+    Ok(quoted(&words))
 }
 
 /// The words as a shell would take them.

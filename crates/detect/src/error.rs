@@ -19,6 +19,9 @@ pub enum Error {
         /// What was given, what is needed.
         message: String,
     },
+    /// An error of a tensor's values or of the backward pass.
+    #[error(transparent)]
+    Tensor(#[from] docent_tensor::Error),
     /// An operation's own error.
     #[error(transparent)]
     Ops(#[from] docent_ops::Error),
@@ -41,6 +44,7 @@ impl From<Error> for candle_core::Error {
     fn from(e: Error) -> Self {
         match e {
             Error::Candle(e) => e,
+            Error::Tensor(e) => e.into(),
             Error::Ops(e) => e.into(),
             e => candle_core::Error::wrap(e),
         }

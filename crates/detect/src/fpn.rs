@@ -51,7 +51,7 @@ impl Fpn {
                 None => lateral,
                 Some(t) => {
                     let merged = docent_ops::upsample_nearest_add(t, &lateral)?;
-                    docent_ops::release(lateral)?;
+                    docent_tensor::release(lateral)?;
                     merged
                 }
             };

@@ -61,7 +61,7 @@ impl Block {
         }
         if self.downsample.is_some() {
             // No backward pass reads it.
-            docent_ops::release(shortcut)?;
+            docent_tensor::release(shortcut)?;
         }
         Ok(y)
     }

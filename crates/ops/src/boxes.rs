@@ -4,8 +4,7 @@
 //! there is no "+1" anywhere, as in `torchvision.ops.boxes`. A box whose right edge lies left of its left edge (or whose
 //! bottom lies above its top) is *empty*: its area is 0, where torchvision would multiply two negative sides.
 
-/// `[x1, y1, x2, y2]`: left, top, right, bottom edge, in pixels.
-pub type BoxXyxy = [f32; 4];
+use crate::BoxXyxy;
 
 /// The greater of two numbers, without `f32::max`'s care for NaN, which keeps a loop from being vectorised.
 #[inline(always)]

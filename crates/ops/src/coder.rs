@@ -1,6 +1,6 @@
 //! The code of a box relative to another: what a box regression predicts.
 
-use crate::boxes::BoxXyxy;
+use crate::BoxXyxy;
 
 /// Encodes a box as four deltas from a reference box, and decodes them (Girshick et al., R-CNN, appendix C; the formulas
 /// and their order of operations are those of torchvision's `BoxCoder`).

@@ -1,11 +1,10 @@
 //! ReLU and the fused sum of two tensors with ReLU.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op1, apply_op2, f32_operand, f32_tensor, f32_values};
 
 use crate::conv;
-use crate::graph;
 use crate::parallel::{map1, map2};
-use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
 /// `max(x, 0)`, with gradient 0 at 0 as in PyTorch (candle's own has 1). NaN stays NaN.
@@ -16,7 +15,7 @@ use crate::{Error, Result};
 /// # Errors
 /// When `x` is not f32 on the CPU.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    graph::apply1(&operand("relu", "x", x)?, Relu)
+    Ok(apply_op1(&f32_operand("relu", "x", x)?, Relu)?)
 }
 
 /// `max(a + b, 0)`: the end of a residual block in one pass.
@@ -30,14 +29,14 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.dims() != b.dims() {
         return Err(Error::operand("add_relu", format!("a has shape {:?}, b {:?}", a.dims(), b.dims())));
     }
-    graph::apply2(&operand("add_relu", "a", a)?, &operand("add_relu", "b", b)?, AddRelu)
+    Ok(apply_op2(&f32_operand("add_relu", "a", a)?, &f32_operand("add_relu", "b", b)?, AddRelu)?)
 }
 
 /// The gradient through a ReLU by its output `y`.
 pub(crate) fn masked(op: &'static str, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let dy = operand(op, "the gradient", dy)?;
-    let (y_view, dy_view) = (View::new(op, y), View::new(op, &dy));
-    tensor(map2(y_view.values()?, dy_view.values()?, conv::relu_gradient), y.shape())
+    let dy = f32_operand(op, "the gradient", dy)?;
+    let (y_view, dy_view) = (F32View::new(op, y), F32View::new(op, &dy));
+    Ok(f32_tensor(map2(y_view.values()?, dy_view.values()?, conv::relu_gradient), y.shape())?)
 }
 
 struct Relu;
@@ -48,7 +47,7 @@ impl CustomOp1 for Relu {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let y = map1(values("relu", x, lx)?, conv::relu);
+        let y = map1(f32_values("relu", x, lx)?, conv::relu);
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 
@@ -71,7 +70,7 @@ impl CustomOp2 for AddRelu {
         b: &CpuStorage,
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let y = map2(values("add_relu", a, la)?, values("add_relu", b, lb)?, |a, b| conv::relu(a + b));
+        let y = map2(f32_values("add_relu", a, la)?, f32_values("add_relu", b, lb)?, |a, b| conv::relu(a + b));
         Ok((CpuStorage::F32(y), la.shape().clone()))
     }
 

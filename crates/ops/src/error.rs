@@ -23,6 +23,15 @@ impl Error {
     }
 }
 
+impl From<docent_tensor::Error> for Error {
+    fn from(e: docent_tensor::Error) -> Self {
+        match e {
+            docent_tensor::Error::Operand { op, message } => Self::Operand { op, message },
+            e => Self::Candle(e.into()),
+        }
+    }
+}
+
 impl From<Error> for candle_core::Error {
     fn from(e: Error) -> Self {
         match e {

@@ -1,10 +1,9 @@
 //! Picking rows of a tensor; the way back adds them up in order.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op1, f32_operand, f32_tensor, f32_values};
 
-use crate::graph;
 use crate::parallel::{self, Shared};
-use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
 /// Columns of one task of the backward pass.
@@ -26,7 +25,7 @@ pub fn index_rows(x: &Tensor, index: &[usize]) -> Result<Tensor> {
         return Err(Error::operand("index_rows", format!("index {bad} is outside the {n} rows of x {:?}", x.dims())));
     }
     let op = IndexRows { index: index.to_vec(), width: rest.iter().product() };
-    graph::apply1(&operand("index_rows", "x", x)?, op)
+    Ok(apply_op1(&f32_operand("index_rows", "x", x)?, op)?)
 }
 
 struct IndexRows {
@@ -40,7 +39,7 @@ impl CustomOp1 for IndexRows {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = values("index_rows", x, lx)?;
+        let x = f32_values("index_rows", x, lx)?;
         let mut y = Vec::with_capacity(self.index.len() * self.width);
         for &i in &self.index {
             y.extend_from_slice(&x[i * self.width..(i + 1) * self.width]);
@@ -55,8 +54,8 @@ impl CustomOp1 for IndexRows {
         if !x.track_op() {
             return Ok(None);
         }
-        let dy = operand(OP, "the gradient", dy)?;
-        let view = View::new(OP, &dy);
+        let dy = f32_operand(OP, "the gradient", dy)?;
+        let view = F32View::new(OP, &dy);
         let (g, width) = (view.values()?, self.width);
         let mut dx = parallel::zeros(x.elem_count());
         let shared = Shared::new(&mut dx);
@@ -64,12 +63,12 @@ impl CustomOp1 for IndexRows {
             let from = task * COLUMNS;
             let n = COLUMNS.min(width - from);
             for (row, &i) in self.index.iter().enumerate() {
-                // SAFETY: this task alone holds these columns, one row at a time.
+                // SAFETY: dx is initialised, and this task alone has these columns, one row at a time.
                 let target = unsafe { shared.slice(i * width + from, n) };
                 target.iter_mut().zip(&g[row * width + from..]).for_each(|(t, v)| *t += v);
             }
         });
-        Ok(Some(tensor(dx, x.shape())?))
+        Ok(Some(f32_tensor(dx, x.shape())?))
     }
 }
 

@@ -8,12 +8,12 @@
 //! - [`linear`], [`batch_norm_train`], [`conv_batch_norm_train`], [`group_norm`], [`relu`], [`relu6`], [`add_relu`], [`softmax`], [`index_rows`].
 //! - [`max_pool2d`], [`subsample`], [`upsample_nearest`], [`upsample_nearest_add`].
 //! - [`boxes`], [`BoxCoder`], [`nms`], [`batched_nms`], [`top_k`], [`roi_align`], [`roi_linear`], [`loss`].
-//! - [`backward_freeing`] and [`release`], for graphs that nobody needs after the backward pass.
 //!
 //! What holds for all of them:
 //!
 //! - f32 on the CPU; anything else is an [`Error`] that names the operation and the operand. Views are made contiguous.
 //! - A gradient is computed for an operand that is tracked (a `Var`, or what depends on one) and for no other.
+//! - `docent_tensor::backward_freeing` in the place of candle's `backward` frees their results during the backward pass.
 //! - Results and gradients have the same bits for any number of threads: sums are cut into pieces by shape alone, and
 //!   run over the pieces in order. They may differ between kinds of CPU, whose matrix kernels differ.
 //!
@@ -46,16 +46,12 @@
 //! # }
 //! ```
 
-pub mod error;
-
-pub use error::{Error, Result};
-
 pub mod boxes;
 mod coder;
 mod conv;
 mod elementwise;
+mod error;
 mod gather;
-mod graph;
 mod linear;
 pub mod loss;
 mod matmul;
@@ -70,17 +66,15 @@ mod roi_align;
 mod roi_linear;
 mod simd;
 mod softmax;
-mod storage;
 #[doc(hidden)]
 pub mod testing;
 mod topk;
 
-pub use boxes::BoxXyxy;
 pub use coder::BoxCoder;
 pub use conv::{Addend, Affine, Conv2dParams, conv2d, set_winograd};
 pub use elementwise::{add_relu, relu};
+pub use error::{Error, Result};
 pub use gather::index_rows;
-pub use graph::{backward_freeing, release};
 pub use linear::linear;
 pub use nms::{batched_nms, nms};
 pub use norm::{BatchStats, batch_norm_train, conv_batch_norm_train, group_norm};
@@ -91,3 +85,6 @@ pub use roi_align::{RoiAlignParams, roi_align};
 pub use roi_linear::{RoiLevel, roi_linear};
 pub use softmax::softmax;
 pub use topk::top_k;
+
+/// `[x1, y1, x2, y2]`: left, top, right, bottom edge, in pixels.
+pub type BoxXyxy = [f32; 4];

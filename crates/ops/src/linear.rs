@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op2, apply_op3, f32_operand, f32_tensor, f32_values};
 
 use crate::conv::{relu, relu_gradient};
-use crate::graph;
 use crate::matmul::{Mat, product};
 use crate::parallel;
-use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
 /// `act(x w^T + b)`.
@@ -20,10 +19,10 @@ use crate::{Error, Result};
 /// When shapes do not fit each other or an operand is not f32 on the CPU.
 pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>, relu: bool) -> Result<Tensor> {
     let op = Linear::new("linear", x.dims(), w, b, relu)?;
-    let (x, w) = (operand("linear", "x", x)?, operand("linear", "w", w)?);
+    let (x, w) = (f32_operand("linear", "x", x)?, f32_operand("linear", "w", w)?);
     match b {
-        None => graph::apply2(&x, &w, op),
-        Some(b) => graph::apply3(&x, &w, &operand("linear", "b", b)?, op),
+        None => Ok(apply_op2(&x, &w, op)?),
+        Some(b) => Ok(apply_op3(&x, &w, &f32_operand("linear", "b", b)?, op)?),
     }
 }
 
@@ -70,7 +69,7 @@ impl Linear {
     }
 
     /// The gradient through the ReLU, by the output `y` and its gradient.
-    pub fn through<'a>(&self, y: &View<'_>, dy: &'a [f32]) -> Result<Cow<'a, [f32]>> {
+    pub fn through<'a>(&self, y: &F32View<'_>, dy: &'a [f32]) -> Result<Cow<'a, [f32]>> {
         Ok(if self.relu { parallel::map2(y.values()?, dy, relu_gradient).into() } else { dy.into() })
     }
 
@@ -97,15 +96,15 @@ impl Linear {
 
     fn backward(&self, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &Tensor, dy: &Tensor) -> Result<Three> {
         const OP: &str = "linear's backward pass";
-        let dy = operand(OP, "the gradient", dy)?;
+        let dy = f32_operand(OP, "the gradient", dy)?;
         let (x_view, w_view, y_view, dy_view) =
-            (View::new(OP, x), View::new(OP, w), View::new(OP, y), View::new(OP, &dy));
+            (F32View::new(OP, x), F32View::new(OP, w), F32View::new(OP, y), F32View::new(OP, &dy));
         let (x_values, w_values) = (x_view.values()?, w_view.values()?);
         let d_sums = self.through(&y_view, dy_view.values()?)?;
-        let dx = x.track_op().then(|| tensor(self.input_gradient(&d_sums, w_values), x.shape())).transpose()?;
-        let dw = w.track_op().then(|| tensor(self.weight_gradient(x_values, &d_sums), w.shape())).transpose()?;
+        let dx = x.track_op().then(|| f32_tensor(self.input_gradient(&d_sums, w_values), x.shape())).transpose()?;
+        let dw = w.track_op().then(|| f32_tensor(self.weight_gradient(x_values, &d_sums), w.shape())).transpose()?;
         let b = b.filter(|b| b.track_op());
-        let db = b.map(|b| tensor(self.bias_gradient(&d_sums), b.shape())).transpose()?;
+        let db = b.map(|b| f32_tensor(self.bias_gradient(&d_sums), b.shape())).transpose()?;
         Ok((dx, dw, db))
     }
 }
@@ -122,7 +121,7 @@ impl CustomOp2 for Linear {
         w: &CpuStorage,
         lw: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok(self.forward(values("linear", x, lx)?, values("linear", w, lw)?, None))
+        Ok(self.forward(f32_values("linear", x, lx)?, f32_values("linear", w, lw)?, None))
     }
 
     fn bwd(
@@ -151,8 +150,8 @@ impl CustomOp3 for Linear {
         b: &CpuStorage,
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let b = values("linear", b, lb)?;
-        Ok(self.forward(values("linear", x, lx)?, values("linear", w, lw)?, Some(b)))
+        let b = f32_values("linear", b, lb)?;
+        Ok(self.forward(f32_values("linear", x, lx)?, f32_values("linear", w, lw)?, Some(b)))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, b: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {

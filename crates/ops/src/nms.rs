@@ -1,6 +1,7 @@
 //! Greedy non-maximum suppression, over all boxes or class by class.
 
-use crate::boxes::{BoxXyxy, area, greater, lesser, ratio};
+use crate::BoxXyxy;
+use crate::boxes::{area, greater, lesser, ratio};
 use crate::simd::wide;
 use crate::topk::descending;
 

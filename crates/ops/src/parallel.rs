@@ -10,10 +10,10 @@ use rayon::prelude::*;
 use crate::simd::wide;
 
 /// Elements of one piece of an element-wise operation.
-const CHUNK: usize = 1 << 14;
+const CHUNK: usize = if cfg!(miri) { 1 << 6 } else { 1 << 14 };
 
 /// Below this much work (multiply-adds or elements moved) waking another thread costs more than it brings.
-const SMALL: usize = 1 << 15;
+const SMALL: usize = if cfg!(miri) { 1 << 8 } else { 1 << 15 };
 
 /// Runs `f(0..tasks)`, on all threads when `work` (multiply-adds, or elements moved) is worth it.
 pub(crate) fn for_each(tasks: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
@@ -33,10 +33,10 @@ pub(crate) fn map<T: Send>(tasks: usize, work: usize, f: impl Fn(usize) -> T + S
     }
 }
 
-/// Fills a new buffer of `n` values piece by piece: `f(start, piece)` must write every element of its piece.
+/// Fills a new buffer of `n` values piece by piece: `f(start, piece)` writes every element of its piece.
 ///
 /// # Safety
-/// `f` leaves no element of its piece unwritten.
+/// `f` returns only when it has written every element of its piece.
 pub(crate) unsafe fn fill(
     n: usize,
     piece: usize,
@@ -50,26 +50,26 @@ pub(crate) unsafe fn fill(
     } else {
         room.par_chunks_mut(piece).enumerate().for_each(|(i, o)| f(i * piece, o));
     }
-    // SAFETY: the pieces cover 0..n, and the caller's f has written all of each.
+    // SAFETY: there is room for n values, the pieces cover 0..n, and f has written all of each by the caller's promise.
     unsafe { out.set_len(n) };
     out
 }
 
 /// `n` zeros.
 pub(crate) fn zeros(n: usize) -> Vec<f32> {
-    // SAFETY: all of each piece is written.
+    // SAFETY: f writes all of its piece.
     unsafe { fill(n, CHUNK, |_, out| out.fill(MaybeUninit::new(0.0))) }
 }
 
 /// `f` of each element.
 pub(crate) fn map1(a: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> Vec<f32> {
-    // SAFETY: the pieces of `a` are as long as those of the output.
+    // SAFETY: `a` reaches at least to the end of each piece, so each1 writes all of it.
     unsafe { fill(a.len(), CHUNK, |at, out| each1(out, &a[at..], &f)) }
 }
 
 /// `f` of each pair of elements. The shorter operand decides the length.
 pub(crate) fn map2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
-    // SAFETY: both operands reach to the shorter one's end.
+    // SAFETY: both operands reach at least to the end of each piece, so each2 writes all of it.
     unsafe { fill(a.len().min(b.len()), CHUNK, |at, out| each2(out, &a[at..], &b[at..], &f)) }
 }
 
@@ -102,7 +102,8 @@ wide! {
     }
 }
 
-/// A buffer that tasks write in disjoint parts.
+/// A buffer that tasks write in disjoint parts: a pointer that may go to other threads. Making a slice of it or writing through it is
+/// unsafe, and whoever does so answers for it that no two tasks have the same elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {
     at: *mut f32,
@@ -110,9 +111,9 @@ pub(crate) struct Shared<'a> {
     life: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: it is a pointer into a buffer that outlives 'a; who makes slices or writes vouches for disjointness.
+// SAFETY: it is a pointer to f32 values, which any thread may hold, into a buffer that lives for 'a. Every use of it is unsafe.
 unsafe impl Send for Shared<'_> {}
-// SAFETY: as above.
+// SAFETY: as above; it has no other state.
 unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {
@@ -121,7 +122,12 @@ impl<'a> Shared<'a> {
         Self { at: buffer.as_mut_ptr(), len: buffer.len(), life: PhantomData }
     }
 
-    /// A pointer to element `i`.
+    /// Elements of the buffer.
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// A pointer to element `i`, or to the end of the buffer.
     pub fn ptr(self, i: usize) -> *mut f32 {
         debug_assert!(i <= self.len);
         self.at.wrapping_add(i)
@@ -129,21 +135,28 @@ impl<'a> Shared<'a> {
 
     /// Elements `i..i + n`, to be written.
     ///
+    /// # Panics
+    /// When they are not inside the buffer.
+    ///
     /// # Safety
-    /// The range is inside the buffer, and nobody else holds or writes any of it meanwhile.
+    /// Nobody else holds or writes any of them while the slice lives.
     pub unsafe fn room(self, i: usize, n: usize) -> &'a mut [MaybeUninit<f32>] {
-        debug_assert!(i + n <= self.len);
-        // SAFETY: the caller's promise; these may be uninitialised.
+        assert!(i <= self.len && n <= self.len - i, "{n} values from {i} of a buffer of {}", self.len);
+        // SAFETY: the range is inside the buffer, which lives for 'a; nobody else has it by the caller's promise. The values may be
+        // uninitialised.
         unsafe { std::slice::from_raw_parts_mut(self.at.add(i).cast(), n) }
     }
 
     /// Elements `i..i + n`.
     ///
+    /// # Panics
+    /// When they are not inside the buffer.
+    ///
     /// # Safety
-    /// The range is inside the buffer and initialised, and nobody else holds or writes any of it meanwhile.
+    /// They are initialised, and nobody else holds or writes any of them while the slice lives.
     pub unsafe fn slice(self, i: usize, n: usize) -> &'a mut [f32] {
-        debug_assert!(i + n <= self.len);
-        // SAFETY: the caller's promise.
+        assert!(i <= self.len && n <= self.len - i, "{n} values from {i} of a buffer of {}", self.len);
+        // SAFETY: the range is inside the buffer, which lives for 'a; it is initialised and nobody else has it by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.at.add(i), n) }
     }
 }
@@ -151,11 +164,11 @@ impl<'a> Shared<'a> {
 /// A new buffer of `n` values that `f` writes through raw pointers, in parts of any form.
 ///
 /// # Safety
-/// `f` writes every element.
+/// `f` returns only when every element is written.
 pub(crate) unsafe fn build(n: usize, f: impl FnOnce(Shared<'_>)) -> Vec<f32> {
     let mut out = Vec::<f32>::with_capacity(n);
     f(Shared { at: out.as_mut_ptr(), len: n, life: PhantomData });
-    // SAFETY: the caller's f has written all of it.
+    // SAFETY: there is room for n values, and f has written all of them by the caller's promise.
     unsafe { out.set_len(n) };
     out
 }

@@ -28,7 +28,7 @@ impl Grid {
     pub fn pick(self, x: &[f32]) -> Vec<f32> {
         let [whole, kept] = self.planes();
         let planes = x.len().checked_div(whole).unwrap_or(0);
-        // SAFETY: each piece is a plane, and all its rows are written.
+        // SAFETY: each piece is a plane of [rows, columns] kept; pick_plane writes every value of each of its rows.
         unsafe { parallel::fill(planes * kept, kept, |at, out| pick_plane(out, &x[at / kept * whole..], self)) }
     }
 
@@ -36,7 +36,7 @@ impl Grid {
     pub fn put_back(self, picked: &[f32]) -> Vec<f32> {
         let [whole, kept] = self.planes();
         let planes = picked.len().checked_div(kept).unwrap_or(0);
-        // SAFETY: each piece is a plane, and all its rows are written.
+        // SAFETY: each piece is a plane of [h, w]; put_plane writes every row whole.
         unsafe { parallel::fill(planes * whole, whole, |at, out| put_plane(out, &picked[at / whole * kept..], self)) }
     }
 }

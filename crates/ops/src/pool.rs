@@ -3,12 +3,11 @@
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op1, f32_operand, f32_operand_4d, f32_tensor, f32_values};
 
-use crate::graph;
 use crate::parallel::{self, Shared};
 use crate::pick::Grid;
 use crate::simd::wide;
-use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
 
 /// The maximum of each window of `kernel` x `kernel` pixels; padding never wins. Of equal values the first in row-major
@@ -21,7 +20,7 @@ use crate::{Error, Result};
 /// When kernel or stride is 0, padding is more than half the kernel, the kernel is larger than the padded image, or `x`
 /// is not f32 on the CPU.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
-    let (x, [_, _, h, w]) = operand4("max_pool2d", "x", x)?;
+    let (x, [_, _, h, w]) = f32_operand_4d("max_pool2d", "x", x)?;
     let fail = |message: String| Error::operand("max_pool2d", message);
     if kernel == 0 || stride == 0 || padding > kernel / 2 {
         return Err(fail(format!(
@@ -41,7 +40,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
         keep: x.track_op(),
         winners: OnceLock::new(),
     };
-    graph::apply1(&x, op)
+    Ok(apply_op1(&x, op)?)
 }
 
 /// Every `stride`-th row and column, from the first on: a 1x1 max-pool with a stride, which is torchvision's P6.
@@ -52,11 +51,11 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
 /// # Errors
 /// When stride is 0 or `x` is not f32 on the CPU.
 pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
-    let (x, [_, _, h, w]) = operand4("subsample", "x", x)?;
+    let (x, [_, _, h, w]) = f32_operand_4d("subsample", "x", x)?;
     if stride == 0 {
         return Err(Error::operand("subsample", "stride must be at least 1"));
     }
-    graph::apply1(&x, Subsample(Grid { h, w, stride }))
+    Ok(apply_op1(&x, Subsample(Grid { h, w, stride }))?)
 }
 
 struct MaxPool {
@@ -146,13 +145,13 @@ impl CustomOp1 for MaxPool {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = values("max_pool2d", x, lx)?;
+        let x = f32_values("max_pool2d", x, lx)?;
         let (plane_in, plane) = (self.input.0 * self.input.1, self.output.0 * self.output.1);
         let planes = x.len() / plane_in;
         let mut y = parallel::zeros(planes * plane);
         let shared = Shared::new(&mut y);
         let winners = parallel::map(planes, planes * plane * self.kernel * self.kernel, |p| {
-            // SAFETY: this task alone holds this plane.
+            // SAFETY: y is initialised, and this task alone has this plane.
             let maxima = unsafe { shared.slice(p * plane, plane) };
             let mut winners = vec![0; plane];
             self.plane(&x[p * plane_in..(p + 1) * plane_in], maxima, &mut winners);
@@ -172,19 +171,19 @@ impl CustomOp1 for MaxPool {
             return Ok(None);
         }
         let winners = self.winners.get().ok_or_else(|| Error::operand(OP, "the forward pass has kept no winners"))?;
-        let dy = operand(OP, "the gradient", dy)?;
-        let view = View::new(OP, &dy);
+        let dy = f32_operand(OP, "the gradient", dy)?;
+        let view = F32View::new(OP, &dy);
         let g = view.values()?;
         let (plane_in, plane) = (self.input.0 * self.input.1, self.output.0 * self.output.1);
         let mut dx = parallel::zeros(x.elem_count());
         let shared = Shared::new(&mut dx);
         parallel::for_each(g.len() / plane, g.len(), |p| {
-            // SAFETY: this task alone holds this plane.
+            // SAFETY: dx is initialised, and this task alone has this plane.
             let target = unsafe { shared.slice(p * plane_in, plane_in) };
             let part = p * plane..(p + 1) * plane;
             winners[part.clone()].iter().zip(&g[part]).for_each(|(&i, v)| target[i as usize] += v);
         });
-        Ok(Some(tensor(dx, x.shape())?))
+        Ok(Some(f32_tensor(dx, x.shape())?))
     }
 }
 
@@ -197,7 +196,7 @@ impl CustomOp1 for Subsample {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (d, [rows, columns]) = (lx.dims(), self.0.kept());
-        let picked = self.0.pick(values("subsample", x, lx)?);
+        let picked = self.0.pick(f32_values("subsample", x, lx)?);
         Ok((CpuStorage::F32(picked), Shape::from((d[0], d[1], rows, columns))))
     }
 
@@ -206,9 +205,9 @@ impl CustomOp1 for Subsample {
         if !x.track_op() {
             return Ok(None);
         }
-        let dy = operand(OP, "the gradient", dy)?;
-        let view = View::new(OP, &dy);
-        Ok(Some(tensor(self.0.put_back(view.values()?), x.shape())?))
+        let dy = f32_operand(OP, "the gradient", dy)?;
+        let view = F32View::new(OP, &dy);
+        Ok(Some(f32_tensor(self.0.put_back(view.values()?), x.shape())?))
     }
 }
 

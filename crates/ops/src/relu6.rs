@@ -1,11 +1,10 @@
 //! ReLU6, the activation of MobileNets.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op1, f32_operand, f32_tensor, f32_values};
 
 use crate::Result;
-use crate::graph;
 use crate::parallel::{map1, map2};
-use crate::storage::{View, operand, tensor, values};
 
 /// Where the activation stops to rise.
 const TOP: f32 = 6.0;
@@ -18,7 +17,7 @@ const TOP: f32 = 6.0;
 /// # Errors
 /// When `x` is not f32 on the CPU.
 pub fn relu6(x: &Tensor) -> Result<Tensor> {
-    graph::apply1(&operand("relu6", "x", x)?, Relu6)
+    Ok(apply_op1(&f32_operand("relu6", "x", x)?, Relu6)?)
 }
 
 /// The gradient by the output: it passes strictly between the two bounds. A NaN passes it on.
@@ -36,7 +35,7 @@ impl CustomOp1 for Relu6 {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         // `clamp` keeps NaN.
-        let y = map1(values("relu6", x, lx)?, |v| v.clamp(0.0, TOP));
+        let y = map1(f32_values("relu6", x, lx)?, |v| v.clamp(0.0, TOP));
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 
@@ -45,9 +44,9 @@ impl CustomOp1 for Relu6 {
         if !x.track_op() {
             return Ok(None);
         }
-        let dy = operand(OP, "the gradient", dy)?;
-        let (y_view, dy_view) = (View::new(OP, y), View::new(OP, &dy));
-        Ok(Some(tensor(map2(y_view.values()?, dy_view.values()?, gradient), y.shape())?))
+        let dy = f32_operand(OP, "the gradient", dy)?;
+        let (y_view, dy_view) = (F32View::new(OP, y), F32View::new(OP, &dy));
+        Ok(Some(f32_tensor(map2(y_view.values()?, dy_view.values()?, gradient), y.shape())?))
     }
 }
 

@@ -4,11 +4,10 @@
 use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op1, apply_op2, f32_operand, f32_operand_4d, f32_tensor, f32_values};
 
-use crate::graph;
 use crate::parallel::{self, Shared};
 use crate::simd::wide;
-use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
 
 /// Resizes to `size` (height, width) by copying pixels: output i takes input `floor(i * in / out)`, computed in f32 as
@@ -20,8 +19,8 @@ use crate::{Error, Result};
 /// # Errors
 /// When the input or the size asked for is empty, or `x` is not f32 on the CPU.
 pub fn upsample_nearest(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-    let (x, [_, _, h, w]) = operand4("upsample_nearest", "x", x)?;
-    graph::apply1(&x, Upsample(Maps::new("upsample_nearest", (h, w), size)?))
+    let (x, [_, _, h, w]) = f32_operand_4d("upsample_nearest", "x", x)?;
+    Ok(apply_op1(&x, Upsample(Maps::new("upsample_nearest", (h, w), size)?))?)
 }
 
 /// `lateral + upsample_nearest(top, size of lateral)`: the merge of a feature pyramid in one pass.
@@ -33,15 +32,15 @@ pub fn upsample_nearest(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
 /// When batch or channels differ, a map is empty, or an operand is not f32 on the CPU.
 pub fn upsample_nearest_add(top: &Tensor, lateral: &Tensor) -> Result<Tensor> {
     const OP: &str = "upsample_nearest_add";
-    let (top, [b, c, h, w]) = operand4(OP, "top", top)?;
-    let (lateral, [lb, lc, lh, lw]) = operand4(OP, "lateral", lateral)?;
+    let (top, [b, c, h, w]) = f32_operand_4d(OP, "top", top)?;
+    let (lateral, [lb, lc, lh, lw]) = f32_operand_4d(OP, "lateral", lateral)?;
     if (b, c) != (lb, lc) {
         return Err(Error::operand(
             OP,
             format!("top {:?} and lateral {:?} differ in batch or channels", top.dims(), lateral.dims()),
         ));
     }
-    graph::apply2(&top, &lateral, Merge(Maps::new(OP, (h, w), (lh, lw))?))
+    Ok(apply_op2(&top, &lateral, Merge(Maps::new(OP, (h, w), (lh, lw))?))?)
 }
 
 /// For each output row and column the input's.
@@ -70,7 +69,7 @@ impl Maps {
     /// The enlarged planes, plus `lateral` where there is one.
     fn enlarge(&self, x: &[f32], lateral: Option<&[f32]>) -> Vec<f32> {
         let (width, wide) = (self.input.1, self.cols.len());
-        // SAFETY: each piece is a plane, and all of each of its rows is written.
+        // SAFETY: each piece is a plane of rows as long as `cols`, as many as `rows`; each branch writes every value of a row.
         unsafe {
             parallel::fill(x.len() / self.plane_in() * self.plane_out(), self.plane_out(), |at, out| {
                 let source = &x[at / self.plane_out() * self.plane_in()..][..self.plane_in()];
@@ -99,7 +98,7 @@ impl Maps {
         let mut dx = parallel::zeros(planes * self.plane_in());
         let shared = Shared::new(&mut dx);
         parallel::for_each(planes, g.len(), |p| {
-            // SAFETY: this task alone holds this plane.
+            // SAFETY: dx is initialised, and this task alone has this plane.
             let target = unsafe { shared.slice(p * self.plane_in(), self.plane_in()) };
             for (g, &row) in g[p * self.plane_out()..].chunks(wide).zip(&self.rows) {
                 let target = &mut target[row * width..(row + 1) * width];
@@ -164,7 +163,7 @@ impl CustomOp1 for Upsample {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(self.0.enlarge(values("upsample_nearest", x, lx)?, None)), self.0.shape(lx.dims())))
+        Ok((CpuStorage::F32(self.0.enlarge(f32_values("upsample_nearest", x, lx)?, None)), self.0.shape(lx.dims())))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -172,9 +171,9 @@ impl CustomOp1 for Upsample {
         if !x.track_op() {
             return Ok(None);
         }
-        let dy = operand(OP, "the gradient", dy)?;
-        let view = View::new(OP, &dy);
-        Ok(Some(tensor(self.0.gather(view.values()?), x.shape())?))
+        let dy = f32_operand(OP, "the gradient", dy)?;
+        let view = F32View::new(OP, &dy);
+        Ok(Some(f32_tensor(self.0.gather(view.values()?), x.shape())?))
     }
 }
 
@@ -193,7 +192,7 @@ impl CustomOp2 for Merge {
         ll: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         const OP: &str = "upsample_nearest_add";
-        let y = self.0.enlarge(values(OP, top, lt)?, Some(values(OP, lateral, ll)?));
+        let y = self.0.enlarge(f32_values(OP, top, lt)?, Some(f32_values(OP, lateral, ll)?));
         Ok((CpuStorage::F32(y), ll.shape().clone()))
     }
 
@@ -205,10 +204,10 @@ impl CustomOp2 for Merge {
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         const OP: &str = "upsample_nearest_add's backward pass";
-        let dy = operand(OP, "the gradient", dy)?;
+        let dy = f32_operand(OP, "the gradient", dy)?;
         let d_top = if top.track_op() {
-            let view = View::new(OP, &dy);
-            Some(tensor(self.0.gather(view.values()?), top.shape())?)
+            let view = F32View::new(OP, &dy);
+            Some(f32_tensor(self.0.gather(view.values()?), top.shape())?)
         } else {
             None
         };

@@ -3,14 +3,13 @@
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op1, f32_operand, f32_operand_4d, f32_tensor, f32_values};
 use rayon::prelude::*;
 
-use crate::boxes::BoxXyxy;
-use crate::graph;
+use crate::BoxXyxy;
 use crate::matmul::transpose;
 use crate::parallel::{self, Shared};
 use crate::simd::wide;
-use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
 
 mod taps;
@@ -86,14 +85,14 @@ impl RoiAlignParams {
 /// the CPU.
 pub fn roi_align(x: &Tensor, rois: &[(usize, BoxXyxy)], p: &RoiAlignParams) -> Result<Tensor> {
     let (op, x) = RoiAlign::new(x, rois, p)?;
-    graph::apply1(&x, op)
+    Ok(apply_op1(&x, op)?)
 }
 
 impl RoiAlign {
     /// The operation for these RoIs, and its operand, checked.
     pub fn new(x: &Tensor, rois: &[(usize, BoxXyxy)], p: &RoiAlignParams) -> Result<(Self, Tensor)> {
         p.check()?;
-        let (x, [batch, channels, height, width]) = operand4(NAME, "x", x)?;
+        let (x, [batch, channels, height, width]) = f32_operand_4d(NAME, "x", x)?;
         for (i, (image, b)) in rois.iter().enumerate() {
             if *image >= batch {
                 let message = format!("RoI {i} belongs to image {image}, but the batch has {batch}");
@@ -110,6 +109,11 @@ impl RoiAlign {
     /// Values of one RoI's output.
     pub fn row(&self) -> usize {
         self.channels * self.cell()
+    }
+
+    /// The shape of the maps.
+    pub fn shape(&self) -> [usize; 4] {
+        [self.batch, self.channels, self.height, self.width]
     }
 
     /// Values of the maps.
@@ -236,12 +240,15 @@ impl Block<'_> {
             let (line, found) = rest.split_at_mut(self.op.width * LANES);
             let planes = &x[self.of_maps()..];
             assert!((self.lanes - 1) * self.op.plane() + cells <= planes.len());
-            // SAFETY: the rows of these planes lie in x, and the copy has room for all of them.
+            // SAFETY: the rows of these planes lie in x (checked above), and the copy has `cells` rows of LANES values.
             unsafe { transpose(self.lanes, cells, planes.as_ptr(), self.op.plane(), map.as_mut_ptr(), LANES) };
             for (r, cut) in self.cuts() {
                 gather(cut, map, self.rows.start, self.op.width, self.op.output, line, found);
-                // SAFETY: this task alone writes these channels of the RoI.
-                unsafe { transpose(cell, self.lanes, found.as_ptr(), LANES, out.ptr(self.of_output(r)), cell) };
+                // SAFETY: this task alone has these channels of the RoI. `found` has `cell` rows of LANES values.
+                unsafe {
+                    let to = out.room(self.of_output(r), self.lanes * cell).as_mut_ptr().cast();
+                    transpose(cell, self.lanes, found.as_ptr(), LANES, to, cell);
+                }
             }
         });
     }
@@ -254,12 +261,15 @@ impl Block<'_> {
             map.fill(0.0);
             for (r, cut) in self.cuts() {
                 let of_roi = &grad[self.of_output(r)..][..self.lanes * cell];
-                // SAFETY: `given` has room for the RoI's cells.
+                // SAFETY: `of_roi` has `lanes` rows of `cell` values, `given` has `cell` rows of LANES values.
                 unsafe { transpose(self.lanes, cell, of_roi.as_ptr(), cell, given.as_mut_ptr(), LANES) };
                 scatter(cut, given, self.rows.start, self.op.width, self.op.output, line, map);
             }
-            // SAFETY: this task alone holds these rows of these planes.
-            unsafe { transpose(cells, self.lanes, map.as_ptr(), LANES, dx.ptr(self.of_maps()), self.op.plane()) };
+            let plane = self.op.plane();
+            assert!(self.of_maps() + (self.lanes - 1) * plane + cells <= dx.len());
+            // SAFETY: the rows of these planes lie in dx (checked above), and this task alone has them. The copy has `cells` rows of
+            // LANES values.
+            unsafe { transpose(cells, self.lanes, map.as_ptr(), LANES, dx.ptr(self.of_maps()), plane) };
         });
     }
 }
@@ -343,7 +353,7 @@ impl CustomOp1 for RoiAlign {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = values(NAME, storage, layout)?;
+        let x = f32_values(NAME, storage, layout)?;
         let mut out = parallel::zeros(self.cuts.len() * self.row());
         self.forward(x, &mut out);
         let shape = Shape::from((self.cuts.len(), self.channels, self.output, self.output));
@@ -351,11 +361,11 @@ impl CustomOp1 for RoiAlign {
     }
 
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let grad = operand(NAME, "the gradient", grad)?;
-        let view = View::new(NAME, &grad);
+        let grad = f32_operand(NAME, "the gradient", grad)?;
+        let view = F32View::new(NAME, &grad);
         let mut dx = parallel::zeros(arg.elem_count());
         self.backward(view.values()?, &mut dx);
-        Ok(Some(tensor(dx, arg.shape().clone())?))
+        Ok(Some(f32_tensor(dx, arg.shape().clone())?))
     }
 }
 

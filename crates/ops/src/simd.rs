@@ -31,7 +31,7 @@ pub(crate) fn level() -> Level {
     }
 }
 
-/// Defines functions whose bodies are compiled for each level and called through [`level`].
+/// Defines functions whose bodies are compiled for each level and called through [`level`]; `unsafe` ones in a call of their own.
 ///
 /// Everything that a body calls in its loops must be `#[inline(always)]` or small: what is not inlined is compiled for the
 /// baseline alone.
@@ -63,6 +63,40 @@ macro_rules! wide {
             }
             #[allow(unreachable_code)]
             plain($($arg),*)
+        }
+    )*};
+    ($($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block)*) => {$(
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name($($arg: $ty),*) {
+            #[inline(always)]
+            unsafe fn plain($($arg: $ty),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                unsafe fn avx512($($arg: $ty),*) {
+                    // SAFETY: the promise of this function's caller.
+                    unsafe { plain($($arg),*) }
+                }
+                #[target_feature(enable = "avx2")]
+                unsafe fn avx2($($arg: $ty),*) {
+                    // SAFETY: the promise of this function's caller.
+                    unsafe { plain($($arg),*) }
+                }
+                match $crate::simd::level() {
+                    // SAFETY: the CPU has these instructions; the rest is the promise of this function's caller.
+                    $crate::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::simd::Level::Baseline => {}
+                }
+            }
+            // SAFETY: the promise of this function's caller.
+            #[allow(unreachable_code)]
+            unsafe {
+                plain($($arg),*)
+            }
         }
     )*};
 }

@@ -1,10 +1,9 @@
 //! Softmax over the last dimension, with its gradient (candle-nn's own drops the graph without a word).
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op1, f32_operand, f32_tensor, f32_values};
 
-use crate::graph;
 use crate::parallel;
-use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
 /// Rows are handed out in pieces of about this many elements.
@@ -19,7 +18,7 @@ const PIECE: usize = 1 << 13;
 /// When `x` has no last dimension or an empty one, or is not f32 on the CPU.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     match x.dims().last() {
-        Some(&k) if k > 0 => graph::apply1(&operand("softmax", "x", x)?, Softmax { k }),
+        Some(&k) if k > 0 => Ok(apply_op1(&f32_operand("softmax", "x", x)?, Softmax { k })?),
         _ => Err(Error::operand(
             "softmax",
             format!("x has shape {:?}; a last dimension of at least 1 is needed", x.dims()),
@@ -44,8 +43,8 @@ impl CustomOp1 for Softmax {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = values("softmax", x, lx)?;
-        // SAFETY: each piece is whole rows, and every element of a row is written.
+        let x = f32_values("softmax", x, lx)?;
+        // SAFETY: each piece is whole rows of k values, and every value of a row is written.
         let y = unsafe {
             parallel::fill(x.len(), self.piece(), |at, out| {
                 for (row, out) in x[at..].chunks(self.k).zip(out.chunks_mut(self.k)) {
@@ -63,10 +62,13 @@ impl CustomOp1 for Softmax {
         if !x.track_op() {
             return Ok(None);
         }
-        let dy = operand(OP, "the gradient", dy)?;
-        let (y_view, dy_view) = (View::new(OP, y), View::new(OP, &dy));
+        let dy = f32_operand(OP, "the gradient", dy)?;
+        let (y_view, dy_view) = (F32View::new(OP, y), F32View::new(OP, &dy));
         let (p, g) = (y_view.values()?, dy_view.values()?);
-        // SAFETY: as above.
+        if p.len() != g.len() {
+            return Err(Error::operand(OP, format!("a gradient of {} values for {} results", g.len(), p.len())).into());
+        }
+        // SAFETY: each piece is whole rows of k values in all three, and every value of a row is written.
         let dx = unsafe {
             parallel::fill(p.len(), self.piece(), |at, out| {
                 let rows = p[at..].chunks(self.k).zip(g[at..].chunks(self.k));
@@ -76,7 +78,7 @@ impl CustomOp1 for Softmax {
                 }
             })
         };
-        Ok(Some(tensor(dx, y.shape())?))
+        Ok(Some(f32_tensor(dx, y.shape())?))
     }
 }
 

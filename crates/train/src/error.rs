@@ -108,6 +108,9 @@ pub enum Error {
     /// The distillation's error.
     #[error(transparent)]
     Distill(#[from] docent_distill::Error),
+    /// An error of a tensor's values or of the backward pass.
+    #[error(transparent)]
+    Tensor(#[from] docent_tensor::Error),
     /// An operation's error.
     #[error(transparent)]
     Ops(#[from] docent_ops::Error),
@@ -157,6 +160,7 @@ impl From<Error> for candle_core::Error {
     fn from(e: Error) -> Self {
         match e {
             Error::Candle(e) => e,
+            Error::Tensor(e) => e.into(),
             Error::Ops(e) => e.into(),
             e => candle_core::Error::wrap(e),
         }

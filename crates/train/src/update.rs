@@ -4,7 +4,7 @@ use candle_core::Var;
 use candle_core::backprop::GradStore;
 use docent_detect::FasterRcnn;
 use docent_distill::Progress;
-use docent_ops::backward_freeing;
+use docent_tensor::backward_freeing;
 
 use crate::Result;
 use crate::data::Batch;

@@ -3,7 +3,8 @@
 use std::cell::LazyCell;
 
 use criterion::Criterion;
-use docent_ops::{Addend, Affine, Conv2dParams, backward_freeing, conv2d as convolve};
+use docent_ops::{Addend, Affine, Conv2dParams, conv2d as convolve};
+use docent_tensor::backward_freeing;
 
 use super::{both_ways, random, time, var};
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 use candle_core::{Tensor, Var};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use docent_ops::{Result, backward_freeing};
+use docent_ops::Result;
+use docent_tensor::backward_freeing;
 
 /// Short: the whole file runs in a few minutes. The command line can ask for more.
 pub fn criterion() -> Criterion {

@@ -36,7 +36,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
     parallel::for_each(g.batch * g.c_out, g.work(), |task| {
         let (image, c) = (task / g.c_out, task % g.c_out);
         let source = &x[(image * g.c_in + c / each) * plane_in..][..plane_in];
-        // SAFETY: this task alone holds this plane.
+        // SAFETY: y is initialised, and this task alone has this plane.
         let out = unsafe { shared.slice(task * plane, plane) };
         for tap in 0..taps {
             let weight = w[c * taps + tap];
@@ -63,7 +63,7 @@ pub(crate) fn input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let shared = Shared::new(&mut dx);
     parallel::for_each(g.batch * g.c_in, g.work(), |task| {
         let (image, channel) = (task / g.c_in, task % g.c_in);
-        // SAFETY: this task alone holds this plane.
+        // SAFETY: dx is initialised, and this task alone has this plane.
         let target = unsafe { shared.slice(task * plane_in, plane_in) };
         for c in channel * each..(channel + 1) * each {
             let dy = &dy[(image * g.c_out + c) * plane..][..plane];

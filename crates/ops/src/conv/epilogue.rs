@@ -36,7 +36,7 @@ impl Epilogue<'_> {
 
     /// [`Epilogue::finish`] from `sums` to the output, in one pass.
     pub fn write(&self, c: usize, at: usize, sums: &[f32], to: &mut [MaybeUninit<f32>]) {
-        debug_assert_eq!(sums.len(), to.len());
+        assert_eq!(sums.len(), to.len());
         let (scale, shift) = self.factors(c);
         let residual = self.residual.map(|r| &r[at..at + sums.len()]);
         match (residual, self.relu) {
@@ -105,22 +105,24 @@ pub(crate) fn backward(
     wanted: Wanted,
 ) -> Gradients {
     let (pixels, channels) = (geometry.pixels_out(), geometry.c_out);
-    // SAFETY (all three): each piece is one plane, and every branch writes all of it.
+    assert!(output.is_none_or(|output| output.len() == g.len()), "conv2d: a gradient of another size than its output");
     let plane = pixels.max(1);
-    let residual = output.filter(|_| wanted.residual).map(|output| unsafe {
-        parallel::fill(g.len(), plane, |at, out| {
-            each2(out, &output[at..], &g[at..], &relu_gradient);
-        })
+    let residual = output.filter(|_| wanted.residual).map(|output| {
+        // SAFETY: the output is as long as its gradient, so each piece is written.
+        unsafe { parallel::fill(g.len(), plane, |at, out| each2(out, &output[at..], &g[at..], &relu_gradient)) }
     });
-    let sums = (wanted.sums && (output.is_some() || scale.is_some())).then(|| unsafe {
-        parallel::fill(g.len(), plane, |at, out| {
-            let scale = scale.map_or(1.0, |s| s[at / plane % channels]);
-            match (&residual, output) {
-                (Some(masked), _) => each1(out, &masked[at..], &|g| scale * g),
-                (None, Some(output)) => each2(out, &output[at..], &g[at..], &|y, g| scale * relu_gradient(y, g)),
-                (None, None) => each1(out, &g[at..], &|g| scale * g),
-            }
-        })
+    let sums = (wanted.sums && (output.is_some() || scale.is_some())).then(|| {
+        // SAFETY: all operands are as long as the output's gradient, so each branch writes the piece.
+        unsafe {
+            parallel::fill(g.len(), plane, |at, out| {
+                let scale = scale.map_or(1.0, |s| s[at / plane % channels]);
+                match (&residual, output) {
+                    (Some(masked), _) => each1(out, &masked[at..], &|g| scale * g),
+                    (None, Some(output)) => each2(out, &output[at..], &g[at..], &|y, g| scale * relu_gradient(y, g)),
+                    (None, None) => each1(out, &g[at..], &|g| scale * g),
+                }
+            })
+        }
     });
     let bias = wanted.bias.then(|| {
         parallel::map(channels, g.len(), |c| {

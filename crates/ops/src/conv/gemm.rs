@@ -56,8 +56,9 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
                 let weights = weights[group].strips().at(block_at, first);
                 for (from, n, at) in panels.clone().map(place) {
                     im2col(g, planes, rows.clone(), from, n, cols, PANEL);
-                    // SAFETY: this task alone writes these channels of these pixels, first without `add`.
                     let sum = if first > 0 { Sum::Added } else { Sum::New };
+                    // SAFETY: this task alone writes these channels of these pixels, which lie in the output, and adds to them only
+                    // after the first stretch has written them.
                     unsafe { weights.multiply([channels, n, rows.len()], y.ptr(at), pixels, sum, cols) };
                 }
             }
@@ -65,13 +66,13 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
         if !epilogue.is_identity() {
             for (_, n, at) in panels.map(place) {
                 for (c, at) in (0..channels).map(|c| (from_channel + c, at + c * pixels)) {
-                    // SAFETY: the products above have written these pixels.
+                    // SAFETY: this task alone has these pixels, and its products above have written them.
                     epilogue.finish(c, at, unsafe { y.slice(at, n) });
                 }
             }
         }
     };
-    // SAFETY: images x groups x tiles x blocks cover the output.
+    // SAFETY: the tasks' images, groups, tiles of panels and blocks of channels cover the output, and each writes its own part.
     unsafe {
         parallel::build(y_len, |y| parallel::for_each(g.batch * g.groups * tiles * blocks, g.work(), |t| task(t, y)))
     }
@@ -89,7 +90,7 @@ pub(crate) fn input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
 /// The weights of the adjoint convolution: [groups * C_in / groups, C_out / groups, kh, kw], kernels turned.
 fn turned(g: &Geometry, w: &[f32]) -> Vec<f32> {
     let (taps, c_in, c_out) = (g.taps(), g.c_in_group(), g.c_out_group());
-    // SAFETY: every element of each piece (one input channel's kernels) is written.
+    // SAFETY: a piece is one input channel's kernels; each of its kernels has as many taps as its source, so all are written.
     unsafe {
         parallel::fill(w.len(), c_out * taps, |at, out| {
             let channel = at / (c_out * taps);
@@ -120,7 +121,7 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
         let (group, image) = (rest % g.groups, rest / g.groups);
         let [first, end] = [block, block + 1].map(|block| c_in.min(block * units / blocks * unit));
         let channels = end - first;
-        // SAFETY: this task alone holds these planes.
+        // SAFETY: dx is initialised, and this task alone has these planes: blocks of channels do not overlap.
         let planes = unsafe { shared.slice((image * g.c_in + group * c_in + first) * plane, channels * plane) };
         let rows = channels * taps;
         let weights = weights[group].strips().at(first * taps, 0);
@@ -132,7 +133,7 @@ fn scattered_input_gradient(g: &Geometry, dy: &[f32], w: &[f32]) -> Vec<f32> {
                 for (c, row) in panel.chunks_mut(PANEL).enumerate() {
                     row[..n].copy_from_slice(&gradient[c * pixels + from..][..n]);
                 }
-                // SAFETY: the scratch buffer is this task's.
+                // SAFETY: `cols` has room for these rows of PANEL values, and is this task's.
                 unsafe { weights.multiply([rows, n, c_out], cols.as_mut_ptr(), PANEL, Sum::New, panel) };
                 col2im(g, cols, PANEL, channels, from, n, planes);
             }
@@ -237,7 +238,8 @@ impl WeightPass<'_> {
                 for panel in 0..panels {
                     let first = panel * PANEL;
                     let dst = shared.ptr((panel * total + from) * PANEL);
-                    // SAFETY: this task alone writes these pixels of the panels.
+                    // SAFETY: the buffer has `rows` rows of `tile` values, of which n are read; the panel has n rows of PANEL values for
+                    // these pixels, which this task alone writes.
                     unsafe { transpose(PANEL.min(rows - first), n, buffer[first * tile..].as_ptr(), tile, dst, PANEL) };
                 }
             });
@@ -275,13 +277,14 @@ impl WeightPass<'_> {
                         let dst = sums.ptr((chunk * m + first) * n + column);
                         let panel = &at[(column / PANEL * total + from) * PANEL..];
                         let size = [rows, PANEL.min(n - column), width];
-                        // SAFETY: this task alone writes these rows of this chunk's sums, first without `Added`.
+                        // SAFETY: this task alone writes these rows of this chunk's sums, which lie in the buffer, and adds to them only
+                        // after its first tile has written them.
                         unsafe { gemm_panel(size, dst, n, sum, left, panel) };
                     }
                 }
             });
         };
-        // SAFETY: the tasks cover the rows of all chunks, each of which has a tile.
+        // SAFETY: the tasks cover the rows of all chunks, and each chunk has a tile, whose products write all columns of a row.
         let mut sums = unsafe {
             parallel::build(chunks * m * n, |sums| {
                 parallel::for_each(blocks * chunks, total * m * n, |at| task(at, sums));

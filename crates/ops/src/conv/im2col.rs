@@ -54,7 +54,8 @@ pub(crate) fn sorted<'a>(g: &Geometry, x: &'a [f32]) -> Cow<'a, [f32]> {
         return Cow::Borrowed(x);
     }
     let (w, piece) = (g.w, g.w * 16);
-    // SAFETY: the pieces are whole rows, and each of their columns is even or odd.
+    assert!(x.len().is_multiple_of(w), "conv2d: an operand of another size than its geometry");
+    // SAFETY: the pieces are whole rows, and each column of a row is even or odd, so all are written.
     let sorted = unsafe {
         parallel::fill(x.len(), piece, |at, out| {
             for (out, row) in out.chunks_exact_mut(w).zip(x[at..].chunks_exact(w)) {

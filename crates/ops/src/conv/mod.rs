@@ -16,10 +16,9 @@ mod winograd;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op2, apply_op3, f32_operand, f32_operand_4d, f32_tensor, f32_values};
 
-use crate::graph;
 use crate::pick::Grid;
-use crate::storage::{View, operand, operand4, tensor, values};
 use crate::{Error, Result};
 
 use epilogue::{Epilogue, Wanted};
@@ -112,12 +111,12 @@ pub fn conv2d(
     }
     let conv = |third| Conv { geometry, affine: affine.cloned(), relu, third };
     match addend {
-        Addend::None => graph::apply2(&x, &w, conv(Third::None)),
+        Addend::None => Ok(apply_op2(&x, &w, conv(Third::None))?),
         Addend::Bias(b) => {
             if b.dims() != [c_out] {
                 return Err(Error::operand("conv2d", format!("bias has shape {:?}; [{c_out}] is needed", b.dims())));
             }
-            graph::apply3(&x, &w, &operand("conv2d", "bias", b)?, conv(Third::Bias))
+            Ok(apply_op3(&x, &w, &f32_operand("conv2d", "bias", b)?, conv(Third::Bias))?)
         }
         Addend::Residual(r) => {
             if r.dims() != conv(Third::None).shape() {
@@ -127,7 +126,7 @@ pub fn conv2d(
                     format!("residual has shape {:?}; the output has {want:?}", r.dims()),
                 ));
             }
-            graph::apply3(&x, &w, &operand("conv2d", "residual", r)?, conv(Third::Residual))
+            Ok(apply_op3(&x, &w, &f32_operand("conv2d", "residual", r)?, conv(Third::Residual))?)
         }
     }
 }
@@ -176,8 +175,8 @@ type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 impl Conv {
     /// A convolution with nothing behind it, and its operands, checked.
     pub(crate) fn plain(x: &Tensor, w: &Tensor, p: &Conv2dParams) -> Result<(Self, Tensor, Tensor)> {
-        let (x, x_dims) = operand4("conv2d", "x", x)?;
-        let (w, w_dims) = operand4("conv2d", "w", w)?;
+        let (x, x_dims) = f32_operand_4d("conv2d", "x", x)?;
+        let (w, w_dims) = f32_operand_4d("conv2d", "w", w)?;
         let geometry = Geometry::new(x_dims, w_dims, p)?;
         Ok((Self { geometry, affine: None, relu: false, third: Third::None }, x, w))
     }
@@ -220,7 +219,7 @@ impl Conv {
     ) -> Result<Three> {
         const OP: &str = "conv2d's backward pass";
         let g = &self.geometry;
-        let dy = operand(OP, "the gradient", dy)?;
+        let dy = f32_operand(OP, "the gradient", dy)?;
         let third_tracked = third.is_some_and(Tensor::track_op);
         let wanted = Wanted {
             sums: x.track_op() || w.track_op(),
@@ -228,7 +227,7 @@ impl Conv {
             bias: third_tracked && self.third == Third::Bias,
         };
         let (x_view, w_view, y_view, dy_view) =
-            (View::new(OP, x), View::new(OP, w), View::new(OP, y), View::new(OP, &dy));
+            (F32View::new(OP, x), F32View::new(OP, w), F32View::new(OP, y), F32View::new(OP, &dy));
         let (x_values, w_values, dy_values) = (x_view.values()?, w_view.values()?, dy_view.values()?);
         let scale = self.affine.as_ref().map(|a| &*a.scale);
         let output = if self.relu { Some(y_view.values()?) } else { None };
@@ -247,11 +246,11 @@ impl Conv {
             Path::Winograd | Path::Gemm => gemm::weight_gradient(g, x_values, sums),
             Path::Picked(grid, g) => gemm::weight_gradient(&g, &grid.pick(x_values), sums),
         };
-        let dx = x.track_op().then(|| tensor(dx(), x.shape())).transpose()?;
-        let dw = w.track_op().then(|| tensor(dw(), w.shape())).transpose()?;
+        let dx = x.track_op().then(|| f32_tensor(dx(), x.shape())).transpose()?;
+        let dw = w.track_op().then(|| f32_tensor(dw(), w.shape())).transpose()?;
         let third = match (through.bias, through.residual) {
-            (Some(bias), _) => Some(tensor(bias, g.c_out)?),
-            (None, Some(residual)) => Some(tensor(residual, y.shape())?),
+            (Some(bias), _) => Some(f32_tensor(bias, g.c_out)?),
+            (None, Some(residual)) => Some(f32_tensor(residual, y.shape())?),
             // Without a ReLU the residual's gradient is the output's.
             (None, None) => wanted.residual.then(|| dy.clone()),
         };
@@ -271,7 +270,7 @@ impl CustomOp2 for Conv {
         w: &CpuStorage,
         lw: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok(self.forward(values("conv2d", x, lx)?, values("conv2d", w, lw)?, None))
+        Ok(self.forward(f32_values("conv2d", x, lx)?, f32_values("conv2d", w, lw)?, None))
     }
 
     fn bwd(
@@ -300,8 +299,8 @@ impl CustomOp3 for Conv {
         third: &CpuStorage,
         lt: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let third = values("conv2d", third, lt)?;
-        Ok(self.forward(values("conv2d", x, lx)?, values("conv2d", w, lw)?, Some(third)))
+        let third = f32_values("conv2d", third, lt)?;
+        Ok(self.forward(f32_values("conv2d", x, lx)?, f32_values("conv2d", w, lw)?, Some(third)))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, third: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {

@@ -1,11 +1,11 @@
 //! Masked squared distance between two feature maps.
 
 use candle_core::Tensor;
+use docent_tensor::{F32View, f32_operand};
 use rayon::prelude::*;
 
 use super::{Kernel, fused};
 use crate::simd::wide;
-use crate::storage::{View, operand};
 use crate::{Error, Result};
 
 /// `sum over b, c, h, w of mask[b, h, w] (student - teacher)²`, divided by `normalizer`.
@@ -40,7 +40,7 @@ pub fn masked_l2(student: &Tensor, teacher: &Tensor, mask: &[f32], normalizer: f
         return Err(Error::operand(op, format!("mask value {i} is {m}; it must be finite and at least 0")));
     }
     // Detached, lest the op keep the teacher's graph alive.
-    let teacher = operand(op, "the teacher", &teacher.detach())?;
+    let teacher = f32_operand(op, "the teacher", &teacher.detach())?;
     fused(student, MaskedL2 { teacher, mask: mask.to_vec(), channels, plane }, normalizer)
 }
 
@@ -93,7 +93,7 @@ impl Kernel for MaskedL2 {
         if self.plane == 0 {
             return Ok(0.0);
         }
-        let view = View::new(Self::NAME, &self.teacher);
+        let view = F32View::new(Self::NAME, &self.teacher);
         let teacher = view.values()?;
         let planes: Vec<f64> = x
             .par_chunks(self.plane)
@@ -108,7 +108,7 @@ impl Kernel for MaskedL2 {
         if self.plane == 0 {
             return Ok(());
         }
-        let view = View::new(Self::NAME, &self.teacher);
+        let view = F32View::new(Self::NAME, &self.teacher);
         let teacher = view.values()?;
         dx.par_chunks_mut(self.plane)
             .zip(x.par_chunks(self.plane).zip(teacher.par_chunks(self.plane)))

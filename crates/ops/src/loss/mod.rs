@@ -16,8 +16,8 @@ pub use smooth_l1::smooth_l1;
 pub use softmax_cross_entropy::softmax_cross_entropy;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use docent_tensor::{F32View, f32_operand, f32_tensor, f32_values};
 
-use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
 /// A loss of one tensor: its sum and the derivative of that sum, on plain slices. [`fused`] makes an operation of it.
@@ -76,7 +76,7 @@ pub fn fused<K: Kernel>(x: &Tensor, kernel: K, normalizer: f32) -> Result<Tensor
             format!("the normalizer is {normalizer}; it must be finite and above 0 (max(1, count) is usual)"),
         ));
     }
-    let x = operand(K::NAME, "x", x)?;
+    let x = f32_operand(K::NAME, "x", x)?;
     Ok(x.apply_op1(Fused { kernel, normalizer })?)
 }
 
@@ -91,7 +91,7 @@ impl<K: Kernel> CustomOp1 for Fused<K> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = values(K::NAME, storage, layout)?;
+        let x = f32_values(K::NAME, storage, layout)?;
         // An empty sum of floats is -0 in Rust; adding 0 makes it 0.
         let loss = (self.kernel.sum(x)? / f64::from(self.normalizer) + 0.0) as f32;
         Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
@@ -99,11 +99,11 @@ impl<K: Kernel> CustomOp1 for Fused<K> {
 
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let scale = grad.to_scalar::<f32>()? / self.normalizer;
-        let view = View::new(K::NAME, arg);
+        let view = F32View::new(K::NAME, arg);
         let x = view.values()?;
         let mut dx = vec![0f32; x.len()];
         self.kernel.gradient(x, scale, &mut dx)?;
-        Ok(Some(tensor(dx, arg.shape().clone())?))
+        Ok(Some(f32_tensor(dx, arg.shape().clone())?))
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) enum Sum {
 /// The product `a b` for the first `n` columns of a panel, to `dst` as `sum` says; false if this CPU has no kernel.
 ///
 /// # Safety
-/// `a` covers m x k and the panel k rows. `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses
+/// `a` covers m x k (in strips: whole ones) and the panel k rows. `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses
 /// these elements meanwhile; they are initialised, unless the sum is new.
 pub(super) unsafe fn multiply(
     [m, n, k]: [usize; 3],
@@ -78,7 +78,7 @@ pub(super) unsafe fn multiply(
             Level::Baseline => return false,
         };
         if k == 0 && sum == Sum::New {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise: n elements of each row.
             (0..m).for_each(|i| unsafe { dst.add(i * ld).write_bytes(0, n) });
         }
         for from in (0..k).step_by(DEPTH) {
@@ -96,7 +96,8 @@ pub(super) unsafe fn multiply(
     }
 }
 
-/// Sizes, result, its rows' distance, what becomes of it, left operand, panel.
+/// Sizes, result, its rows' distance, what becomes of it, left operand, panel. Unsafe as [`multiply`] is, and because the CPU must have the
+/// instructions.
 #[cfg(target_arch = "x86_64")]
 type Block = unsafe fn([usize; 3], *mut f32, usize, Sum, Left, *const f32);
 
@@ -116,6 +117,9 @@ macro_rules! kernel {
             pub(super) const ROWS: usize = $rows;
 
             /// All rows of `n` columns.
+            ///
+            /// # Safety
+            /// As [`multiply`](super::multiply); k <= DEPTH.
             #[target_feature(enable = $features)]
             pub(super) unsafe fn block(
                 [m, n, k]: [usize; 3],
@@ -131,19 +135,22 @@ macro_rules! kernel {
                     let wide = n - j > ($vectors - 1) * $lanes;
                     let width = (n - j).min(if wide { $vectors * $lanes } else { $lanes });
                     let to = Place { dst, ld, width, sum };
-                    // SAFETY (all): columns j.. of what the caller has promised.
-                    unsafe {
-                        match (a, wide) {
-                            (Left::Strips { at, k: of, first }, true) => {
-                                strips::<$vectors>([m, k], to, [of, first], at, b)
-                            }
-                            (Left::Strips { at, k: of, first }, false) => strips::<1>([m, k], to, [of, first], at, b),
-                            (Left::Matrix { at, rows, cols }, true) => {
-                                matrix::<$vectors, $rows>([m, k], to, [rows, cols], at, b);
-                            }
-                            (Left::Matrix { at, rows, cols }, false) => {
-                                matrix::<1, $narrow>([m, k], to, [rows, cols], at, b);
-                            }
+                    match (a, wide) {
+                        (Left::Strips { at, k: of, first }, true) => {
+                            // SAFETY: columns j.. of what the caller has promised.
+                            unsafe { strips::<$vectors>([m, k], to, [of, first], at, b) };
+                        }
+                        (Left::Strips { at, k: of, first }, false) => {
+                            // SAFETY: as above.
+                            unsafe { strips::<1>([m, k], to, [of, first], at, b) };
+                        }
+                        (Left::Matrix { at, rows, cols }, true) => {
+                            // SAFETY: as above.
+                            unsafe { matrix::<$vectors, $rows>([m, k], to, [rows, cols], at, b) };
+                        }
+                        (Left::Matrix { at, rows, cols }, false) => {
+                            // SAFETY: as above.
+                            unsafe { matrix::<1, $narrow>([m, k], to, [rows, cols], at, b) };
                         }
                     }
                     j += width;
@@ -167,6 +174,9 @@ macro_rules! kernel {
 
             /// All rows of `V` vectors of columns; the left operand in strips of `of` columns, from column `first` on. What the
             /// last strip has beyond the rows is not written.
+            ///
+            /// # Safety
+            /// As [`block`], for the columns of the place, no more than `V` vectors.
             #[target_feature(enable = $features)]
             unsafe fn strips<const V: usize>(
                 [m, k]: [usize; 2],
@@ -183,6 +193,9 @@ macro_rules! kernel {
             }
 
             /// All rows of `V` vectors of columns, `R` rows at a time; what is left in fours, twos and ones.
+            ///
+            /// # Safety
+            /// As [`strips`].
             #[target_feature(enable = $features)]
             unsafe fn matrix<const V: usize, const R: usize>(
                 [m, k]: [usize; 2],
@@ -194,17 +207,20 @@ macro_rules! kernel {
                 let mut i = 0;
                 while i < m {
                     let (to, left) = (to.down(i), a.wrapping_add(i * step[0]));
-                    // SAFETY (all): rows i.. of what the caller has promised.
                     i += if m - i >= R {
+                        // SAFETY: rows i.. of what the caller has promised.
                         unsafe { tile::<V, R>(k, to, R, left, step, b) };
                         R
                     } else if m - i >= 4 {
+                        // SAFETY: as above.
                         unsafe { tile::<V, 4>(k, to, 4, left, step, b) };
                         4
                     } else if m - i >= 2 {
+                        // SAFETY: as above.
                         unsafe { tile::<V, 2>(k, to, 2, left, step, b) };
                         2
                     } else {
+                        // SAFETY: as above.
                         unsafe { tile::<V, 1>(k, to, 1, left, step, b) };
                         1
                     };
@@ -213,6 +229,10 @@ macro_rules! kernel {
 
             /// `R` rows of `V` vectors, in registers. The panel has whole vectors; of the result, `rows` and the place's columns
             /// count. The steps are those of the left operand, to the next row and the next column.
+            ///
+            /// # Safety
+            /// The left operand has `R` rows of k values, the panel k rows of at least `V` vectors. `rows` rows of the place's columns, no
+            /// more than `V` vectors, may be written, nobody else uses them meanwhile, and they are initialised unless the sum is new.
             #[target_feature(enable = $features)]
             #[inline]
             unsafe fn tile<const V: usize, const R: usize>(
@@ -248,7 +268,7 @@ macro_rules! kernel {
                         right[v] = unsafe { $load(b.wrapping_add(v * $lanes)) };
                     }
                     for r in 0..R {
-                        // SAFETY: the left operand covers R rows. (A plain `*` is checked for null in a development build,
+                        // SAFETY: the left operand has R rows of k values. (A plain `*` is checked for null in a development build,
                         // which costs more than the products.)
                         let value = $splat(unsafe { _mm_load_ss(left.wrapping_add(r * down)) });
                         for v in 0..V {
@@ -267,7 +287,7 @@ macro_rules! kernel {
                     if width == V * $lanes {
                         for v in 0..V {
                             let to = row.wrapping_add(v * $lanes);
-                            // SAFETY: the row has `width` columns.
+                            // SAFETY: the row has `width` columns, initialised where they are added to.
                             unsafe { $store(to, if add { $plus($load(to), sums[r][v]) } else { sums[r][v] }) };
                         }
                     } else {

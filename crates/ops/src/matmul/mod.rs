@@ -42,9 +42,18 @@ impl<'a> Mat<'a> {
 /// `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses these elements meanwhile; with `add`
 /// they are initialised.
 pub(crate) unsafe fn gemm([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, add: bool, a: Mat<'_>, b: Mat<'_>) {
-    debug_assert!(a.covers(m, k) && b.covers(k, n));
-    // SAFETY: a and b cover their index ranges (checked above in debug builds, by construction of the callers
-    // otherwise); dst is the caller's promise.
+    assert!(a.covers(m, k) && b.covers(k, n), "a product's operands are shorter than its shape");
+    #[cfg(miri)]
+    for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+        let product: f32 = (0..k).map(|p| a.data[i * a.rows + p * a.cols] * b.data[p * b.rows + j * b.cols]).sum();
+        // SAFETY: dst is the caller's promise.
+        unsafe {
+            let to = dst.add(i * ld + j);
+            to.write(if add { *to + product } else { product });
+        }
+    }
+    // SAFETY: a and b cover their index ranges (checked above); dst is the caller's promise.
+    #[cfg(not(miri))]
     unsafe {
         gemm::gemm(
             m,
@@ -84,9 +93,9 @@ const FEW_ROWS: usize = 32;
 /// # Safety
 /// As [`gemm`]; the elements of `dst` are initialised, unless the sum is new.
 pub(crate) unsafe fn gemm_panel([m, n, k]: [usize; 3], dst: *mut f32, ld: usize, sum: Sum, a: Mat<'_>, panel: &[f32]) {
-    debug_assert!(n <= PANEL && a.covers(m, k));
+    assert!(n <= PANEL && a.covers(m, k) && panel.len() >= k * PANEL, "a panel's operands are shorter than its shape");
     let left = kernel::Left::Matrix { at: a.data.as_ptr(), rows: a.rows, cols: a.cols };
-    // SAFETY: the caller's promise.
+    // SAFETY: the operands cover the sizes (checked above); dst is the caller's promise.
     if unsafe { kernel::multiply([m, n, k], dst, ld, sum, left, panel) } {
         return;
     }
@@ -118,7 +127,7 @@ pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32>
     let rows = m.div_ceil(BLOCKS.div_ceil(across.max(1))).next_multiple_of(BLOCK_ROWS);
     let down = m.div_ceil(rows.max(1));
     let packed = Packed::new([m, k], a);
-    // SAFETY: the blocks are disjoint and cover the output.
+    // SAFETY: the blocks are disjoint and cover the output, and a block adds only to what its first step has written.
     unsafe {
         parallel::build(m * n, |out: Shared<'_>| {
             parallel::for_each(down * across, m * n * k, |task| {
@@ -144,9 +153,9 @@ pub(crate) fn product([m, n, k]: [usize; 3], a: Mat<'_>, b: Mat<'_>) -> Vec<f32>
 
 /// Copies `depth` x `width` of `b` to a dense panel.
 fn pack(b: Mat<'_>, depth: usize, width: usize, panel: &mut [f32]) {
-    debug_assert!(b.covers(depth, width));
+    assert!(b.covers(depth, width) && width <= PANEL && panel.len() >= depth * PANEL);
     if b.rows == 1 {
-        // SAFETY: b covers width rows of depth values, and the panel has room for depth rows.
+        // SAFETY: b covers width rows of depth values, and the panel has depth rows of PANEL values (checked above).
         unsafe { transpose(width, depth, b.data.as_ptr(), b.cols, panel.as_mut_ptr(), PANEL) };
     } else {
         for (x, row) in panel.chunks_mut(PANEL).take(depth).enumerate() {
@@ -159,10 +168,10 @@ fn pack(b: Mat<'_>, depth: usize, width: usize, panel: &mut [f32]) {
 /// Writes the transpose of the `rows` x `cols` matrix at `src` (rows `src_ld` apart) to `dst` (rows `dst_ld` apart).
 ///
 /// # Safety
-/// Both matrices are inside their buffers, and nobody else uses the elements written.
+/// All elements of `src` may be read and are initialised, all of `dst` may be written, and nobody else uses those meanwhile.
 pub(crate) unsafe fn transpose(rows: usize, cols: usize, src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usize) {
     let (whole_rows, whole_cols) = (rows & !3, cols & !3);
-    // SAFETY: i < rows and j < cols everywhere below.
+    // SAFETY: i < rows and j < cols everywhere below, so that all reads and writes are of the caller's matrices.
     unsafe {
         // Sixteen columns at a time: whole cache lines are read, and the lines written stay in the first cache.
         for from in (0..whole_cols).step_by(16) {
@@ -182,6 +191,9 @@ pub(crate) unsafe fn transpose(rows: usize, cols: usize, src: *const f32, src_ld
 }
 
 /// One block of 4 x 4.
+///
+/// # Safety
+/// As [`transpose`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn transpose4(src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usize) {
@@ -202,6 +214,9 @@ unsafe fn transpose4(src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usiz
 }
 
 /// One block of 4 x 4.
+///
+/// # Safety
+/// As [`transpose`].
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 unsafe fn transpose4(src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usize) {
@@ -216,7 +231,8 @@ unsafe fn transpose4(src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usiz
 /// The transpose of a row-major `rows` x `cols` matrix, on all threads.
 pub(crate) fn transposed(src: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     assert_eq!(src.len(), rows * cols, "a matrix of another size than said");
-    // SAFETY: each task writes the rows of the result that belong to its columns of the source, all of them.
+    // SAFETY: the source has `rows` rows of `cols` values (checked above); the tasks write the rows of the result that belong to their
+    // columns of the source, which cover it and do not overlap.
     unsafe {
         parallel::build(src.len(), |out| {
             let piece = 64;
@@ -258,8 +274,8 @@ mod tests {
         let multiply = |rows: usize, n: usize, a: Mat<'_>, before: Option<f32>| {
             // Two columns more than asked for, which must stay as they are.
             let mut dst = vec![before.unwrap_or(7.0); rows * (n + 2)];
-            // SAFETY: rows of n + 2 values, and nobody else has them.
             let sum = if before.is_some() { Sum::Added } else { Sum::New };
+            // SAFETY: rows of n + 2 values, and nobody else has them.
             unsafe { gemm_panel([rows, n, k], dst.as_mut_ptr(), n + 2, sum, a, &panel) };
             dst
         };

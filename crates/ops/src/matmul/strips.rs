@@ -24,12 +24,12 @@ impl Packed {
         Self::build([m, k], |first, to| {
             let rows = height.min(m - first);
             if a.cols == 1 {
-                // SAFETY: a covers these rows of k values; the strip holds k columns of `height` values.
+                // SAFETY: a covers these rows of k values (checked above); the strip has k columns of `height` values, and is this call's.
                 unsafe { transpose(rows, k, a.data.as_ptr().wrapping_add(first * a.rows), a.rows, to, height) };
                 return;
             }
             for (i, p) in (0..k).flat_map(|p| (0..rows).map(move |i| (i, p))) {
-                // SAFETY: as above.
+                // SAFETY: value i of column p of the strip, which is this call's.
                 unsafe { to.add(p * height + i).write(a.data[(first + i) * a.rows + p * a.cols]) };
             }
         })
@@ -39,7 +39,7 @@ impl Packed {
     fn build([m, k]: [usize; 2], f: impl Fn(usize, *mut f32) + Sync + Send) -> Self {
         let height = strip();
         let len = Strips::len([m, k]);
-        // SAFETY: each strip is zeroed where it has no rows, and f writes the others.
+        // SAFETY: the strips cover the buffer and do not overlap. f writes all rows of a full strip; one that is not full is zeroed first.
         let values = unsafe {
             parallel::build(len, |out: Shared<'_>| {
                 parallel::for_each(m.div_ceil(height), len, |i| {
@@ -92,9 +92,10 @@ impl<'a> Strips<'a> {
     /// `dst` may be written at all `i * ld + j`, i < m, j < n, and nobody else uses these elements meanwhile; they are
     /// initialised, unless the sum is new.
     pub unsafe fn multiply(self, [m, n, k]: [usize; 3], dst: *mut f32, ld: usize, sum: Sum, panel: &[f32]) {
-        debug_assert!(n <= PANEL && self.column + k <= self.k && self.data.len() >= Self::len([m, self.k]));
+        assert!(n <= PANEL && self.column + k <= self.k && self.data.len() >= Self::len([m, self.k]));
+        assert!(panel.len() >= k * PANEL);
         let left = kernel::Left::Strips { at: self.data.as_ptr(), k: self.k, first: self.column };
-        // SAFETY: the caller's promise.
+        // SAFETY: the operands cover the sizes (checked above); dst is the caller's promise.
         unsafe {
             if !kernel::multiply([m, n, k], dst, ld, sum, left, panel) {
                 // Strips of one row are a row-major matrix.

@@ -2,11 +2,10 @@
 //! ReLU behind.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op3, f32_operand, f32_tensor, f32_values, free_saved};
 
 use crate::conv::{Conv, Conv2dParams};
 use crate::elementwise::masked;
-use crate::graph;
-use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
 use super::measured::{Gradients, Measured, Planes};
@@ -42,14 +41,14 @@ pub fn batch_norm_train(
     relu: bool,
 ) -> Result<(Tensor, BatchStats)> {
     let planes = planes(x.dims(), gamma, beta)?;
-    let (x, gamma, beta) = (operand(OP, "x", x)?, operand(OP, "gamma", gamma)?, operand(OP, "beta", beta)?);
-    let (norm, stats) = Measured::new(View::new(OP, &x).values()?, planes, eps, relu);
+    let (x, gamma, beta) = (f32_operand(OP, "x", x)?, f32_operand(OP, "gamma", gamma)?, f32_operand(OP, "beta", beta)?);
+    let (norm, stats) = Measured::new(F32View::new(OP, &x).values()?, planes, eps, relu);
     let y = match residual {
-        None => graph::apply3(&x, &gamma, &beta, Alone(norm))?,
+        None => apply_op3(&x, &gamma, &beta, Alone(norm))?,
         Some(r) if r.dims() != x.dims() => {
             return Err(Error::operand(OP, format!("residual {:?} must be as x {:?}", r.dims(), x.dims())));
         }
-        Some(r) => graph::apply3(&x, &operand(OP, "residual", r)?, &both(&gamma, &beta)?, WithResidual(norm))?,
+        Some(r) => apply_op3(&x, &f32_operand(OP, "residual", r)?, &both(&gamma, &beta)?, WithResidual(norm))?,
     };
     Ok((y, stats))
 }
@@ -75,11 +74,11 @@ pub fn conv_batch_norm_train(
 ) -> Result<(Tensor, BatchStats)> {
     let (conv, x, w) = Conv::plain(x, w, p)?;
     let planes = planes(&conv.shape(), gamma, beta)?;
-    let (gamma, beta) = (operand(OP, "gamma", gamma)?, operand(OP, "beta", beta)?);
-    let sums = conv.values(View::new(OP, &x).values()?, View::new(OP, &w).values()?, None);
+    let (gamma, beta) = (f32_operand(OP, "gamma", gamma)?, f32_operand(OP, "beta", beta)?);
+    let sums = conv.values(F32View::new(OP, &x).values()?, F32View::new(OP, &w).values()?, None);
     let (norm, stats) = Measured::new(&sums, planes, eps, relu);
-    let sums = tensor(sums, &conv.shape()[..])?;
-    Ok((graph::apply3(&x, &w, &both(&gamma, &beta)?, AfterConv { conv, sums, norm })?, stats))
+    let sums = f32_tensor(sums, &conv.shape()[..])?;
+    Ok((apply_op3(&x, &w, &both(&gamma, &beta)?, AfterConv { conv, sums, norm })?, stats))
 }
 
 fn planes(x: &[usize], gamma: &Tensor, beta: &Tensor) -> Result<Planes> {
@@ -109,7 +108,7 @@ fn both(gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
 /// The gradient of [`both`].
 fn of_both(both: &Tensor, Gradients { mut gamma, beta, .. }: Gradients) -> Result<Option<Tensor>> {
     gamma.extend(beta);
-    both.track_op().then(|| tensor(gamma, both.shape())).transpose()
+    Ok(both.track_op().then(|| f32_tensor(gamma, both.shape())).transpose()?)
 }
 
 /// Operands x, gamma, beta.
@@ -129,14 +128,14 @@ impl CustomOp3 for Alone {
         beta: &CpuStorage,
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let y = self.0.forward(values(OP, x, lx)?, values(OP, gamma, lg)?, values(OP, beta, lb)?, None);
+        let y = self.0.forward(f32_values(OP, x, lx)?, f32_values(OP, gamma, lg)?, f32_values(OP, beta, lb)?, None);
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, gamma: &Tensor, beta: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {
         let gradients = backward(&self.0, x, gamma, y, dy, x.track_op())?;
-        let of = |t: &Tensor, values: Vec<f32>| t.track_op().then(|| tensor(values, t.shape())).transpose();
-        let dx = gradients.x.map(|dx| tensor(dx, x.shape())).transpose()?;
+        let of = |t: &Tensor, values: Vec<f32>| t.track_op().then(|| f32_tensor(values, t.shape())).transpose();
+        let dx = gradients.x.map(|dx| f32_tensor(dx, x.shape())).transpose()?;
         Ok((dx, of(gamma, gradients.gamma)?, of(beta, gradients.beta)?))
     }
 }
@@ -158,15 +157,15 @@ impl CustomOp3 for WithResidual {
         both: &CpuStorage,
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let both = values(OP, both, lb)?;
+        let both = f32_values(OP, both, lb)?;
         let (gamma, beta) = both.split_at(both.len() / 2);
-        let y = self.0.forward(values(OP, x, lx)?, gamma, beta, Some(values(OP, residual, lr)?));
+        let y = self.0.forward(f32_values(OP, x, lx)?, gamma, beta, Some(f32_values(OP, residual, lr)?));
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, residual: &Tensor, both: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {
         let mut gradients = backward(&self.0, x, both, y, dy, x.track_op())?;
-        let dx = gradients.x.take().map(|dx| tensor(dx, x.shape())).transpose()?;
+        let dx = gradients.x.take().map(|dx| f32_tensor(dx, x.shape())).transpose()?;
         // Without a ReLU the residual's gradient is the output's.
         let through = || if self.0.relu() { masked(OP, y, dy) } else { Ok(dy.clone()) };
         let d_residual = residual.track_op().then(through).transpose()?;
@@ -196,9 +195,9 @@ impl CustomOp3 for AfterConv {
         both: &CpuStorage,
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let both = values(OP, both, lb)?;
+        let both = f32_values(OP, both, lb)?;
         let (gamma, beta) = both.split_at(both.len() / 2);
-        let y = self.norm.forward(View::new(OP, &self.sums).values()?, gamma, beta, None);
+        let y = self.norm.forward(F32View::new(OP, &self.sums).values()?, gamma, beta, None);
         Ok((CpuStorage::F32(y), self.sums.shape().clone()))
     }
 
@@ -206,13 +205,13 @@ impl CustomOp3 for AfterConv {
         let mut gradients = backward(&self.norm, &self.sums, both, y, dy, x.track_op() || w.track_op())?;
         let (dx, dw) = match gradients.x.take() {
             Some(d_sums) => {
-                let d_sums = tensor(d_sums, self.sums.shape())?;
+                let d_sums = f32_tensor(d_sums, self.sums.shape())?;
                 let (dx, dw, _) = self.conv.backward(x, w, None, &self.sums, &d_sums)?;
                 (dx, dw)
             }
             None => (None, None),
         };
-        graph::free_with(y, &self.sums)?;
+        free_saved(y, &self.sums)?;
         Ok((dx, dw, of_both(both, gradients)?))
     }
 }
@@ -222,8 +221,8 @@ type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
 /// The norm's backward pass; `gamma` may have more behind its values.
 fn backward(norm: &Measured, x: &Tensor, gamma: &Tensor, y: &Tensor, dy: &Tensor, wanted: bool) -> Result<Gradients> {
-    let dy = operand(OP, "the gradient", dy)?;
-    let views = [x, gamma, y, &dy].map(|t| View::new(OP, t));
+    let dy = f32_operand(OP, "the gradient", dy)?;
+    let views = [x, gamma, y, &dy].map(|t| F32View::new(OP, t));
     let [x, gamma, y, dy] = &views;
     let y = if norm.relu() { y.values()? } else { &[] };
     Ok(norm.backward(x.values()?, gamma.values()?, y, dy.values()?, wanted))

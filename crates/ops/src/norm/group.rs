@@ -3,11 +3,10 @@
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
+use docent_tensor::{F32View, apply_op3, f32_operand, f32_tensor, f32_values};
 
 use crate::conv::{relu, relu_gradient};
-use crate::graph;
 use crate::parallel::{self, Shared};
-use crate::storage::{View, operand, tensor, values};
 use crate::{Error, Result};
 
 use super::sums::{sum1, sum2, variance};
@@ -38,7 +37,7 @@ pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps:
         return Err(Error::operand(OP, message));
     }
     let op = GroupNorm { channels, groups, plane: rest.iter().product(), eps, relu, stats: OnceLock::new() };
-    graph::apply3(&operand(OP, "x", x)?, &operand(OP, "gamma", gamma)?, &operand(OP, "beta", beta)?, op)
+    Ok(apply_op3(&f32_operand(OP, "x", x)?, &f32_operand(OP, "gamma", gamma)?, &f32_operand(OP, "beta", beta)?, op)?)
 }
 
 struct GroupNorm {
@@ -84,10 +83,10 @@ impl CustomOp3 for GroupNorm {
         beta: &CpuStorage,
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (x, gamma, beta) = (values(OP, x, lx)?, values(OP, gamma, lg)?, values(OP, beta, lb)?);
+        let (x, gamma, beta) = (f32_values(OP, x, lx)?, f32_values(OP, gamma, lg)?, f32_values(OP, beta, lb)?);
         let stats = self.stats.get_or_init(|| self.measure(x));
         let (plane, len) = (self.plane, self.len());
-        // SAFETY: each piece is one plane, written by either branch.
+        // SAFETY: each piece is one plane, and x reaches at least to its end, so either branch writes all of it.
         let y = unsafe {
             parallel::fill(x.len(), plane, |at, out| {
                 let c = at / plane % self.channels;
@@ -112,9 +111,9 @@ impl CustomOp3 for GroupNorm {
         y: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = operand(OP, "the gradient", dy)?;
+        let dy = f32_operand(OP, "the gradient", dy)?;
         let (x_view, g_view, y_view, dy_view) =
-            (View::new(OP, x), View::new(OP, gamma), View::new(OP, y), View::new(OP, &dy));
+            (F32View::new(OP, x), F32View::new(OP, gamma), F32View::new(OP, y), F32View::new(OP, &dy));
         let (xs, gammas, dys) = (x_view.values()?, g_view.values()?, dy_view.values()?);
         let masked = if self.relu { Some(parallel::map2(y_view.values()?, dys, relu_gradient)) } else { None };
         let g = masked.as_deref().unwrap_or(dys);
@@ -132,7 +131,7 @@ impl CustomOp3 for GroupNorm {
         };
         let dx = if x.track_op() {
             let each = channels / self.groups;
-            // SAFETY: the groups cover x, and all of each is written.
+            // SAFETY: the groups' planes cover x, and all of each is written.
             let dx = unsafe {
                 parallel::build(xs.len(), |out: Shared<'_>| {
                     parallel::for_each(stats.len(), xs.len(), |i| {
@@ -151,19 +150,21 @@ impl CustomOp3 for GroupNorm {
                         for c in 0..each {
                             let at = (i * each + c) * plane;
                             let gamma = gammas[first + c];
-                            for (j, (&x, &g)) in xs[at..at + plane].iter().zip(&g[at..at + plane]).enumerate() {
-                                out.ptr(at + j).write(inverse * (gamma * g - off - (x - mean) * slope));
+                            // This task alone has the planes of its group.
+                            let dx = out.room(at, plane);
+                            for (dx, (&x, &g)) in dx.iter_mut().zip(xs[at..at + plane].iter().zip(&g[at..at + plane])) {
+                                dx.write(inverse * (gamma * g - off - (x - mean) * slope));
                             }
                         }
                     });
                 })
             };
-            Some(tensor(dx, x.shape())?)
+            Some(f32_tensor(dx, x.shape())?)
         } else {
             None
         };
-        let d_gamma = gamma.track_op().then(|| tensor(by_channel(|p| p.1), channels)).transpose()?;
-        let d_beta = beta.track_op().then(|| tensor(by_channel(|p| p.0), channels)).transpose()?;
+        let d_gamma = gamma.track_op().then(|| f32_tensor(by_channel(|p| p.1), channels)).transpose()?;
+        let d_beta = beta.track_op().then(|| f32_tensor(by_channel(|p| p.0), channels)).transpose()?;
         Ok((dx, d_gamma, d_beta))
     }
 }

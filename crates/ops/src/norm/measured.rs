@@ -65,7 +65,9 @@ impl Measured {
     /// `act(gamma * (x - mean) * inverse + beta + residual)`.
     pub fn forward(&self, x: &[f32], gamma: &[f32], beta: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
         let Planes { channels, plane, .. } = self.planes;
-        // SAFETY: each piece is one plane, written by every branch.
+        let n = x.len();
+        assert!(residual.is_none_or(|r| r.len() == n), "{} residuals for {n} values", residual.map_or(0, <[f32]>::len));
+        // SAFETY: each piece is one plane, and the operands reach at least to its end, so every branch writes all of it.
         unsafe {
             parallel::fill(x.len(), plane, |at, out| {
                 let c = at / plane % channels;
@@ -84,9 +86,11 @@ impl Measured {
 
     /// Gradients by the output's, `dy`; `y` is the finished output, for the ReLU's mask (without one, anything). That of `x` where it is wanted.
     pub fn backward(&self, x: &[f32], gamma: &[f32], y: &[f32], dy: &[f32], wanted: bool) -> Gradients {
+        let Planes { batch, channels, plane } = self.planes;
+        assert_eq!(x.len(), batch * channels * plane, "values of another size than their shape");
         let mut sums = Vec::new();
         let dx = if wanted {
-            // SAFETY: the channels' planes cover x.
+            // SAFETY: `channels` writes the planes of all channels and images, which are x.
             Some(unsafe { parallel::build(x.len(), |dx| sums = self.channels(x, gamma, y, dy, Some(dx))) })
         } else {
             sums = self.channels(x, gamma, y, dy, None);
@@ -122,7 +126,7 @@ impl Measured {
                 let value = |x: f32, g: f32| scale * (g - off - (x - mean) * slope);
                 for at in self.planes.of(c) {
                     let (x, y, dy) = of(at);
-                    // SAFETY: this task alone writes this channel's planes.
+                    // SAFETY: this task alone has this channel's planes.
                     let dx = unsafe { dx.room(at, plane) };
                     if self.relu {
                         each3(dx, x, y, dy, &|x, y, g| value(x, relu_gradient(y, g)));

@@ -1,8 +1,9 @@
 use candle_core::Var;
+use docent_tensor::backward_freeing;
 
 use super::*;
 use crate::testing::{check_gradient, random};
-use crate::{backward_freeing, linear, roi_align};
+use crate::{linear, roi_align};
 
 fn params(output: usize, spatial_scale: f32) -> RoiAlignParams {
     RoiAlignParams { output, spatial_scale, sampling_ratio: 2, aligned: false }
@@ -102,4 +103,47 @@ fn what_does_not_fit_is_named() {
     assert!(fails(&levels(&all), &w, &random(5, 4).unwrap()).contains("b has shape [4]"));
     other[2] = RoiLevel { rois: vec![(2, [0.0; 4])], ..levels(&all)[2].clone() };
     assert!(fails(&other, &w, &b).contains("image 2"));
+}
+
+#[test]
+fn backward_passes_over_one_graph_on_several_threads_do_not_mix() {
+    let vars = maps().map(|m| Var::from_tensor(&m).unwrap());
+    let tensors = [0, 1, 2].map(|i| vars[i].as_tensor().clone());
+    let y = roi_linear(&levels(&tensors), &random(4, (5, 12)).unwrap(), &random(5, 5).unwrap(), true).unwrap();
+    // Losses of one graph whose gradients differ by powers of two, which round alike.
+    let losses: Vec<Tensor> = (0..4).map(|i| (y.sum_all().unwrap() * 2f64.powi(i)).unwrap()).collect();
+    let gradients = |loss: &Tensor| -> Vec<Vec<f32>> {
+        let grads = loss.backward().unwrap();
+        [&vars[0], &vars[2]].map(|v| flat(grads.get(v).unwrap())).to_vec()
+    };
+    let want = gradients(&losses[0]);
+    std::thread::scope(|scope| {
+        for (i, loss) in losses.iter().enumerate() {
+            let (want, gradients) = (&want, &gradients);
+            scope.spawn(move || {
+                for _ in 0..if cfg!(miri) { 2 } else { 50 } {
+                    for (got, want) in gradients(loss).iter().zip(want) {
+                        assert!(got.iter().zip(want).all(|(g, w)| *g == w * 2f32.powi(i as i32)));
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn gradients_are_handed_over_once() {
+    let handover = Arc::<Handover>::default();
+    let gradient = |v: f32| Some(f32_tensor(vec![v], 1).unwrap());
+    let (first, second) = (handover.leave(vec![gradient(1.0), None]), handover.leave(vec![None, gradient(2.0)]));
+    assert_ne!(first, second);
+    assert_eq!(flat(&handover.take(first, 0).unwrap()), [1.0]);
+    assert!(handover.take(first, 0).is_none() && handover.take(second, 0).is_none());
+    assert_eq!(flat(&handover.take(second, 1).unwrap()), [2.0]);
+    assert!(handover.0.lock().unwrap().gradients.is_empty());
+
+    let [map, ..] = maps().map(|m| Var::from_tensor(&m).unwrap());
+    let alone = link([map.as_tensor()].into_iter(), &handover).unwrap();
+    let error = alone.sum_all().unwrap().backward().unwrap_err().to_string();
+    assert!(error.contains("level 0 is missing"), "{error}");
 }

@@ -77,7 +77,7 @@ impl Class {
         let loss = out.total.to_scalar::<f32>().expect("a scalar");
         assert!(loss.is_finite(), "the loss is {loss}: this would time the arithmetic of NaN");
         let forward = start.elapsed();
-        let grads = docent_ops::backward_freeing(&out.total).expect("every operation has a gradient");
+        let grads = docent_tensor::backward_freeing(&out.total).expect("every operation has a gradient");
         let backward = start.elapsed() - forward;
         let update = |params: &[(String, Var)], sgd: &mut Sgd| {
             let clip = clip_grad_norm(params, &grads, Some(self.clip)).expect("f32 gradients");

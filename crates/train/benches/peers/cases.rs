@@ -3,7 +3,8 @@
 use candle_core::{Tensor, Var};
 use docent_detect::ImageBatch;
 use docent_ops::testing::random;
-use docent_ops::{Addend, BoxXyxy, Conv2dParams, RoiAlignParams, backward_freeing, conv2d, nms, roi_align};
+use docent_ops::{Addend, BoxXyxy, Conv2dParams, RoiAlignParams, conv2d, nms, roi_align};
+use docent_tensor::backward_freeing;
 use docent_train::data::Batch;
 
 use crate::common::{Class, Shares, batch, recipe};

@@ -39,7 +39,7 @@ impl<'a> Kernels<'a> {
     pub fn panels(&self) -> Vec<f32> {
         let of_point = of_panels([self.rows.0, self.cols.0]);
         let blocks = self.cols.0.div_ceil(NEAR);
-        // SAFETY: the tasks cover each point's panels, and the first the line behind each point.
+        // SAFETY: the tasks cover each point's panels, all PANEL values of a row, and the first the line behind each point.
         unsafe {
             parallel::build(POINTS * of_point, |to| {
                 parallel::for_each(self.rows.0.div_ceil(PANEL) * blocks, POINTS * of_point, |task| {
@@ -59,9 +59,10 @@ impl<'a> Kernels<'a> {
     /// next point `of_point` values further on.
     ///
     /// # Safety
-    /// The rows may be written.
+    /// The rows may be written, and nobody else uses them meanwhile.
     pub unsafe fn panel(&self, rows: Range<usize>, cols: Range<usize>, to: *mut f32, of_point: usize) {
         let (n, [down, across]) = (rows.len(), [self.rows.1, self.cols.1]);
+        assert!(n <= PANEL);
         // The taps of some inputs' kernels, an output a lane. Lanes without an output hold anything; nobody reads what becomes of it.
         scratch(NEAR * TAPS * PANEL, |near| {
             for first in cols.clone().step_by(NEAR) {
@@ -74,7 +75,8 @@ impl<'a> Kernels<'a> {
                     // Four rows at a time: they lie far apart, and are read in long runs, which the CPU foresees.
                     for i in (0..n).step_by(4) {
                         let to = near[c * TAPS * PANEL + i..].as_mut_ptr();
-                        // SAFETY: the weights hold these kernels of n outputs, and there is room for their taps.
+                        // SAFETY: the weights hold these kernels of n outputs (checked above); `near` has NEAR * TAPS rows of PANEL
+                        // values, of which these are columns i.. of `together * TAPS`.
                         unsafe {
                             let from = from.as_ptr().add(i * down + c * across);
                             transpose(4.min(n - i), together * TAPS, from, down, to, PANEL);
@@ -83,7 +85,8 @@ impl<'a> Kernels<'a> {
                 }
                 for (c, near) in near.as_chunks().0.iter().take(run).enumerate() {
                     let to = to.wrapping_add((first + c - cols.start) * PANEL);
-                    kernels(near, self.turned, Rows { to, of_point });
+                    // SAFETY: an input's row of each point, by the caller's promise.
+                    unsafe { kernels(near, self.turned, Rows { to, of_point }) };
                 }
             }
         });
@@ -102,12 +105,12 @@ pub(super) fn of_panels([rows, cols]: [usize; 2]) -> usize {
 /// up to the next multiple of [`KERNELS`], `from` may hold anything behind them.
 ///
 /// # Safety
-/// The kernels may be written.
+/// The kernels may be written at `to`, and nobody else uses them meanwhile.
 pub(super) unsafe fn gradients(from: &[f32], of_point: usize, n: usize, to: *mut f32) {
     let mut taps = [0.0; TAPS * KERNELS];
     for first in (0..n).step_by(KERNELS) {
         kernel_gradients(&from[first..], of_point, &mut taps);
-        // SAFETY: the caller's promise.
+        // SAFETY: `taps` has TAPS rows of KERNELS values; kernels first.. may be written by the caller's promise.
         unsafe { transpose(TAPS, KERNELS.min(n - first), taps.as_ptr(), KERNELS, to.add(first * TAPS), TAPS) };
     }
 }

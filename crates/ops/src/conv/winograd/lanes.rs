@@ -40,7 +40,7 @@ impl Maps<'_> {
     /// become tiles `at..` of the place.
     ///
     /// # Safety
-    /// Nobody else uses these channels of these tiles.
+    /// The place has room for tiles `at..` of as many and for these channels, and nobody else uses them meanwhile.
     pub unsafe fn inputs(&self, tiling: Tiling, tiles: Range<usize>, first: usize, place: Place<'_>, at: usize) {
         for run in tiling.runs(tiles) {
             let width = OUT * run.tiles + IN - OUT;
@@ -48,7 +48,8 @@ impl Maps<'_> {
                 let (pixels, lines) = buffer.split_at_mut(IN * width * LANES);
                 self.turn::<IN>(&run, first, width, pixels);
                 inputs_down(pixels, lines);
-                inputs_across(lines, run.tiles, place, place.start(first, at + run.at));
+                // SAFETY: these are the run's tiles, by the caller's promise.
+                unsafe { inputs_across(lines, run.tiles, place, place.start(first, at + run.at)) };
             });
         }
     }
@@ -64,7 +65,8 @@ impl Maps<'_> {
                 let (pixels, lines) = buffer.split_at_mut(OUT * width * LANES);
                 self.turn::<OUT>(&run, first, width, pixels);
                 gradients_down(pixels, lines);
-                gradients_across(lines, run.tiles, place, place.start(first, at + run.at));
+                // SAFETY: these are the run's tiles, by the caller's promise.
+                unsafe { gradients_across(lines, run.tiles, place, place.start(first, at + run.at)) };
             });
         }
     }
@@ -91,7 +93,8 @@ impl Maps<'_> {
             }
             let from = &planes[y as usize * w + (x + left as isize) as usize..];
             assert!((n - 1) * h * w + right - left <= from.len());
-            // SAFETY: the columns lie in each of the planes, and in the row that is written.
+            // SAFETY: these columns lie in each of the n planes (checked above). The row that is written has `width` pixels of LANES
+            // channels, and right <= width.
             unsafe { transpose(n, right - left, from.as_ptr(), h * w, to[left * LANES..].as_mut_ptr(), LANES) };
         }
     }
@@ -106,11 +109,11 @@ impl Place<'_> {
     /// Writes point `k` of the tile `t` behind that which starts at `at`.
     ///
     /// # Safety
-    /// It lies inside, and nobody else uses it.
+    /// The place has room for it, and nobody else uses it meanwhile.
     #[inline(always)]
     unsafe fn write(self, at: usize, t: usize, k: usize, values: &[f32; LANES]) {
         let to = self.to.ptr(at + k * self.of_point + t * self.width);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; the write needs no alignment beyond that of f32.
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(*values) };
     }
 }
@@ -124,12 +127,13 @@ pub(super) fn outputs(
     n: usize,
     mut f: impl FnMut(usize, usize, &[f32]),
 ) {
+    assert!(n <= LANES);
     let width = OUT * tiles;
     scratch((OUT + 1) * width * LANES, |buffer| {
         let (lines, planes) = buffer.split_at_mut(OUT * width * LANES);
         outputs_of(products, of_point, lines);
         for (r, line) in lines.chunks_exact(width * LANES).enumerate() {
-            // SAFETY: both have room for as many pixels of as many channels.
+            // SAFETY: the line has `width` pixels of LANES channels, the planes have LANES rows of `width` pixels, and n <= LANES.
             unsafe { transpose(width, n, line.as_ptr(), LANES, planes.as_mut_ptr(), width) };
             planes.chunks_exact(width).take(n).enumerate().for_each(|(c, plane)| f(c, r, plane));
         }
@@ -150,10 +154,18 @@ fn down<const N: usize>(pixels: &[f32], to: &mut [f32], f: impl Fn([f32; N]) -> 
     }
 }
 
-/// Six lines across, tile by tile of `N` columns, to the points of tiles the first of which starts at `at`: for [`Maps`], whose caller
-/// vouches for the place.
+/// Six lines across, tile by tile of `N` columns, to the points of tiles the first of which starts at `at`.
+///
+/// # Safety
+/// The place has room for the points of these tiles, and nobody else uses them meanwhile.
 #[inline(always)]
-fn across<const N: usize>(from: &[f32], tiles: usize, place: Place<'_>, at: usize, f: impl Fn([f32; N]) -> [f32; IN]) {
+unsafe fn across<const N: usize>(
+    from: &[f32],
+    tiles: usize,
+    place: Place<'_>,
+    at: usize,
+    f: impl Fn([f32; N]) -> [f32; IN],
+) {
     for (i, line) in from.chunks_exact(from.len() / IN).enumerate() {
         for (t, pixels) in line.windows(N * LANES).step_by(OUT * LANES).take(tiles).enumerate() {
             let mut out = [[0.0; LANES]; IN];
@@ -164,10 +176,22 @@ fn across<const N: usize>(from: &[f32], tiles: usize, place: Place<'_>, at: usiz
                 }
             }
             for (p, out) in out.iter().enumerate() {
-                // SAFETY: the promise of the caller's caller.
+                // SAFETY: a point of one of the tiles, by the caller's promise.
                 unsafe { place.write(at, t, i * IN + p, out) };
             }
         }
+    }
+}
+
+wide! {
+    unsafe fn inputs_across(from: &[f32], tiles: usize, place: Place<'_>, at: usize) {
+        // SAFETY: the promise of this function's caller, which is the same.
+        unsafe { across(from, tiles, place, at, b_t) };
+    }
+
+    unsafe fn gradients_across(from: &[f32], tiles: usize, place: Place<'_>, at: usize) {
+        // SAFETY: as above.
+        unsafe { across(from, tiles, place, at, a) };
     }
 }
 
@@ -178,14 +202,6 @@ wide! {
 
     fn gradients_down(pixels: &[f32], to: &mut [f32]) {
         down(pixels, to, a);
-    }
-
-    fn inputs_across(from: &[f32], tiles: usize, place: Place<'_>, at: usize) {
-        across(from, tiles, place, at, b_t);
-    }
-
-    fn gradients_across(from: &[f32], tiles: usize, place: Place<'_>, at: usize) {
-        across(from, tiles, place, at, a);
     }
 
     /// Transforms products to four lines of outputs.

@@ -97,7 +97,7 @@ fn convolve(g: &Geometry, x: &[f32], kernels: Kernels<'_>, epilogue: &Epilogue<'
     let maps = Maps { values: x, channels: g.c_in, size: [g.h, g.w], pad: [g.pad_h, g.pad_w] };
     let tiling = Tiling::new(g.batch, [g.h_out, g.w_out]);
     let pass = Pass { g, maps, epilogue, tiling };
-    // SAFETY: the tasks' tiles, or their output channels, cover the output.
+    // SAFETY: the tasks' tiles, or their output channels, cover the output and do not overlap.
     unsafe {
         parallel::build(y_len, |y| {
             if tiling.tiles() < MANY {
@@ -110,7 +110,7 @@ fn convolve(g: &Geometry, x: &[f32], kernels: Kernels<'_>, epilogue: &Epilogue<'
 }
 
 /// Tiles from which on they are cut among the tasks, and not the output channels.
-const MANY: usize = 288;
+const MANY: usize = if cfg!(miri) { 8 } else { 288 };
 
 /// Input channels whose kernels a task transforms at once, if the tiles are few: their points stay in its cache. A divisor of [`DEPTH`],
 /// and all of it where no kernel of ours goes on with a sum.
@@ -147,7 +147,7 @@ impl Pass<'_> {
                 let (inputs, products) = buffer.split_at_mut(POINTS * of_inputs);
                 let place = self.place(inputs, of_inputs);
                 for first in (0..g.c_in).step_by(LANES) {
-                    // SAFETY: the buffer is this task's.
+                    // SAFETY: the buffer is this task's, with room for `some` tiles of all channels.
                     unsafe { self.maps.inputs(self.tiling, tiles.clone(), first, place, 0) };
                 }
                 for first in (0..g.c_out).step_by(PANEL) {
@@ -183,7 +183,7 @@ impl Pass<'_> {
             let (place, blocks) = (self.place(inputs, of_inputs), g.c_in.div_ceil(LANES));
             parallel::for_each(self.tiling.panels() * blocks, g.work(), |task| {
                 let (panel, first) = (task / blocks, task % blocks * LANES);
-                // SAFETY: this task alone writes these channels of these tiles.
+                // SAFETY: the buffer has room for all tiles and channels; this task alone writes these channels of these tiles.
                 unsafe { self.maps.inputs(self.tiling, self.tiling.panel(panel), first, place, panel * PANEL) };
             });
             parallel::for_each(tasks, g.work(), |task| {
@@ -195,7 +195,7 @@ impl Pass<'_> {
                     let (products, more) = buffer.split_at_mut(POINTS * of_products);
                     for first in (0..g.c_in).step_by(step()) {
                         let inputs_of = first..g.c_in.min(first + step());
-                        // SAFETY: the points lie in this task's buffer.
+                        // SAFETY: the buffer is this task's: for each point `step()` rows of PANEL values and a line.
                         unsafe { kernels.panel(channels.clone(), inputs_of.clone(), points.as_mut_ptr(), of_points) };
                         let to = if first < DEPTH { &mut *products } else { &mut *more };
                         let sum = if first.is_multiple_of(DEPTH) { Sum::New } else { Sum::Continued };
@@ -237,7 +237,7 @@ impl Pass<'_> {
         for point in 0..POINTS {
             let left = Mat::row_major(&inputs[point * of_inputs + channels.start..], width);
             let to = products[point * of_products..][..rows(tiles) * PANEL].as_mut_ptr();
-            // SAFETY: as many rows of PANEL values lie there, written before where they are read.
+            // SAFETY: as many rows of PANEL values lie there, initialised, and the caller alone has them.
             unsafe { gemm_panel(size, to, PANEL, sum, left, &kernels[point * of_kernels..]) };
         }
     }
@@ -255,7 +255,7 @@ impl Pass<'_> {
                         let channel = first + c;
                         let at =
                             ((run.image * self.g.c_out + channel) * self.g.h_out + run.y + r) * self.g.w_out + run.x;
-                        // SAFETY: this task alone holds these pixels.
+                        // SAFETY: this task alone has these pixels: of its tiles or of its channels.
                         let to = unsafe { y.room(at, width) };
                         self.epilogue.write(channel, at, &line[..width], to);
                     }

@@ -86,11 +86,11 @@ impl Rows {
     /// Writes some values of point `k` from kernel `first` on.
     ///
     /// # Safety
-    /// They lie inside, and nobody else uses them.
+    /// They may be written, and nobody else uses them meanwhile.
     #[inline(always)]
     unsafe fn write(self, k: usize, first: usize, values: &[f32; LANES]) {
         let to = self.to.wrapping_add(k * self.of_point + first);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; the write needs no alignment beyond that of f32.
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(*values) };
     }
 }
@@ -100,8 +100,11 @@ pub(super) const KERNELS: usize = PANEL;
 
 wide! {
     /// Transforms kernels of 3 x 3, tap `k` of kernel `j` at `from[k * KERNELS + j]`, to their points; kernels that are turned by 180
-    /// degrees before, if so asked. For `Kernels::panel`, whose caller vouches for the rows.
-    pub(super) fn kernels(from: &[f32; 9 * KERNELS], turned: bool, to: Rows) {
+    /// degrees before, if so asked.
+    ///
+    /// # Safety
+    /// The rows of all points, of KERNELS values each, may be written, and nobody else uses them meanwhile.
+    pub(super) unsafe fn kernels(from: &[f32; 9 * KERNELS], turned: bool, to: Rows) {
         let mut half = [0.0; IN * 3 * KERNELS];
         let row = |y: usize, x: usize| {
             let tap = if turned { 8 - (y * 3 + x) } else { y * 3 + x };
@@ -126,13 +129,15 @@ wide! {
                     }
                 }
                 for (p, points) in points.iter().enumerate() {
-                    // SAFETY: the promise of the caller's caller.
+                    // SAFETY: LANES values of a point's row, by the caller's promise.
                     unsafe { to.write(i * IN + p, first, points) };
                 }
             }
         }
     }
+}
 
+wide! {
     /// The way back: from the points' gradients, point `k` of kernel `j` at `from[k * of_point + j]`, to the taps'.
     pub(super) fn kernel_gradients(from: &[f32], of_point: usize, to: &mut [f32; 9 * KERNELS]) {
         let mut half = [0.0; IN * 3 * KERNELS];

@@ -15,7 +15,7 @@ use super::{Geometry, LINE};
 const TOGETHER: usize = 4;
 
 /// Values of transformed inputs and gradients that are kept at once before tiles count as many.
-const FEW: usize = 1 << 22;
+const FEW: usize = if cfg!(miri) { 112_000 } else { 1 << 22 };
 
 /// Output channels of a block of products: whole vectors of channels.
 const ROWS: usize = 2 * LANES;
@@ -34,7 +34,8 @@ pub(in super::super) fn weight_gradient(g: &Geometry, x: &[f32], dy: &[f32]) -> 
     let pass = Pass { g, x, dy, tiling, depth: together * PANEL };
     let of_row = g.c_in * TAPS;
     let of_buffer = POINTS * (pass.of_inputs() + pass.of_gradients());
-    // SAFETY: the blocks cover the output channels, and each writes all kernels of its own.
+    // SAFETY: the blocks cover the output channels and do not overlap; each writes all kernels of its own channels, after the sums that
+    // these come from.
     unsafe {
         parallel::build(w_len, |dw| {
             scratch(of_buffer, |buffer| {
@@ -110,7 +111,7 @@ impl Pass<'_> {
         parallel::for_each(panels * (of_x + of_dy), g.work(), |task| {
             let (panel, block) = (task / (of_x + of_dy), task % (of_x + of_dy));
             let (tiles, at) = (self.tiling.panel(first + panel), panel * PANEL);
-            // SAFETY: this task alone writes these channels of these tiles.
+            // SAFETY: the buffers have room for `depth` tiles of all channels; this task alone writes these channels of these tiles.
             unsafe {
                 match block.checked_sub(of_x) {
                     None => x.inputs(self.tiling, tiles, block * LANES, inputs, at),
@@ -125,7 +126,8 @@ impl Pass<'_> {
     /// Some rows of a point's product of gradients and inputs over `depth` tiles, to `to` as `sum` says.
     ///
     /// # Safety
-    /// As many values as rows x C_in may be written at `to`, initialised unless the sum is new.
+    /// As many values as rows x C_in may be written at `to`, nobody else uses them meanwhile, and they are initialised unless the sum is
+    /// new.
     #[allow(clippy::too_many_arguments)]
     unsafe fn multiply(
         &self,
@@ -149,7 +151,7 @@ impl Pass<'_> {
             for column in (0..c_in).step_by(PANEL) {
                 let size = [n, PANEL.min(c_in - column), depth];
                 let to = to.wrapping_add((row - rows.start) * c_in + column);
-                // SAFETY: columns of the caller's rows.
+                // SAFETY: these columns of the caller's rows.
                 unsafe { gemm_panel(size, to, c_in, sum, left, &inputs[column * self.depth..]) };
             }
             row += n;

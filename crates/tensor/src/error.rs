@@ -1,0 +1,36 @@
+//! The crate's error.
+
+/// What can go wrong with a tensor.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operand has a shape, device or type that the operation does not take, or its values are freed.
+    #[error("{op}: {message}")]
+    Operand {
+        /// The operation's name.
+        op: &'static str,
+        /// What was given, what is needed.
+        message: String,
+    },
+    /// candle's own error.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn operand(op: &'static str, message: impl Into<String>) -> Self {
+        Self::Operand { op, message: message.into() }
+    }
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Candle(e) => e,
+            e => candle_core::Error::wrap(e),
+        }
+    }
+}
+
+/// The crate's result.
+pub type Result<T> = std::result::Result<T, Error>;

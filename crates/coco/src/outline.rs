@@ -6,7 +6,7 @@ use crate::loose::Loose;
 
 /// `[x, y, width, height]` around the points `x1, y1, x2, y2, ..`; `None` for fewer than two points, or a number that is not finite.
 pub(crate) fn around(points: &[f64]) -> Option<[f64; 4]> {
-    if points.len() < 4 || points.len() % 2 != 0 || points.iter().any(|v| !v.is_finite()) {
+    if points.len() < 4 || !points.len().is_multiple_of(2) || points.iter().any(|v| !v.is_finite()) {
         return None;
     }
     let start = [f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY];

@@ -245,8 +245,8 @@ fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -
     let data = &recipe.data;
     for (option, path) in [
         ("--data", &data.dir),
-        ("--train-json", &data.train_json),
-        ("--val-json", &data.val_json),
+        ("--train-annotations", &data.train_annotations),
+        ("--val-annotations", &data.val_annotations),
         ("--images", &data.images),
         ("--teacher", &more.teacher),
     ] {

@@ -53,10 +53,10 @@ pub(crate) fn held_out(file_names: &[&str], share: f64) -> Result<HashSet<usize>
     let all: Vec<usize> = (0..places.len()).collect();
     if held.is_empty() {
         held.extend(all.iter().min_by(by_place));
-    } else if held.len() == all.len() {
-        if let Some(last) = all.iter().max_by(by_place) {
-            held.remove(last);
-        }
+    } else if held.len() == all.len()
+        && let Some(last) = all.iter().max_by(by_place)
+    {
+        held.remove(last);
     }
     Ok(held)
 }

@@ -69,9 +69,11 @@ pub(crate) fn sides(items: &[Item], source: &Source<'_>, notes: &mut Vec<String>
         let found = by_parts(items, &members, notes)?;
         let folders = by_folder(items);
         if let Sides::Author(sides) = &found {
-            let differs = |i: &usize| match (items[*i].role(), sides[*i]) {
-                (Some(Role::Train), Some(true)) | (Some(Role::Val), Some(false)) => true,
-                _ => false,
+            let differs = |i: &usize| {
+                matches!(
+                    (items[*i].role(), sides[*i]),
+                    (Some(Role::Train), Some(true)) | (Some(Role::Val), Some(false))
+                )
             };
             let count = (0..items.len()).filter(differs).count();
             if folders.len() > 1 && count > 0 {
@@ -207,8 +209,8 @@ type Lists<'a> = (Vec<(Role, &'a IndexedFile)>, Vec<&'a IndexedFile>);
 /// # Errors
 /// Two lists of one part.
 fn lists(index: &FileIndex) -> Result<Lists<'_>> {
-    let (mut found, mut of_classes): (BTreeMap<Role, Vec<&IndexedFile>>, BTreeMap<Role, Vec<&IndexedFile>>) =
-        Default::default();
+    let mut found: BTreeMap<Role, Vec<&IndexedFile>> = BTreeMap::new();
+    let mut of_classes: BTreeMap<Role, Vec<&IndexedFile>> = BTreeMap::new();
     let mut unused = Vec::new();
     for file in index.with_extension(&["txt"]) {
         let folder = file.folder().to_lowercase();

@@ -195,14 +195,14 @@ fn nearest<'l, 'i>(
     lists: &'l [(&'i IndexedFile, Vec<String>)],
 ) -> Result<Option<(&'i IndexedFile, &'l [String])>> {
     let among: Vec<_> = lists.iter().filter(|(file, _)| labels.folders.contains(file.folder())).collect();
-    if let Some((first, names)) = among.first() {
-        if let Some((other, _)) = among.iter().find(|(_, others)| others != names) {
-            return Err(Error::Undecided {
-                path: source.index.root.clone(),
-                problem: format!("{} and {} name different classes, or in another order", first.below, other.below),
-                hint: "give the classes with --classes (a file, or names in the order of their numbers)".to_owned(),
-            });
-        }
+    if let Some((first, names)) = among.first()
+        && let Some((other, _)) = among.iter().find(|(_, others)| others != names)
+    {
+        return Err(Error::Undecided {
+            path: source.index.root.clone(),
+            problem: format!("{} and {} name different classes, or in another order", first.below, other.below),
+            hint: "give the classes with --classes (a file, or names in the order of their numbers)".to_owned(),
+        });
     }
     let predefined = |f: &IndexedFile| f.stem().eq_ignore_ascii_case("predefined_classes");
     let above = lists.iter().filter(|(file, _)| labels.lie_below(file.folder()));
@@ -324,7 +324,7 @@ impl<'i> LabelFiles<'i> {
         let parts: Vec<&str> = path.split('/').collect();
         let folder = |p: &&str| ["images", "jpegimages", "image", "imgs", "img"].contains(&p.to_lowercase().as_str());
         let folders = &parts[..parts.len() - 1];
-        if let Some(at) = folders.iter().rposition(|p| folder(p)) {
+        if let Some(at) = folders.iter().rposition(folder) {
             for labels in ["labels", "label", "annotations", "txt"] {
                 let mut parts = parts.clone();
                 parts[at] = labels;

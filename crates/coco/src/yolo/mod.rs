@@ -161,14 +161,14 @@ fn named_parts(
         }
     }
     // One folder for both means that nothing is held out.
-    if let (Some(train), Some(val)) = (members.get(&Role::Train), members.get(&Role::Val)) {
-        if train == val {
-            notes.push(
-                "train and val are the same images: a share of them is held out, by a hash of the file name".to_owned(),
-            );
-            let train = train.clone();
-            return Ok(Some(Sides::Share((0..items.len()).map(|i| train.contains(&i)).collect())));
-        }
+    if let (Some(train), Some(val)) = (members.get(&Role::Train), members.get(&Role::Val))
+        && train == val
+    {
+        notes.push(
+            "train and val are the same images: a share of them is held out, by a hash of the file name".to_owned(),
+        );
+        let train = train.clone();
+        return Ok(Some(Sides::Share((0..items.len()).map(|i| train.contains(&i)).collect())));
     }
     // Without a held-out part that is there, or with a training part that is not, folders and lists tell more.
     let named = |role: Role| described.parts.iter().any(|(r, _)| *r == role);

@@ -216,7 +216,9 @@ fn names_that_are_numbers_missing_or_twice() {
     write(&at("images"), &at("labels"), 1, 12);
     let names = |yaml: Option<&str>| {
         let _ = std::fs::remove_file(at("data.yaml"));
-        yaml.map(|yaml| text(&at("data.yaml"), yaml));
+        if let Some(yaml) = yaml {
+            text(&at("data.yaml"), yaml);
+        }
         open(dir.path()).map(|splits| splits.train.class_names()).map_err(|e| e.to_string())
     };
     assert_eq!(names(Some("names: [0, 1]\n")).unwrap(), ["0", "1"]);

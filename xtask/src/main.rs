@@ -4,6 +4,7 @@ mod bench;
 mod bench_peers;
 mod ci;
 mod golden;
+mod miri;
 mod process;
 mod smoke;
 mod soak;
@@ -39,6 +40,10 @@ enum Command {
     Ablate(train::Args),
     /// Check format and clippy, run all tests, build the docs.
     Test,
+    /// Run the tests of the tensor and operation crates under Miri, which finds undefined behaviour (half an hour).
+    ///
+    /// Needs rustup and a nightly toolchain with Miri. Example: cargo xtask miri --kernels
+    Miri(miri::Args),
     /// Overfit 8 images through the whole real path and check the run's folder (under 3 minutes).
     Smoke,
     /// What takes too long for the tests: 30 kills, memory over 2,000 steps, an index of COCO's size (about 15 minutes).
@@ -62,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Command::Train(args) => train::run("train", &args),
         Command::Ablate(args) => train::run("ablate", &args),
         Command::Test => test::run(),
+        Command::Miri(args) => miri::run(&args),
         Command::Smoke => smoke::run(),
         Command::Soak(args) => soak::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use docent_coco::{
-    Annotation, Category, CheckConfig, CocoMetrics, Dataset, Evaluator, Image, MAX_PIXELS, MAX_SIDE, Policy, Resize,
-    VocBoxes, decode_bytes, parse_results, parse_voc, split_by_id,
+    Annotation, BoxReading, Category, CheckConfig, CocoMetrics, Dataset, DecodeOptions, Evaluator, Image, MAX_PIXELS,
+    MAX_SIDE, Policy, Resize, decode_bytes, parse_csv, parse_data_yaml, parse_labelme, parse_results, parse_via,
+    parse_voc, parse_yolo, split_by_name,
 };
 
 /// A COCO annotation file: refused, or a data set whose parts agree and which is written and read back the same.
@@ -25,8 +26,10 @@ pub fn coco_json(bytes: &[u8]) {
         }
     }
     assert_eq!((0..set.len()).map(|i| set.annotations(i).len()).sum::<usize>(), set.all_annotations().len());
-    let (train, val) = split_by_id(&set, 0.3);
-    assert_eq!(train.len() + val.len(), set.len());
+    if let Ok((train, val)) = split_by_name(&set, 0.3) {
+        assert_eq!(train.len() + val.len(), set.len());
+        assert!(!train.is_empty() && !val.is_empty());
+    }
     // What the policies left in has nothing left to refuse.
     let text = set.to_json();
     let Ok(back) = Dataset::from_json(text.as_bytes(), json, images, &CheckConfig::default()) else {
@@ -37,21 +40,78 @@ pub fn coco_json(bytes: &[u8]) {
 
 /// A PASCAL VOC annotation: refused, or finite boxes under either reading.
 pub fn voc_xml(bytes: &[u8]) {
-    let Ok(file) = parse_voc(bytes) else { return };
+    let Ok(file) = parse_voc(bytes, None) else { return };
     for object in &file.objects {
         assert!(!object.name.is_empty() && object.corners.iter().all(|v| v.is_finite()));
         assert!(object.line >= 1 && object.line as usize <= bytes.iter().filter(|b| **b == b'\n').count() + 1);
-        let [xmin, _, xmax, _] = object.corners;
-        for boxes in [VocBoxes::Pixels, VocBoxes::Edges] {
-            let [_, _, width, _] = object.bbox(boxes);
-            assert!((xmax <= xmin) == (width <= 0.0));
+        for boxes in BoxReading::ALL {
+            let ([_, _, width, height], _) = boxes.ordered_bbox(object.corners, 64.0, 48.0);
+            // Differences of numbers near the largest may overflow; boxes without area are left out later.
+            if boxes == BoxReading::Edges {
+                assert!(!(width < 0.0) && !(height < 0.0), "corners are put in order");
+            }
         }
+        assert!(object.line as usize <= 1 + bytes.iter().filter(|b| **b == b'\n').count());
     }
+}
+
+/// A labelme file: refused with a reason, or boxes of finite numbers.
+pub fn labelme_json(bytes: &[u8]) {
+    match parse_labelme(bytes) {
+        Ok(file) => {
+            for (class, bbox) in &file.objects {
+                assert!(!class.is_empty());
+                assert!(bbox[..2].iter().all(|v| v.is_finite()) && !(bbox[2] < 0.0) && !(bbox[3] < 0.0));
+            }
+        }
+        Err(reason) => assert!(!reason.is_empty()),
+    }
+}
+
+/// A VIA file: refused with a reason, or regions with classes.
+pub fn via_json(bytes: &[u8]) {
+    match parse_via(bytes) {
+        Ok(images) => {
+            for (class, bbox) in images.iter().flat_map(|image| &image.objects) {
+                assert!(!class.is_empty() && bbox.iter().all(|v| !v.is_nan()));
+            }
+        }
+        Err(reason) => assert!(!reason.is_empty()),
+    }
+}
+
+/// A CSV file: refused with a reason, or rows of finite numbers, each with its line.
+pub fn table_csv(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match parse_csv(&text) {
+        Ok((rows, broken)) => {
+            for row in &rows {
+                assert!(!row.filename.is_empty());
+                assert!(
+                    row.object.as_ref().is_none_or(|(class, n)| !class.is_empty() && n.iter().all(|v| v.is_finite()))
+                );
+            }
+            assert!(broken.iter().all(|(_, reason)| !reason.is_empty()));
+        }
+        Err(reason) => assert!(!reason.is_empty()),
+    }
+}
+
+/// A `data.yaml`, and the same bytes as a label file: refused with a reason, or names and numbers.
+pub fn data_yaml(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match parse_data_yaml(&text) {
+        Ok(yaml) => assert!(yaml.kpt_shape.is_none_or(|[points, values]| points < 10_000 && values <= 3)),
+        Err(reason) => assert!(!reason.is_empty()),
+    }
+    let (rows, broken) = parse_yolo(&text);
+    assert!(rows.iter().all(|row| row.numbers.len() >= 4 && row.numbers.iter().all(|v| v.is_finite())));
+    assert!(broken.iter().all(|(line, reason)| *line > 0 && !reason.is_empty()));
 }
 
 /// An image file: an error, or as many pixels as its size says, within the limits.
 pub fn image(bytes: &[u8]) {
-    let image = match decode_bytes(bytes, "fuzz.jpg") {
+    let image = match decode_bytes(bytes, "fuzz.jpg", DecodeOptions::default()) {
         Ok(image) => image,
         Err(error) => {
             assert!(error.to_string().contains("fuzz.jpg"));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use docent_train::detector::Detector;
 use docent_train::recipe::Recipe;
-use docent_train::{Checkpoint, parse_safetensors};
+use docent_train::{Checkpoint, parse_safetensors, parse_weights};
 
 /// A checkpoint: refused by header, metadata, architecture or tensor list, or a detector.
 pub fn checkpoint(bytes: &[u8]) {
@@ -17,6 +17,23 @@ pub fn checkpoint(bytes: &[u8]) {
         Ok(checkpoint) => drop(Detector::from_checkpoint(path, checkpoint)),
         Err(error) => assert!(error.to_string().contains("fuzz.safetensors"), "{error}"),
     }
+}
+
+/// A weight file of any form: refused, or finite tensors under names without neutral prefixes, not much bigger than the file.
+pub fn weights(bytes: &[u8]) {
+    let path = Path::new("fuzz.pth");
+    let file = match parse_weights(path, bytes) {
+        Ok(file) => file,
+        Err(error) => {
+            assert!(error.to_string().contains("fuzz.pth"), "{error}");
+            return;
+        }
+    };
+    assert_eq!(file.tensors.len(), file.stored.len());
+    // Each byte of the file may stand for a value of 16 tensors.
+    let values: usize = file.tensors.values().map(|tensor| tensor.elem_count()).sum();
+    assert!(values <= 16 * bytes.len());
+    assert!(!file.tensors.keys().any(|name| name.starts_with("module.") || name.starts_with("model.")));
 }
 
 /// A recipe, with a `--set` in its last line: refused, or one that reads back the same.

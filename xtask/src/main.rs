@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_peers;
+mod cases;
 mod ci;
 mod golden;
 mod miri;
@@ -38,12 +39,20 @@ enum Command {
     /// Example: cargo xtask ablate --recipe bccd-ablation --seeds 0,1,2 --data DIR --weights FILE
     #[command(disable_help_flag = true)]
     Ablate(train::Args),
-    /// Check format and clippy, run all tests, build the docs.
+    /// Check format and clippy, run all tests, build the docs, run the cases of `../shared/cases` where they are.
     Test,
     /// Run the tests of the tensor and operation crates under Miri, which finds undefined behaviour (half an hour).
     ///
     /// Needs rustup and a nightly toolchain with Miri. Example: cargo xtask miri --kernels
     Miri(miri::Args),
+
+    /// Run docent on every input of a folder of cases and compare what it reads with `expect.json`.
+    ///
+    /// Prints one line an input: `ok`, `WRONG: ..` or `SILENT WRONG: ..` (exit code 0, and the boxes, the classes or the
+    /// split are wrong). Without the folder the cases are skipped.
+    ///
+    /// Example: cargo xtask cases ../shared/cases --only exif
+    Cases(cases::Args),
     /// Overfit 8 images through the whole real path and check the run's folder (under 3 minutes).
     Smoke,
     /// What takes too long for the tests: 30 kills, memory over 2,000 steps, an index of COCO's size (about 15 minutes).
@@ -68,6 +77,8 @@ fn main() -> anyhow::Result<()> {
         Command::Ablate(args) => train::run("ablate", &args),
         Command::Test => test::run(),
         Command::Miri(args) => miri::run(&args),
+
+        Command::Cases(args) => cases::run(&args),
         Command::Smoke => smoke::run(),
         Command::Soak(args) => soak::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -34,6 +34,11 @@ pub fn build_docent(release: bool) -> Result<PathBuf> {
         args.push("--release");
     }
     run(&mut cargo(&args)?)?;
+    docent_path(release)
+}
+
+/// Where cargo puts the program `docent`.
+pub fn docent_path(release: bool) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root()?.join("target"), PathBuf::from);
     let target = if target.is_absolute() { target } else { root()?.join(target) };
     let profile = if release { "release" } else { "debug" };

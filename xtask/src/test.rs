@@ -1,13 +1,14 @@
-//! `cargo xtask test`: format, clippy, tests, docs.
+//! `cargo xtask test`: format, clippy, tests, docs, cases.
 
 use anyhow::Result;
 
-use crate::process;
+use crate::{cases, process};
 
 /// Runs the checks, those that fail fastest first.
 pub fn run() -> Result<()> {
     process::run(&mut process::cargo(&["fmt", "--all", "--check"])?)?;
     process::run(&mut process::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?)?;
     process::run(&mut process::cargo(&["test", "--workspace"])?)?;
-    process::run(process::cargo(&["doc", "--workspace", "--no-deps"])?.env("RUSTDOCFLAGS", "-D warnings"))
+    process::run(process::cargo(&["doc", "--workspace", "--no-deps"])?.env("RUSTDOCFLAGS", "-D warnings"))?;
+    cases::run_with_test_build()
 }

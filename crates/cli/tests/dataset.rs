@@ -62,7 +62,7 @@ fn a_report_names_what_stops_a_training() {
     assert_eq!(code, 1);
     contains(&err, &["3 fault(s)"]);
     contains(&out, &["faults: 4", "missing image file, image id 3", "003.png", "unreadable image file, image id 5"]);
-    contains(&out, &["image id 7", "is 20x32, annotated as 32x20", "--set data.checks.missing_image=drop"]);
+    contains(&out, &["image id 7", "is 20x32, annotated as 32x20", "--policy missing_image=drop"]);
     let drop = ["missing_image=drop", "size_mismatch=drop", "unreadable_image=drop"];
     let with: Vec<&str> = drop.iter().flat_map(|policy| ["--policy", policy]).collect();
     assert_eq!(docent(dir.path(), &[&["dataset", "check", "."], &with[..]].concat()).0, 0);
@@ -91,20 +91,21 @@ fn what_is_asked_wrongly_is_said_plainly() {
         assert!(code == wanted && err.contains(part), "{args:?}: {code} {err}");
     };
     fails(&["dataset", "check", "nowhere"], 1, "no such folder");
-    fails(&["dataset", "check", "."], 1, "Annotations/*.xml");
+    fails(&["dataset", "check", "."], 1, "PASCAL VOC XML");
     fails(&["dataset", "check", ".", "--policy", "missing=drop"], 2, "unknown field `missing`");
     fails(&["dataset", "check", ".", "--policy", "missing_image"], 2, "KEY=POLICY");
-    fails(&["dataset", "check", ".", "--policy", "unknown_category=clip"], 2, "can be clipped");
+    fails(&["dataset", "check", ".", "--policy", "unknown_category=clip"], 2, "no meaning here");
     fails(&["dataset", "check"], 2, "<DIR>");
-    fails(&["dataset", "import-voc", ".", "out"], 1, "Annotations/");
-    fails(&["dataset", "import-voc", ".", "out", "--boxes", "corners"], 2, "pixels");
-    fails(&["dataset", "import-yolo", ".", "out"], 1, "classes.txt");
+    fails(&["dataset", "import-voc", ".", "out"], 1, "no PASCAL VOC annotations");
+    fails(&["dataset", "import-voc", ".", "out", "--boxes", "corners"], 2, "edges");
+    fails(&["dataset", "import-yolo", ".", "out"], 1, "no image");
+    fails(&["dataset", "to-coco", ".", "out"], 1, "no annotations");
     fails(&["dataset", "split", "no.json", "out"], 1, "no.json");
     fails(&["dataset", "stats", ".", "--picture", "a.png"], 1, ".svg");
     fails(&["dataset", "view", ".", "--count", "0"], 1, "--count");
     fails(&["dataset", "view", ".", "--split", "test"], 2, "train");
     fails(&["dataset", "shapes", "out", "--train", "0"], 1, "train = 0 images");
-    for command in ["check", "stats", "view", "split", "import-voc", "import-yolo", "shapes"] {
+    for command in ["check", "stats", "view", "split", "to-coco", "import-voc", "import-yolo", "shapes"] {
         contains(&docent(dir.path(), &["dataset", command, "--help"]).1, &["Examples:", "docent dataset"]);
     }
     assert!(!dir.path().join("out").exists());
@@ -168,7 +169,7 @@ fn figures_and_pictures_of_a_folder() {
     assert_eq!((code, out.lines().count()), (0, 5), "{err}");
     view(&["--out", "b.png", "--seed", "1"]);
     view(&["--out", "c.png"]);
-    let read = |name: &str| docent_coco::decode_file(&dir.path().join(name)).unwrap();
+    let read = |name: &str| docent_coco::decode_file(&dir.path().join(name), Default::default()).unwrap();
     assert_eq!(read("a.png"), read("c.png"), "the same seed, the same sheet");
     assert_ne!(read("a.png"), read("b.png"));
     // Boxes are drawn: the pictures themselves are grey.

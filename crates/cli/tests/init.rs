@@ -69,7 +69,7 @@ fn what_has_no_recipe_is_said_plainly() {
         assert!(code == wanted && err.contains(part) && !err.contains("panicked"), "{args:?}: {code} {err}");
     };
     fails(&["init", "nowhere"], 1, "no such folder");
-    fails(&["init", "."], 1, "Annotations/*.xml");
+    fails(&["init", "."], 1, "PASCAL VOC XML");
     fails(&["init", ".", "--for", "soon"], 2, "--for");
     fails(&["init"], 2, "<DIR>");
     assert!(docent(dir.path(), &["init", "--help"]).1.contains("Examples:"));

@@ -84,6 +84,65 @@ fn what_a_person_gets_wrong_is_said_plainly() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// Ids from file names are not the annotations' own: AP falls to nothing without an error, unless the names are compared.
+#[test]
+fn detections_with_names_are_scored_under_their_own_ids_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["part_1.jpg", "part_2.jpg", "part_3.jpg"];
+    let ids = [9, 1, 2];
+    let bbox = |i: usize| [10.0 * i as f64 + 5.0, 5.0, 30.0, 20.0];
+    let image =
+        |i: usize| json!({ "id": ids[i], "file_name": format!("images/{}", names[i]), "width": 100, "height": 50 });
+    let object = |i: usize| json!({ "id": i + 1, "image_id": ids[i], "category_id": 1, "bbox": bbox(i), "area": 600, "iscrowd": 0 });
+    let truth = json!({
+        "images": [image(0), image(1), image(2)],
+        "annotations": [object(0), object(1), object(2)],
+        "categories": [{ "id": 1, "name": "part" }],
+    });
+    write(&dir.path().join("truth.json"), &truth);
+    let score = |file: &str, found: &[Value]| {
+        write(&dir.path().join(file), &Value::Array(found.to_vec()));
+        docent(dir.path(), &["eval", "--results", file, "--annotations", "truth.json"])
+    };
+    let found = |id: i64, i: usize| json!({ "image_id": id, "category_id": 1, "bbox": bbox(i), "score": 0.9 });
+    let named = |id: i64, i: usize| {
+        let mut found = found(id, i);
+        found["file_name"] = names[i].into();
+        found
+    };
+    let right = score("right.json", &[named(9, 0), named(1, 1), named(2, 2)]);
+    assert!(
+        right.ok && right.out.starts_with("AP      1.000000") && right.err.is_empty(),
+        "{}{}",
+        right.out,
+        right.err
+    );
+    let wrong = score("named.json", &[named(1, 0), named(2, 1), named(9, 2)]);
+    assert_eq!(wrong.code, Some(1), "{}", wrong.out);
+    for part in [
+        "part_1.jpg is 1 in the detections, 9 in the annotations",
+        "(and 2 more files)",
+        "predict --annotations truth.json",
+    ] {
+        assert!(wrong.err.contains(part), "{}", wrong.err);
+    }
+    // Without names an id is an id.
+    let silent = score("silent.json", &[found(1, 0), found(2, 1), found(9, 2)]);
+    assert!(silent.ok && !silent.out.starts_with("AP      1") && silent.err.is_empty(), "{}{}", silent.out, silent.err);
+    // One of three ids has an annotation: whose ids are these?
+    let mut sparse = truth;
+    sparse["annotations"] = json!([object(0)]);
+    write(&dir.path().join("truth.json"), &sparse);
+    let warned = score("silent.json", &[found(1, 0), found(2, 1), found(9, 2)]);
+    assert!(
+        warned.ok && warned.err.contains("of the 3 image ids in silent.json, 1 have an annotation"),
+        "{}",
+        warned.err
+    );
+    let with_names = score("right.json", &[named(9, 0), named(1, 1), named(2, 2)]);
+    assert!(with_names.ok && with_names.err.is_empty(), "{}", with_names.err);
+}
+
 #[test]
 fn detections_in_a_file_are_scored() {
     let dir = tempfile::tempdir().unwrap();
@@ -237,8 +296,8 @@ fn a_study_is_trained_kept_scored_and_used() {
         assert!(bbox[0] >= 0.0 && bbox[1] >= 0.0 && bbox[0] + bbox[2] <= 64.001 && bbox[1] + bbox[3] <= 48.001, "{d}");
     }
     for name in ["5.png", "6.png"] {
-        let [before, after] =
-            ["data/val", "pictures"].map(|f| docent_coco::decode_file(&dir.join(f).join(name)).unwrap());
+        let [before, after] = ["data/val", "pictures"]
+            .map(|f| docent_coco::decode_file(&dir.join(f).join(name), Default::default()).unwrap());
         // Enlarged, so that the labels can be read.
         assert_eq!((8 * before.width, 8 * before.height), (after.width, after.height));
         let plain = |x, y| before.pixel(x / 8, y / 8) == after.pixel(x, y);
@@ -253,6 +312,31 @@ fn a_study_is_trained_kept_scored_and_used() {
     let said = detect(&["--out", "sure", "--threshold", "1", "data/v*/*.png"]);
     assert!(said.ok && said.out.contains("data/val/6.png: id 6, 0 of"), "{}{}", said.out, said.err);
     assert_eq!(std::fs::read_to_string(dir.join("sure/detections.csv")).unwrap().lines().count(), 1);
+
+    // Under ids of their own: the annotations give them by file name, and the figures are the checkpoint's.
+    let mut other: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("data/annotations/instances_val.json")).unwrap()).unwrap();
+    for (list, key) in [("images", "id"), ("annotations", "image_id")] {
+        for entry in other[list].as_array_mut().unwrap() {
+            entry[key] = (11 - entry[key].as_u64().unwrap()).into();
+        }
+    }
+    write(&dir.join("other.json"), &other);
+    let said = detect(&["--out", "ids", "--annotations", "other.json", "data/val", "data/train/1.png"]);
+    assert!(said.ok && said.out.contains("ids of other.json, for 2 of its 2 images"), "{}{}", said.out, said.err);
+    assert!(said.out.contains("1 pictures (data/train/1.png)"), "{}", said.out);
+    let named: Value = serde_json::from_slice(&std::fs::read(dir.join("ids/detections.json")).unwrap()).unwrap();
+    assert_eq!(named.as_array().unwrap().len(), found.len());
+    assert!(named.as_array().unwrap().iter().all(|d| match d["file_name"].as_str().unwrap() {
+        "5.png" => d["image_id"] == 6,
+        name => name == "6.png" && d["image_id"] == 5,
+    }));
+    let eval = |rest: &[&str]| docent(dir, &[&["eval", "--annotations", "other.json", "--json"][..], rest].concat());
+    let (by_file, by_model) =
+        (eval(&["--results", "ids/detections.json"]), eval(&["--checkpoint", checkpoint, "--images", "data/val"]));
+    assert!(by_file.ok && by_model.ok && by_file.out == by_model.out, "{}{}", by_file.err, by_model.err);
+    let mixed = eval(&["--results", "pictures/detections.json"]);
+    assert!(!mixed.ok && mixed.err.contains("5.png is 5 in the detections, 6 in the annotations"), "{}", mixed.err);
 
     // A broken picture is named, the others are still done.
     std::fs::write(dir.join("data/val/4.png"), "no picture").unwrap();

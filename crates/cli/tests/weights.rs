@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use candle_core::Tensor;
 use docent_coco::Rgb8;
 use docent_detect::{FasterRcnnConfig, NormKind, ResNetConfig};
 use docent_train::build::build;
@@ -22,11 +23,22 @@ fn docent(dir: &Path, succeeds: bool, args: &[&str]) -> String {
 
 /// Bare weights of a detector as another program would write them: two classes, named nowhere.
 fn bare(path: &Path) {
+    save_checkpoint(path, &weights(NormKind::BatchNorm), &BTreeMap::new()).unwrap();
+}
+
+fn weights(norm: NormKind) -> BTreeMap<String, Tensor> {
     let backbone = ResNetConfig { depth: 18, width: 0.125, norm: NormKind::BatchNorm, ..Default::default() };
     let mut model = FasterRcnnConfig { classes: 0, fpn_channels: 8, backbone: backbone.into(), ..Default::default() };
     model.roi.hidden = 8;
     let built = build(&ModelRecipe { model, init: InitRecipe::default() }, 3, 0).unwrap();
-    save_checkpoint(path, &built.store.snapshot().unwrap(), &BTreeMap::new()).unwrap();
+    let mut tensors = built.store.snapshot().unwrap();
+    if norm == NormKind::FrozenBatchNorm {
+        // Which has no count of batches. A variance so small that the epsilon shows.
+        tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
+        let variance = tensors.get_mut("backbone.body.bn1.running_var").unwrap();
+        *variance = (variance.ones_like().unwrap() * 1e-5).unwrap();
+    }
+    tensors
 }
 
 fn annotations(categories: &Value) -> String {
@@ -108,5 +120,42 @@ fn pytorchs_files_are_inspected() {
     assert!(legacy.lines().any(|l| l.starts_with("type.bf16 ") && l.ends_with("bf16  [2, 3]")), "{legacy}");
     let zip = docent(&data, true, &["weights", "inspect", "state.zip.pth"]);
     assert!(zip.contains("PyTorch, zip archive"), "{zip}");
-    assert!(docent(&data, false, &["weights", "inspect", "namespace.pth"]).contains("argparse.Namespace"));
+    let beside = docent(&data, true, &["weights", "inspect", "namespace.pth"]);
+    assert!(beside.contains("note      passed over, and nothing in it was run: args"), "{beside}");
+}
+
+/// DistributedDataParallel, Lightning and torch.compile put words before the names. They are no older names, and want no other epsilon.
+#[test]
+fn prefixes_before_the_names_change_no_detection() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let tensors = weights(NormKind::FrozenBatchNorm);
+    let pixels: Vec<u8> = (0..64 * 48 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    Rgb8 { width: 64, height: 48, data: pixels }.save_png(&dir.join("1.png")).unwrap();
+    let small = ["--set", "anchors.sizes=[8,16,32,64,128]", "--set", "roi.score_threshold=0"];
+    let found = |name: &str, tensors: &BTreeMap<String, Tensor>, more: &[&str]| {
+        let [source, out] = ["pth.safetensors", "safetensors"].map(|end| format!("{name}.{end}"));
+        save_checkpoint(&dir.join(&source), tensors, &BTreeMap::new()).unwrap();
+        let convert = [&["weights", "convert", &source, &out][..], &small, more].concat();
+        let said = docent(dir, true, &convert);
+        docent(dir, true, &["predict", "--checkpoint", &out, "--out", name, "1.png"]);
+        let model = docent(dir, true, &["weights", "inspect", &out]);
+        let model: String = model.lines().filter(|l| !l.starts_with("file ") && !l.starts_with("sha256")).collect();
+        (said, model, std::fs::read(dir.join(name).join("detections.json")).unwrap())
+    };
+    let (said, model, detections) = found("plain", &tensors, &[]);
+    assert!(!said.contains("older") && model.contains("\"norm_eps\":0.00001"), "{said}{model}");
+    assert!(detections.len() > 300, "no detections to compare");
+    for (name, prefix) in
+        [("ddp", "module."), ("lightning", "model."), ("compiled", "_orig_mod."), ("all", "_orig_mod.module.model.")]
+    {
+        let prefixed = tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect();
+        let (said, same_model, same) = found(name, &prefixed, &[]);
+        assert!(!said.contains("older") && said.contains(&format!("taken off {} names", tensors.len())), "{said}");
+        assert_eq!(same_model, model, "{prefix}");
+        assert!(same == detections, "{prefix}: other detections");
+    }
+    // The epsilon of the older names would show.
+    let (_, _, other) = found("other", &tensors, &["--set", "backbone.norm_eps=0"]);
+    assert!(other != detections, "the epsilon makes no difference here");
 }

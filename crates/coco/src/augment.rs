@@ -7,10 +7,10 @@ use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::has_area;
-use crate::decode::Rgb8;
 use crate::error::{Error, Result};
 use crate::jitter::ColourJitter;
 use crate::resize::Resize;
+use crate::rgb8::Rgb8;
 use crate::rng;
 
 /// Regions that are drawn before a crop is given up.
@@ -62,7 +62,7 @@ impl Augment {
     /// # Errors
     /// A value out of range, by name.
     pub fn validate(&self) -> Result<()> {
-        let max = crate::decode::MAX_SIDE;
+        let max = crate::image_reader::MAX_SIDE;
         if let Some(side) = self.scales.iter().find(|side| **side == 0 || **side > max) {
             return Err(Error::Config(format!("augment.scales has {side}; a side lies between 1 and {max} pixels")));
         }
@@ -78,7 +78,7 @@ impl Augment {
         let drawn = self.scales[rng::below(&mut rng::keyed(seed, "scale", epoch, batch), self.scales.len())];
         let (shortest, longest) = (u64::from(resize.shortest.max(1)), u64::from(resize.longest));
         let grown = (longest * u64::from(drawn) + shortest / 2) / shortest;
-        let longest = u32::try_from(grown).unwrap_or(u32::MAX).clamp(1, crate::decode::MAX_SIDE);
+        let longest = u32::try_from(grown).unwrap_or(u32::MAX).clamp(1, crate::image_reader::MAX_SIDE);
         Resize { shortest: drawn, longest, ..*resize }
     }
 }
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(120, 160), (240, 320), (300, 400)]);
         assert_eq!(Augment::default().resize_of(&resize, 1, 2, 3), resize);
         let whole = Resize { shortest: 1, longest: u32::MAX, ..resize };
-        assert_eq!(augment.resize_of(&whole, 0, 0, 0).longest, crate::decode::MAX_SIDE);
+        assert_eq!(augment.resize_of(&whole, 0, 0, 0).longest, crate::image_reader::MAX_SIDE);
     }
 
     #[test]

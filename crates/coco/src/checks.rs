@@ -2,139 +2,15 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::Serialize;
-
+use crate::finding::{Finding, FindingKind};
 use crate::policy::CheckConfig;
 use crate::types::{Annotation, Category, Image};
 
 /// How far a box may reach over the image's border without being listed, in pixels: annotation tools round, and the truth is
 /// clipped in any case.
 pub const OUTSIDE_TOLERANCE: f64 = 1.0;
-
-/// A kind of fault. What is done about it is a [`Policy`](crate::Policy) of [`CheckConfig`](crate::CheckConfig), under the key
-/// that [`Self::key`] names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum FindingKind {
-    /// A box without area.
-    DegenerateBox,
-    /// A box that reaches more than [`OUTSIDE_TOLERANCE`] over the image's border.
-    OutsideBox,
-    /// Two annotations with one id.
-    DuplicateAnnotation,
-    /// Two images with one id.
-    DuplicateImage,
-    /// Two categories with one id or one name: which is meant cannot be told.
-    DuplicateCategory,
-    /// An annotation of an image that the file does not list.
-    UnlistedImage,
-    /// An annotation of a category that the file does not list.
-    UnknownCategory,
-    /// An image whose width or height is 0 in the annotations.
-    EmptyImage,
-    /// A file, or a line of one, that is no annotation of its format (PASCAL VOC's XML, YOLO's text).
-    BrokenAnnotation,
-    /// An image file that is not there.
-    MissingImage,
-    /// An image file of another size than the annotations say.
-    SizeMismatch,
-    /// An image file that cannot be decoded.
-    UnreadableImage,
-}
-
-impl FindingKind {
-    /// Every kind.
-    pub const ALL: [Self; 12] = [
-        Self::DegenerateBox,
-        Self::OutsideBox,
-        Self::DuplicateAnnotation,
-        Self::DuplicateImage,
-        Self::DuplicateCategory,
-        Self::UnlistedImage,
-        Self::UnknownCategory,
-        Self::EmptyImage,
-        Self::BrokenAnnotation,
-        Self::MissingImage,
-        Self::SizeMismatch,
-        Self::UnreadableImage,
-    ];
-
-    /// The key of [`CheckConfig`](crate::CheckConfig) that decides about it; `None` where it always stops.
-    pub fn key(self) -> Option<&'static str> {
-        match self {
-            Self::DegenerateBox => Some("degenerate"),
-            Self::OutsideBox => Some("outside"),
-            Self::DuplicateAnnotation | Self::DuplicateImage => Some("duplicate_id"),
-            Self::UnlistedImage => Some("unlisted_image"),
-            Self::UnknownCategory => Some("unknown_category"),
-            Self::MissingImage => Some("missing_image"),
-            Self::SizeMismatch => Some("size_mismatch"),
-            Self::UnreadableImage => Some("unreadable_image"),
-            Self::DuplicateCategory | Self::EmptyImage | Self::BrokenAnnotation => None,
-        }
-    }
-
-    /// A few words for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::DegenerateBox => "box without area",
-            Self::OutsideBox => "box outside its image",
-            Self::DuplicateAnnotation => "duplicate annotation id",
-            Self::DuplicateImage => "duplicate image id",
-            Self::DuplicateCategory => "duplicate category",
-            Self::UnlistedImage => "annotation of an unlisted image",
-            Self::UnknownCategory => "annotation of an unknown category",
-            Self::EmptyImage => "image of size 0",
-            Self::BrokenAnnotation => "unreadable annotation",
-            Self::MissingImage => "missing image file",
-            Self::SizeMismatch => "image of another size than annotated",
-            Self::UnreadableImage => "unreadable image file",
-        }
-    }
-}
-
-/// One fault.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Finding {
-    /// What kind of fault.
-    pub kind: FindingKind,
-    /// The annotation file that says it.
-    pub file: PathBuf,
-    /// The image it concerns.
-    pub image_id: Option<u64>,
-    /// The annotation it concerns.
-    pub annotation_id: Option<u64>,
-    /// The values at fault.
-    pub detail: String,
-}
-
-impl Finding {
-    /// The finding without its file: kind, ids, values.
-    pub(crate) fn describe(&self) -> String {
-        let mut text = self.kind.name().to_owned();
-        if let Some(id) = self.image_id {
-            text.push_str(&format!(", image id {id}"));
-        }
-        if let Some(id) = self.annotation_id {
-            text.push_str(&format!(", annotation id {id}"));
-        }
-        if !self.detail.is_empty() {
-            text.push_str(": ");
-            text.push_str(&self.detail);
-        }
-        text
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.describe())
-    }
-}
 
 /// All faults of a set of annotations, in the order of the file: categories, images, annotations.
 ///
@@ -181,12 +57,8 @@ pub fn checks(file: &Path, images: &[Image], annotations: &[Annotation], categor
         }
     }
 
-    let mut ids = HashSet::with_capacity(annotations.len());
     for annotation in annotations {
         let (image, id) = (Some(annotation.image_id), Some(annotation.id));
-        if !ids.insert(annotation.id) {
-            add(FindingKind::DuplicateAnnotation, image, id, String::new());
-        }
         if !category_ids.contains(&annotation.category_id) {
             let detail = format!("category id {}", annotation.category_id);
             add(FindingKind::UnknownCategory, image, id, detail);
@@ -206,15 +78,15 @@ pub fn checks(file: &Path, images: &[Image], annotations: &[Annotation], categor
     findings
 }
 
-/// For formats with a file for each image: puts the image's own file into each finding, and the object's line and class before what
-/// it says. Annotation `id`, counted from 1 over all files, stands at `places[id - 1]`.
-pub(crate) fn locate(findings: &mut [Finding], files: &HashMap<u64, &Path>, places: &[(u32, &str)]) {
+/// For formats with a file for each image: puts the image's own file into each finding, and the object's place in it before what it
+/// says. `places` has the text of a place by annotation id.
+pub(crate) fn locate(findings: &mut [Finding], files: &HashMap<u64, &Path>, places: &HashMap<u64, String>) {
     for finding in findings {
         if let Some(path) = finding.image_id.and_then(|id| files.get(&id)) {
             finding.file = path.to_path_buf();
         }
-        if let Some((line, name)) = finding.annotation_id.and_then(|id| places.get((id as usize).checked_sub(1)?)) {
-            finding.detail = format!("line {line}, {name:?} {}", finding.detail);
+        if let Some(place) = finding.annotation_id.and_then(|id| places.get(&id)) {
+            finding.detail = format!("{place}{}", finding.detail);
         }
     }
 }

@@ -1,30 +1,22 @@
 //! One split of a data set: images, their annotations, categories, and the way to the pixels.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde::Serialize;
 
 use crate::atomic::write_atomic;
-use crate::checks::{Finding, FindingKind, checks, is_outside};
-use crate::decode::{Rgb8, decode_file};
+use crate::checks::{checks, is_outside};
+use crate::coco_json::{CocoJson, parse};
+use crate::decode::{DecodeOptions, decode_file};
+use crate::digest::hex_digest;
 use crate::error::{Error, Result};
+use crate::finding::{Finding, FindingKind};
+use crate::header::image_header;
 use crate::policy::{CheckConfig, Policy};
+use crate::rgb8::Rgb8;
 use crate::types::{Annotation, Category, Image};
-
-/// From this size on a file is hashed on a thread of its own while it is parsed.
-const PARALLEL_BYTES: usize = 1 << 20;
-
-/// The three lists of a COCO file, and nothing else of it.
-#[derive(Deserialize)]
-struct FileIn {
-    images: Vec<Image>,
-    annotations: Vec<Annotation>,
-    categories: Vec<Category>,
-}
 
 #[derive(Serialize)]
 struct FileOut<'a> {
@@ -74,6 +66,8 @@ pub struct Dataset {
     checks: CheckConfig,
     /// One file an image, where the annotations are VOC's or YOLO's; else empty.
     annotation_files: Vec<PathBuf>,
+    /// For each image whether it is turned as its EXIF orientation says.
+    upright: Vec<bool>,
     digest: OnceLock<String>,
 }
 
@@ -87,6 +81,10 @@ pub(crate) struct Parts {
     pub categories: Vec<Category>,
     /// As [`Dataset::annotation_files`].
     pub annotation_files: Vec<PathBuf>,
+    /// For each image whether it is turned as its EXIF orientation says.
+    pub upright: Vec<bool>,
+    /// SHA-256 of the annotation file, where there is one.
+    pub digest: Option<String>,
 }
 
 impl Dataset {
@@ -99,7 +97,7 @@ impl Dataset {
         Self::load_with(json, images, &CheckConfig::default())
     }
 
-    /// [`Self::load`] with other policies. Those for image files wait for [`Self::with_images_checked`].
+    /// [`Self::load`] with other policies. Those for image files decide when images are loaded.
     ///
     /// # Errors
     /// A file that cannot be read, is not such JSON, or has faults whose policy is `error`; the message names it and each fault's
@@ -113,33 +111,39 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`Self::load_with`].
-    pub fn from_json(bytes: &[u8], json: &Path, images: &Path, checks: &CheckConfig) -> Result<Self> {
-        // Each goes over the whole file, which may have half a gigabyte.
-        let (parsed, digest) = if bytes.len() < PARALLEL_BYTES {
-            (serde_json::from_slice(bytes), hex_digest(bytes))
-        } else {
-            std::thread::scope(|scope| {
-                let digest = scope.spawn(|| hex_digest(bytes));
-                (serde_json::from_slice(bytes), digest.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            })
-        };
-        let file: FileIn = parsed.map_err(|source| Error::Json {
-            path: json.to_owned(),
-            expected: "a COCO annotation file (an object with images, annotations and categories)",
-            source,
-        })?;
+    pub fn from_json(bytes: &[u8], json: &Path, images: &Path, policies: &CheckConfig) -> Result<Self> {
+        let CocoJson { images: entries, objects, categories, digest, mut findings, .. } = parse(bytes, json)?;
+        let mut sized = Vec::with_capacity(entries.len());
+        for image in entries {
+            // A file without sizes may have its images at hand.
+            let size = image.size.or_else(|| {
+                let header = image_header(&images.join(&image.file_name)).ok()?;
+                Some((header.width, header.height))
+            });
+            let (width, height) = size.unwrap_or_default();
+            sized.push(Image { id: image.id, file_name: image.file_name, width, height });
+        }
+        let mut annotations = Vec::with_capacity(objects.len());
+        for object in objects {
+            if object.numbers.iter().all(|v| v.is_finite()) {
+                annotations.push(object.annotation());
+            } else {
+                findings.push(object.degenerate(json));
+            }
+        }
         let parts = Parts {
-            name: json.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned()),
+            name: stem(json),
             source: json.to_owned(),
             image_root: images.to_owned(),
-            images: file.images,
-            annotations: file.annotations,
-            categories: file.categories,
+            upright: vec![false; sized.len()],
+            images: sized,
+            annotations,
+            categories,
             annotation_files: Vec::new(),
+            digest: Some(digest),
         };
-        let dataset = Self::build(parts, checks)?;
-        let _ = dataset.digest.set(digest);
-        Ok(dataset)
+        findings.extend(checks(&parts.source, &parts.images, &parts.annotations, &parts.categories));
+        Self::build_with(parts, findings, policies)
     }
 
     /// Makes a data set from its parts, under the same checks as [`Self::load`].
@@ -154,14 +158,19 @@ impl Dataset {
         categories: Vec<Category>,
     ) -> Result<Self> {
         let name = name.into();
-        let (source, image_root, annotation_files) = (PathBuf::from(&name), image_root.into(), Vec::new());
-        let parts = Parts { name, source, image_root, images, annotations, categories, annotation_files };
-        Self::build(parts, &CheckConfig::default())
-    }
-
-    fn build(parts: Parts, config: &CheckConfig) -> Result<Self> {
+        let parts = Parts {
+            source: PathBuf::from(&name),
+            name,
+            image_root: image_root.into(),
+            upright: vec![false; images.len()],
+            images,
+            annotations,
+            categories,
+            annotation_files: Vec::new(),
+            digest: None,
+        };
         let findings = checks(&parts.source, &parts.images, &parts.annotations, &parts.categories);
-        Self::build_with(parts, findings, config)
+        Self::build_with(parts, findings, &CheckConfig::default())
     }
 
     /// Applies the policies to `parts` with the faults that were found in them.
@@ -173,8 +182,9 @@ impl Dataset {
             return Err(Error::Annotations { path: parts.source, findings: fatal });
         }
         parts.categories.sort_by_key(|c| c.id);
-        parts.drop_contradictions(&findings);
-        let Parts { name, source, image_root, images, mut annotations, categories, annotation_files } = parts;
+        parts.drop_faults(&findings);
+        let Parts { name, source, image_root, images, mut annotations, categories, annotation_files, upright, digest } =
+            parts;
         let index: HashMap<u64, usize> = images.iter().enumerate().map(|(i, im)| (im.id, i)).collect();
         // Every id is known by now; a stable sort keeps the file's order within an image.
         annotations.sort_by_cached_key(|a| index.get(&a.image_id).copied());
@@ -198,7 +208,8 @@ impl Dataset {
             findings,
             checks: config.clone(),
             annotation_files,
-            digest: OnceLock::new(),
+            upright,
+            digest: digest.map_or_else(OnceLock::new, OnceLock::from),
         })
     }
 
@@ -342,7 +353,7 @@ impl Dataset {
     pub fn sample(&self, i: usize) -> Result<Sample> {
         let path = self.image_path(i);
         let info = &self.images[i];
-        let image = decode_file(&path)?;
+        let image = decode_file(&path, self.decode_options(i))?;
         let expected = (info.width as usize, info.height as usize);
         if (image.width, image.height) != expected {
             return Err(Error::SizeMismatch {
@@ -354,6 +365,19 @@ impl Dataset {
         }
         let Truth { boxes, labels } = self.truth(i);
         Ok(Sample { image, boxes, labels, image_id: info.id })
+    }
+
+    /// How image `i` is decoded: turned or not, and whether a cut JPEG is kept.
+    pub(crate) fn decode_options(&self, i: usize) -> DecodeOptions {
+        DecodeOptions { upright: self.upright[i], keep_truncated: self.checks.truncated_image == Policy::Keep }
+    }
+
+    /// Whether image `i` is turned as its EXIF orientation says; its size and boxes are those of the turned image.
+    ///
+    /// # Panics
+    /// When `i` is not below [`Self::len`].
+    pub fn is_turned(&self, i: usize) -> bool {
+        self.upright[i]
     }
 
     /// SHA-256, in hexadecimal, of the annotation file's bytes as read; of [`Self::to_json`] where there was no file (parts and
@@ -368,12 +392,14 @@ impl Dataset {
         let mut seen = vec![false; self.len()];
         let mut images = Vec::with_capacity(positions.len());
         let mut annotation_files = Vec::new();
+        let mut upright = Vec::new();
         let mut annotations = Vec::new();
         let mut starts = vec![0];
         for &i in positions {
             if i < self.len() && !std::mem::replace(&mut seen[i], true) {
                 images.push(self.images[i].clone());
                 annotation_files.extend(self.annotation_files.get(i).cloned());
+                upright.push(self.upright[i]);
                 annotations.extend_from_slice(self.annotations(i));
                 starts.push(annotations.len());
             }
@@ -392,6 +418,7 @@ impl Dataset {
             findings,
             checks: self.checks.clone(),
             annotation_files,
+            upright,
             digest: OnceLock::new(),
         }
     }
@@ -416,8 +443,28 @@ impl Dataset {
         write_atomic(path, self.to_json().as_bytes())
     }
 
+    /// Whether each image has an annotation file of its own, as in PASCAL VOC's and YOLO's folders.
+    pub fn has_annotation_files(&self) -> bool {
+        !self.annotation_files.is_empty()
+    }
+
     pub(crate) fn annotation_files(&self) -> &[PathBuf] {
         &self.annotation_files
+    }
+
+    /// The same data set with file names below `root`, a folder above its images.
+    pub fn below(mut self, root: &Path) -> Self {
+        let Ok(between) = self.image_root.strip_prefix(root) else { return self };
+        let between: Vec<_> = between.components().map(|c| c.as_os_str().to_string_lossy()).collect();
+        if !between.is_empty() {
+            let between = between.join("/");
+            for image in self.images.iter_mut().filter(|image| !Path::new(&image.file_name).is_absolute()) {
+                image.file_name = format!("{between}/{}", image.file_name);
+            }
+            self.image_root = root.to_owned();
+            self.digest = OnceLock::new();
+        }
+        self
     }
 
     pub(crate) fn with_findings(mut self, findings: Vec<Finding>) -> Self {
@@ -429,38 +476,42 @@ impl Dataset {
         self.name = name;
         self
     }
-
-    pub(crate) fn with_image_root(mut self, root: PathBuf) -> Self {
-        self.image_root = root;
-        self
-    }
 }
 
 impl Parts {
-    /// Takes out what `findings` list of unlisted images and unknown categories, and of duplicate ids, of which the first stays that is
-    /// left.
-    fn drop_contradictions(&mut self, findings: &[Finding]) {
-        let contradicts = |f: &Finding| {
-            use FindingKind::{DuplicateAnnotation, DuplicateImage, UnknownCategory, UnlistedImage};
-            matches!(f.kind, DuplicateImage | DuplicateAnnotation | UnlistedImage | UnknownCategory)
-        };
-        if !findings.iter().any(contradicts) {
+    /// Takes out the images and annotations that `findings` list and whose policy was not `error`.
+    fn drop_faults(&mut self, findings: &[Finding]) {
+        use FindingKind::{MissingImage, SizeMismatch, UnknownCategory, UnlistedImage, UnreadableImage};
+        let of_image = |f: &Finding| matches!(f.kind, MissingImage | SizeMismatch | UnreadableImage);
+        let gone: HashSet<u64> = findings.iter().filter(|f| of_image(f)).filter_map(|f| f.image_id).collect();
+        let contradicts = |f: &Finding| matches!(f.kind, UnlistedImage | UnknownCategory);
+        if gone.is_empty() && !findings.iter().any(contradicts) {
             return;
         }
-        let mut images = HashSet::with_capacity(self.images.len());
-        self.images.retain(|image| images.insert(image.id));
+        let keep: Vec<bool> = self.images.iter().map(|image| !gone.contains(&image.id)).collect();
+        retain_by(&mut self.images, &keep);
+        retain_by(&mut self.upright, &keep);
+        if !self.annotation_files.is_empty() {
+            retain_by(&mut self.annotation_files, &keep);
+        }
+        let images: HashSet<u64> = self.images.iter().map(|image| image.id).collect();
         let categories: HashSet<u64> = self.categories.iter().map(|c| c.id).collect();
-        let mut seen = HashSet::with_capacity(self.annotations.len());
-        self.annotations
-            .retain(|a| images.contains(&a.image_id) && categories.contains(&a.category_id) && seen.insert(a.id));
+        self.annotations.retain(|a| images.contains(&a.image_id) && categories.contains(&a.category_id));
     }
+}
+
+/// Keeps the items whose flag is set.
+fn retain_by<T>(items: &mut Vec<T>, keep: &[bool]) {
+    let mut flags = keep.iter();
+    items.retain(|_| flags.next().copied().unwrap_or(true));
+}
+
+/// A file's name without its extension.
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned())
 }
 
 /// Whether an xyxy box has area in f32.
 pub(crate) fn has_area(b: &[f32; 4]) -> bool {
     b[0] < b[2] && b[1] < b[3]
-}
-
-fn hex_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

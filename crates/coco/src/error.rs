@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::checks::Finding;
+use crate::finding::Finding;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -41,6 +41,16 @@ pub enum Error {
         /// All of the faults that stop the load.
         findings: Vec<Finding>,
     },
+    /// What the numbers or the images mean cannot be told, and a guess might put boxes in the wrong place.
+    #[error("{}: {problem}\n{hint}", path.display())]
+    Undecided {
+        /// The annotation file or the folder.
+        path: PathBuf,
+        /// What was seen.
+        problem: String,
+        /// The flags that decide.
+        hint: String,
+    },
     /// An image file could not be decoded.
     #[error("cannot decode image {}: {reason}; replace the file, or take its entry out of the annotations", path.display())]
     Decode {
@@ -52,7 +62,7 @@ pub enum Error {
     /// The annotations and the image file disagree about the image's size.
     #[error("image {} (id {image_id}) is {}x{} pixels (width x height), but its annotations say {}x{}{}; its boxes would be misplaced: correct the JSON, or put the right file there",
         path.display(), decoded.0, decoded.1, expected.0, expected.1,
-        if (decoded.1, decoded.0) == *expected { " (sides swapped: annotated after EXIF rotation? rotate the file's pixels)" } else { "" })]
+        if (decoded.1, decoded.0) == *expected { " (sides swapped: was the image turned after it was annotated?)" } else { "" })]
     SizeMismatch {
         /// The image file.
         path: PathBuf,
@@ -171,10 +181,10 @@ fn summary(path: &Path, findings: &[Finding]) -> String {
         text.push_str(&format!("\n  and {} more", findings.len() - SHOWN));
     }
     text.push_str("\ncorrect or remove these entries");
-    let keys: BTreeSet<&str> = findings.iter().filter_map(|f| f.kind.key()).collect();
-    if !keys.is_empty() {
-        let each: Vec<String> = keys.iter().map(|key| format!("checks.{key} = drop")).collect();
-        text.push_str(&format!(", or have them left out: {}", each.join(", ")));
+    let remedies: BTreeSet<&str> = findings.iter().filter_map(|f| f.kind.remedy()).collect();
+    if !remedies.is_empty() {
+        let flags: Vec<String> = remedies.iter().map(|remedy| format!("--policy {remedy}")).collect();
+        text.push_str(&format!(", or open the data with {} (docs/data.md says what each does)", flags.join(" ")));
     }
     text
 }

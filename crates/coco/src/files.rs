@@ -1,13 +1,15 @@
 //! Image files against their annotations: whether each is there, can be decoded, and has the size that is annotated.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use crate::checks::{Finding, FindingKind};
 use crate::dataset::Dataset;
-use crate::decode::{decode_file, image_size};
+use crate::decode::{DecodeOptions, decode_file, is_truncated};
 use crate::error::{Error, Result};
+use crate::finding::{Finding, FindingKind};
+use crate::header::image_header;
 use crate::parallel::in_order;
-use crate::policy::{CheckConfig, Policy};
+use crate::policy::Policy;
 
 /// How closely [`Dataset::check_images`] looks at the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,8 +40,12 @@ impl Dataset {
         let (kind, detail) = if is_there(&path) {
             let size = match look {
                 Look::Exists => return None,
-                Look::Header => image_size(&path),
-                Look::Pixels => decode_file(&path).map(|image| (image.width, image.height)),
+                Look::Header => image_header(&path).map(|header| {
+                    let stored = (header.width, header.height);
+                    let (width, height) = if self.is_turned(i) { header.upright_size() } else { stored };
+                    (width as usize, height as usize)
+                }),
+                Look::Pixels => decode_file(&path, self.decode_options(i)).map(|image| (image.width, image.height)),
             };
             match size {
                 Ok(size) if size == (image.width as usize, image.height as usize) => return None,
@@ -53,7 +59,15 @@ impl Dataset {
                     (FindingKind::SizeMismatch, detail)
                 }
                 Err(Error::Decode { reason, .. }) => {
-                    (FindingKind::UnreadableImage, format!("{}: {reason}", path.display()))
+                    // A policy that keeps the image is named only where it can.
+                    let kept = DecodeOptions { keep_truncated: true, ..self.decode_options(i) };
+                    match is_truncated(&reason).then(|| decode_file(&path, kept)) {
+                        Some(Ok(_)) => (FindingKind::TruncatedImage, format!("{}: {reason}", path.display())),
+                        Some(Err(Error::Decode { reason, .. })) => {
+                            (FindingKind::UnreadableImage, format!("{}: {reason}", path.display()))
+                        }
+                        _ => (FindingKind::UnreadableImage, format!("{}: {reason}", path.display())),
+                    }
                 }
                 Err(e) => (FindingKind::UnreadableImage, e.to_string()),
             }
@@ -64,31 +78,29 @@ impl Dataset {
         Some(Finding { kind, file, image_id: Some(image.id), annotation_id: None, detail })
     }
 
-    /// Applies the policies for image files: looks as closely as these ask for, and no closer.
+    /// Decodes every image and leaves out those that cannot be read.
+    pub(crate) fn without_unreadable_images(self) -> Self {
+        let found = self.check_images(Look::Pixels);
+        let gone: HashSet<u64> = found.iter().filter_map(|f| f.image_id).collect();
+        if gone.is_empty() {
+            return self;
+        }
+        let kept: Vec<usize> = (0..self.len()).filter(|&i| !gone.contains(&self.image(i).id)).collect();
+        let findings = self.findings().iter().cloned().chain(found).collect();
+        self.subset(&kept).with_findings(findings)
+    }
+
+    /// Looks at every image file, and refuses what would stop a training under the data set's policies.
     ///
     /// # Errors
-    /// Files at fault whose policy is `error`; the message counts and names them.
-    pub fn with_images_checked(self, config: &CheckConfig) -> Result<Self> {
-        let look = if config.unreadable_image == Policy::Drop {
-            Look::Pixels
-        } else if config.size_mismatch == Policy::Drop {
-            Look::Header
-        } else {
-            Look::Exists
-        };
-        let found = self.check_images(look);
-        if found.is_empty() {
-            return Ok(self);
+    /// All such faults.
+    pub fn refuse_images_at_fault(&self, look: Look) -> Result<()> {
+        let mut findings = self.check_images(look);
+        findings.retain(|f| self.checks().policy(f.kind) == Policy::Error);
+        if findings.is_empty() {
+            return Ok(());
         }
-        let (fatal, dropped): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|f| config.policy(f.kind) == Policy::Error);
-        if !fatal.is_empty() {
-            return Err(Error::Annotations { path: self.source().to_owned(), findings: fatal });
-        }
-        let gone: std::collections::HashSet<u64> = dropped.iter().filter_map(|f| f.image_id).collect();
-        let kept: Vec<usize> = (0..self.len()).filter(|&i| !gone.contains(&self.image(i).id)).collect();
-        let findings = self.findings().iter().cloned().chain(dropped).collect();
-        Ok(self.subset(&kept).with_findings(findings))
+        Err(Error::Annotations { path: self.source().to_owned(), findings })
     }
 
     /// The file that says what is in image `i`: its own (VOC's XML, YOLO's text), or the one annotation file.

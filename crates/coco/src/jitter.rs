@@ -3,8 +3,8 @@
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Rgb8;
 use crate::error::{Error, Result};
+use crate::rgb8::Rgb8;
 use crate::rng;
 
 /// How far colours may move; 0, each field's default, leaves that property alone.

@@ -1,4 +1,5 @@
-//! COCO data sets in Rust: annotations, images, batches and COCO metrics. PASCAL VOC and YOLO folders are read into the same.
+//! COCO data sets in Rust: annotations, images, batches and COCO metrics. PASCAL VOC, YOLO, labelme, VIA and CSV folders are read into
+//! the same.
 //!
 //! For anybody who reads these formats, whatever they train with: the crate knows no tensors. A file's way through it:
 //!
@@ -11,11 +12,13 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `dataset`, `types`, `voc`, `yolo` | one split and its records, from COCO's JSON, PASCAL VOC's XML or YOLO's text files |
+//! | `dataset`, `types` | one split and its records |
+//! | `open`, `open_options` | from a folder to its two splits: format, files, images by name, the author's split |
+//! | `coco_json`, `voc`, `yolo`, `labelme`, `via`, `table` | the formats |
+//! | `found`, `settle`, `box_reading` | what a format's reader hands on; sizes, turns and the meaning of boxes; data sets |
 //! | `stats`, `pick`, `split_file` | what a split holds, in figures and as a picture; a choice of its images; one JSON file made two |
-//! | `checks`, `files`, `policy` | what is wrong with annotations and image files, and what is done about it |
-//! | `open` | from a folder to its two splits |
-//! | `decode`, `resize` | JPEG and PNG to RGB8; RGB8 to planes of 0..1 |
+//! | `finding`, `checks`, `files`, `policy` | what is wrong with annotations and image files, and what is done about it |
+//! | `image_reader`, `header`, `decode`, `rgb8`, `resize` | image files to RGB8; RGB8 to planes of 0..1 |
 //! | `augment`, `jitter` | crops, sizes and colours of training images, by keyed draws |
 //! | `loader` | batches from threads, in order, the same for any number of threads |
 //! | `evaluate` | the trait `Evaluator` and COCO's box metrics |
@@ -30,8 +33,10 @@
 //! - Crowds are never training targets; in evaluation, detections inside them are neither right nor wrong, as in pycocotools.
 //! - Images without boxes are kept.
 //! - Boxes without area are left out of the training truth and listed in [`Dataset::findings`]; boxes over the border are clipped.
-//!   Annotations that contradict themselves (duplicate ids, unlisted images, unknown categories) are an error that lists them. A
-//!   [`CheckConfig`] decides otherwise, kind by kind.
+//!   Annotations that contradict themselves (two images with one id, unlisted images, unknown categories) are an error that lists
+//!   them. A [`CheckConfig`] decides otherwise, kind by kind.
+//! - Nothing is guessed that could put a box in the wrong place: numbers or orientations that can mean two things are
+//!   [`Error::Undecided`], whose message names the options that decide.
 //!
 //! # Example
 //! ```
@@ -79,52 +84,78 @@
 mod analysis;
 mod atomic;
 mod augment;
+mod box_reading;
 mod checks;
+mod coco_json;
 mod dataset;
 mod decode;
+mod digest;
 mod error;
 mod evaluate;
 mod files;
+mod finding;
+mod found;
+mod header;
 mod ids;
+mod image_reader;
 mod jitter;
+mod labelme;
 mod loader;
+mod loose;
+mod named;
 mod open;
+mod open_options;
+mod outline;
 mod parallel;
 mod pick;
 mod policy;
 mod resample;
 mod resize;
+mod rgb8;
 pub mod rng;
+mod settle;
 pub mod shapes;
 mod split_file;
 mod stats;
+mod table;
+mod text_file;
 mod types;
+mod via;
 mod voc;
 mod yolo;
 
 pub use analysis::{Analysis, BACKGROUND_IOU, Curve, ErrorKind, ErrorShare, Errors, ImageScore, Verdict, analyze};
 pub use atomic::write_atomic;
 pub use augment::{Augment, ScaleCrop};
-pub use checks::{Finding, FindingKind, OUTSIDE_TOLERANCE, checks, summarize};
+pub use box_reading::BoxReading;
+pub use checks::{OUTSIDE_TOLERANCE, checks, summarize};
 pub use dataset::{Dataset, Sample, Truth};
-pub use decode::{
-    MAX_PIXELS, MAX_SIDE, Rgb8, decode_bytes, decode_bytes_upright, decode_file, decode_file_upright, image_size,
-    image_size_of_bytes,
-};
+pub use decode::{DecodeOptions, decode_bytes, decode_file};
 pub use error::{Error, Result, way_out};
 pub use evaluate::{
     ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, parse_results, read_results, write_results,
 };
 pub use files::Look;
+pub use finding::{Finding, FindingKind};
+pub use header::{ImageHeader, image_header, image_header_of_bytes};
 pub use ids::ids_of_names;
+pub use image_reader::{IMAGE_EXTENSIONS, MAX_PIXELS, MAX_SIDE};
 pub use jitter::{ColourChange, ColourJitter};
+pub use labelme::{LabelmeFile, parse_labelme};
 pub use loader::{Epoch, Loader, LoaderConfig, TrainItem};
-pub use open::{OpenOptions, Splits, open_dir, same_categories, split_by_id};
+pub use named::{
+    ImagesByName, NamedDetection, OtherId, other_ids, read_named_results, same_file_name, write_named_results,
+};
+pub use open::{Splits, annotation_file, open_annotations, open_dir, split_by_name};
+pub use open_options::{Crowds, Difficult, Exif, Format, OpenOptions, ReadConfig, Unlabeled};
 pub use policy::{CheckConfig, Policy};
 pub use resample::Resampled;
 pub use resize::{Planes, Resize, ResizeRule};
+pub use rgb8::Rgb8;
 pub use split_file::{SplitConfig, SplitJson, split_json};
 pub use stats::{Areas, ClassStats, SizeCount, Spread, Stats, picture};
+pub use table::{CsvRow, parse_csv};
 pub use types::{Annotation, Category, Image};
-pub use voc::{Difficult, VocBoxes, VocConfig, VocFile, VocObject, open_voc, parse_voc};
-pub use yolo::{YoloObject, YoloOptions, open_yolo, parse_yolo};
+pub use via::{ViaImage, parse_via};
+pub use voc::{VocFile, VocObject, parse_voc};
+pub use yolo::{DataYaml, YoloRow, parse_data_yaml, parse_yolo, read_class_names};

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
 use crate::dataset::{Dataset, Sample, has_area};
-use crate::decode::panic_text;
 use crate::error::{Error, Result};
+use crate::image_reader::panic_text;
 use crate::resize::{Planes, Resize};
 use crate::rng;
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::checks::FindingKind;
 use crate::error::{Error, Result};
+use crate::finding::FindingKind;
 
 /// What is done about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub enum Policy {
     Drop,
     /// A box is cut at the image's border, and listed.
     Clip,
+    /// What is at fault is kept, put right as far as that can be done, and listed.
+    Keep,
 }
 
 impl Policy {
@@ -24,6 +26,7 @@ impl Policy {
             Self::Error => "error",
             Self::Drop => "drop",
             Self::Clip => "clip",
+            Self::Keep => "keep",
         }
     }
 }
@@ -46,20 +49,30 @@ pub struct CheckConfig {
     /// Boxes that reach more than [`OUTSIDE_TOLERANCE`](crate::OUTSIDE_TOLERANCE) over the border. Default `clip`; with `drop`
     /// they are no training targets. Boxes that reach over it by less are always clipped.
     pub outside: Policy,
-    /// Two images or two annotations with one id. Default `error`; with `drop` the first one stays.
-    pub duplicate_id: Policy,
+    /// Boxes whose corners are swapped. Default `keep`: the corners are put in order.
+    pub swapped_corners: Policy,
+    /// Objects that an image holds twice, with the same class and the same box. Default `drop`: one of them stays.
+    pub repeated_object: Policy,
     /// Annotations of images that are not listed. Default `error`.
     pub unlisted_image: Policy,
     /// Annotations of categories that are not listed. Default `error`.
     pub unknown_category: Policy,
+    /// Files, lines and entries that are no annotations of their format. Default `error`; with `drop` they are left out.
+    pub broken_annotation: Policy,
     /// Image files that are not there. Default `error`; with `drop` the image goes with its annotations.
     pub missing_image: Policy,
-    /// Images whose file has another size than the annotations say. Default `error`, when the image is loaded; with `drop` every
-    /// file's header is read when the data are opened.
+    /// Images whose file has another size than the annotations say. Default `error`; with `drop` the image goes with its
+    /// annotations.
     pub size_mismatch: Policy,
-    /// Image files that cannot be decoded. Default `error`, when the image is loaded; with `drop` every image is decoded once when
-    /// the data are opened.
+    /// Image files that cannot be decoded. Default `error`: at once where the header cannot be read, else when the image is
+    /// loaded. With `drop` every image is decoded once when the data are opened.
     pub unreadable_image: Policy,
+    /// JPEG files that lack their last bytes. Default `error`, when the image is loaded. With `keep` the image is used if less
+    /// than one row of blocks is missing; what is missing is grey.
+    pub truncated_image: Policy,
+    /// One image in both splits: the same file, or two files with the same bytes. Default `error`; with `drop` it is taken out of
+    /// the training split.
+    pub shared_image: Policy,
 }
 
 impl Default for CheckConfig {
@@ -67,12 +80,16 @@ impl Default for CheckConfig {
         Self {
             degenerate: Policy::Drop,
             outside: Policy::Clip,
-            duplicate_id: Policy::Error,
+            swapped_corners: Policy::Keep,
+            repeated_object: Policy::Drop,
             unlisted_image: Policy::Error,
             unknown_category: Policy::Error,
+            broken_annotation: Policy::Error,
             missing_image: Policy::Error,
             size_mismatch: Policy::Error,
             unreadable_image: Policy::Error,
+            truncated_image: Policy::Error,
+            shared_image: Policy::Error,
         }
     }
 }
@@ -81,10 +98,13 @@ impl CheckConfig {
     /// Refuses as little as possible, so that one pass lists everything: for reports, not for training.
     pub fn lenient() -> Self {
         Self {
-            duplicate_id: Policy::Drop,
             unlisted_image: Policy::Drop,
             unknown_category: Policy::Drop,
+            broken_annotation: Policy::Drop,
             missing_image: Policy::Drop,
+            size_mismatch: Policy::Drop,
+            unreadable_image: Policy::Drop,
+            shared_image: Policy::Drop,
             ..Self::default()
         }
     }
@@ -94,30 +114,48 @@ impl CheckConfig {
         match kind {
             FindingKind::DegenerateBox => self.degenerate,
             FindingKind::OutsideBox => self.outside,
-            FindingKind::DuplicateAnnotation | FindingKind::DuplicateImage => self.duplicate_id,
+            FindingKind::SwappedCorners => self.swapped_corners,
+            FindingKind::RepeatedObject => self.repeated_object,
             FindingKind::UnlistedImage => self.unlisted_image,
             FindingKind::UnknownCategory => self.unknown_category,
+            FindingKind::BrokenAnnotation => self.broken_annotation,
             FindingKind::MissingImage => self.missing_image,
             FindingKind::SizeMismatch => self.size_mismatch,
             FindingKind::UnreadableImage => self.unreadable_image,
-            FindingKind::DuplicateCategory | FindingKind::EmptyImage | FindingKind::BrokenAnnotation => Policy::Error,
+            FindingKind::TruncatedImage => self.truncated_image,
+            FindingKind::SharedImage => self.shared_image,
+            FindingKind::DuplicateImage
+            | FindingKind::DuplicateCategory
+            | FindingKind::EmptyImage
+            | FindingKind::AmbiguousImage
+            | FindingKind::RepeatedImage => Policy::Error,
         }
     }
 
     /// Checks that each policy means something for its kind.
     ///
     /// # Errors
-    /// `clip` for anything but `outside`.
+    /// `clip` for anything but `outside`; `keep` for anything but `swapped_corners`, `repeated_object` and `truncated_image`;
+    /// `drop` for `truncated_image`, whose images go under `unreadable_image`.
     pub fn validate(&self) -> Result<()> {
-        let clipped = FindingKind::ALL
-            .into_iter()
-            .find(|kind| *kind != FindingKind::OutsideBox && self.policy(*kind) == Policy::Clip)
-            .and_then(FindingKind::key);
-        match clipped {
-            None => Ok(()),
-            Some(key) => Err(Error::Config(format!(
-                "checks.{key} = clip: only a box that reaches over the border (checks.outside) can be clipped; use error or drop"
-            ))),
+        use FindingKind::{OutsideBox, RepeatedObject, SwappedCorners, TruncatedImage};
+        for kind in FindingKind::ALL {
+            let (policy, Some(key)) = (self.policy(kind), kind.key()) else { continue };
+            let known: &[Policy] = match kind {
+                OutsideBox => &[Policy::Error, Policy::Drop, Policy::Clip],
+                SwappedCorners | RepeatedObject => &[Policy::Error, Policy::Drop, Policy::Keep],
+                TruncatedImage => &[Policy::Error, Policy::Keep],
+                _ => &[Policy::Error, Policy::Drop],
+            };
+            if !known.contains(&policy) {
+                let names: Vec<&str> = known.iter().map(|p| p.name()).collect();
+                return Err(Error::Config(format!(
+                    "{key} = {}: that policy has no meaning here; use {}",
+                    policy.name(),
+                    names.join(" or ")
+                )));
+            }
         }
+        Ok(())
     }
 }

@@ -3,8 +3,8 @@
 use fast_image_resize as fir;
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Rgb8;
 use crate::error::{Error, Result};
+use crate::rgb8::Rgb8;
 
 /// How pixels of the new image are made from those of the old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl Resize {
     /// # Errors
     /// A side of 0, or one past [`MAX_SIDE`](crate::MAX_SIDE).
     pub fn validate(&self) -> Result<()> {
-        let max = crate::decode::MAX_SIDE;
+        let max = crate::image_reader::MAX_SIDE;
         for (name, side) in [("shortest", self.shortest), ("longest", self.longest)] {
             if side == 0 || side > max {
                 return Err(Error::Config(format!("resize.{name} is {side}; it must lie between 1 and {max} pixels")));

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use crate::atomic::write_atomic;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::open::place_of;
+use crate::loose::{Loose, plain_json};
+use crate::open::hold_out::{held_out, places};
 use crate::policy::CheckConfig;
 
 /// How a file is split.
@@ -62,8 +63,8 @@ impl SplitJson {
 
 /// Splits a COCO annotation file's bytes in training and held-out; `path` names them in messages.
 ///
-/// Without `stratify` an image is held out if its place, a hash of its id, lies below the share: as
-/// [`split_by_id`](crate::split_by_id). With it, each class's images are sorted by the same place, and the first ones are held out.
+/// Without `stratify` an image is held out if its place, a hash of its file name, lies below the share: as
+/// [`split_by_name`](crate::split_by_name). With it, each class's images are sorted by the same place, and the first ones are held out.
 ///
 /// # Errors
 /// Bytes that are no COCO file, faults whose policy is `error`, a share outside 0 to 1, a split without an image.
@@ -88,28 +89,26 @@ pub fn split_json(bytes: &[u8], path: &Path, config: &SplitConfig) -> Result<[Sp
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     let dataset = Dataset::from_json(bytes, path, folder, &config.checks)?;
-    let held_out: HashSet<u64> = if config.stratify {
-        by_class(&dataset, share)
-    } else {
-        dataset.images().iter().map(|image| image.id).filter(|&id| place_of(id) < share).collect()
-    };
-    if held_out.is_empty() || held_out.len() == dataset.len() {
+    let names: Vec<&str> = dataset.images().iter().map(|image| image.file_name.as_str()).collect();
+    let held: HashSet<usize> =
+        if config.stratify { by_class(&dataset, &names, share) } else { held_out(&names, share)? };
+    if held.is_empty() || held.len() == dataset.len() {
         return Err(Error::Config(format!(
             "{}: {} of {} images would be held out at a share of {share}; name another share",
             path.display(),
-            held_out.len(),
+            held.len(),
             dataset.len()
         )));
     }
-    let known: HashSet<u64> = dataset.images().iter().map(|image| image.id).collect();
-    write(bytes, path, &known, &held_out)
+    let sides = names.iter().enumerate().map(|(i, name)| (*name, held.contains(&i))).collect();
+    write(bytes, path, &sides)
 }
 
-/// Images by their place and id.
-type Stratum = Vec<(f64, u64)>;
+/// Images by their place, id and position.
+type Stratum = Vec<(f64, u64, usize)>;
 
-/// Ids of the images that are held out when each class is split by itself.
-fn by_class(dataset: &Dataset, share: f64) -> HashSet<u64> {
+/// Positions of the images that are held out when each class is split by itself.
+fn by_class(dataset: &Dataset, names: &[&str], share: f64) -> HashSet<usize> {
     let classes = |i: usize| dataset.annotations(i).iter().map(|a| a.category_id).collect::<HashSet<u64>>();
     let mut images_of: HashMap<u64, usize> = HashMap::new();
     for i in 0..dataset.len() {
@@ -117,12 +116,12 @@ fn by_class(dataset: &Dataset, share: f64) -> HashSet<u64> {
             *images_of.entry(class).or_default() += 1;
         }
     }
+    let places = places(names);
     // Images without objects are a stratum of their own.
     let mut strata: BTreeMap<Option<(usize, u64)>, Stratum> = BTreeMap::new();
-    for i in 0..dataset.len() {
+    for (i, place) in places.into_iter().enumerate() {
         let rarest = classes(i).into_iter().map(|class| (images_of[&class], class)).min();
-        let id = dataset.image(i).id;
-        strata.entry(rarest).or_default().push((place_of(id), id));
+        strata.entry(rarest).or_default().push((place, dataset.image(i).id, i));
     }
     let (mut seen, mut held_out) = (0, HashSet::new());
     for mut stratum in strata.into_values() {
@@ -130,40 +129,53 @@ fn by_class(dataset: &Dataset, share: f64) -> HashSet<u64> {
         seen += stratum.len();
         // What rounding leaves of one stratum goes to the next.
         let due = ((share * seen as f64).round() as usize).saturating_sub(held_out.len());
-        held_out.extend(stratum.into_iter().take(due).map(|(_, id)| id));
+        held_out.extend(stratum.into_iter().take(due).map(|(_, _, i)| i));
     }
     held_out
 }
 
+/// What of an entry tells whose it is.
 #[derive(Deserialize)]
-struct Id {
-    id: u64,
+struct ImageEntry {
+    #[serde(default)]
+    id: Loose,
+    #[serde(default)]
+    file_name: Loose,
 }
 
 #[derive(Deserialize)]
-struct ImageId {
-    image_id: u64,
+struct AnnotationEntry {
+    #[serde(default)]
+    image_id: Loose,
 }
 
-/// Copies the entries of each side as they stand.
-fn write(bytes: &[u8], path: &Path, known: &HashSet<u64>, held_out: &HashSet<u64>) -> Result<[SplitJson; 2]> {
+/// An id as text, the same for `1`, `1.0` and `"1"`.
+fn key(id: &Loose) -> Option<String> {
+    id.whole().map(|id| id.to_string()).or_else(|| id.text())
+}
+
+/// Copies the entries of each side as they stand; `held_out` by file name.
+fn write(bytes: &[u8], path: &Path, held_out: &HashMap<&str, bool>) -> Result<[SplitJson; 2]> {
     let wrong = |source| Error::Json { path: path.to_owned(), expected: "a COCO annotation file", source };
-    let file: BTreeMap<String, &RawValue> = serde_json::from_slice(bytes).map_err(wrong)?;
+    let plain = plain_json(bytes);
+    let file: BTreeMap<String, &RawValue> = serde_json::from_slice(&plain).map_err(wrong)?;
     let list = |key: &str| -> Result<Vec<&RawValue>> {
         file.get(key).map_or(Ok(Vec::new()), |raw| serde_json::from_str(raw.get()).map_err(wrong))
     };
     let mut sides: [[Vec<&str>; 2]; 2] = Default::default();
-    let mut seen = HashSet::new();
+    let mut side_of: HashMap<String, usize> = HashMap::new();
     for raw in list("images")? {
-        let Id { id } = serde_json::from_str(raw.get()).map_err(wrong)?;
-        if known.contains(&id) && seen.insert(id) {
-            sides[usize::from(held_out.contains(&id))][0].push(raw.get());
+        let Ok(image) = serde_json::from_str::<ImageEntry>(raw.get()) else { continue };
+        let (Some(id), Some(name)) = (key(&image.id), image.file_name.text()) else { continue };
+        let Some(&held) = held_out.get(name.as_str()) else { continue };
+        if side_of.insert(id, usize::from(held)).is_none() {
+            sides[usize::from(held)][0].push(raw.get());
         }
     }
     for raw in list("annotations")? {
-        let ImageId { image_id } = serde_json::from_str(raw.get()).map_err(wrong)?;
-        if known.contains(&image_id) {
-            sides[usize::from(held_out.contains(&image_id))][1].push(raw.get());
+        let Ok(annotation) = serde_json::from_str::<AnnotationEntry>(raw.get()) else { continue };
+        if let Some(&side) = key(&annotation.image_id).and_then(|id| side_of.get(&id)) {
+            sides[side][1].push(raw.get());
         }
     }
     let rest: Vec<String> = file

@@ -45,7 +45,7 @@ fn the_default_data_set_is_the_locked_one_and_worth_detecting() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("shapes");
     let config = ShapesConfig::default();
-    let Splits { train, val } = generate(&root, &config)
+    let Splits { train, val, .. } = generate(&root, &config)
         .expect("a change of the generator is a new version: raise VERSION and renew shapes.lock");
     let marker = fs::read_to_string(root.join("shapes.json")).unwrap();
     assert!(marker.contains(&locked().unwrap().sha256));
@@ -75,7 +75,7 @@ fn the_default_data_set_is_the_locked_one_and_worth_detecting() {
 #[test]
 fn what_is_read_back_is_what_was_drawn() {
     let folder = tempfile::tempdir().unwrap();
-    let Splits { train, val } = generate(&folder.path().join("shapes"), &SMALL).unwrap();
+    let Splits { train, val, .. } = generate(&folder.path().join("shapes"), &SMALL).unwrap();
     for (set, split) in [(&train, Split::Train), (&val, Split::Val)] {
         assert_eq!(set.len(), SMALL.images(split));
         for index in 0..set.len() {

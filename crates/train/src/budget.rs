@@ -107,13 +107,7 @@ pub fn fit(recipe: &Recipe, budget: Duration) -> Result<Fit> {
     let room = PLANNED_SHARE * budget.as_secs_f64() - measuring;
     let fits = |epochs: &usize| study.seconds(*epochs, teacher_epochs(*epochs)) <= room;
     let Some(epochs) = (1..=MOST_EPOCHS).take_while(fits).last() else {
-        return Err(Error::Recipe(format!(
-            "one epoch of each run takes about {:.0} s with its evaluation, and the budget of {:.0} s leaves {:.0} s for that; give \
-             more time, or train on fewer images (data.limit), smaller ones (data.resize) or a smaller model",
-            study.seconds(1, teacher_epochs(1)),
-            budget.as_secs_f64(),
-            room.max(0.0)
-        )));
+        return Err(Error::NoTime { seconds: study.seconds(1, teacher_epochs(1)), room });
     };
     let teacher = teacher_epochs(epochs);
     let runs = study.runs.iter().map(|run| {

@@ -71,6 +71,7 @@ pub(crate) fn build_for_timing(recipe: &ModelRecipe, classes: usize, seed: u64) 
             config.normalize = Normalize { mean, std };
         }
         info.adopt(&mut config.backbone);
+        notes.extend(file.notes.iter().map(|note| format!("first weights: {note}")));
         let tensors = backbone_tensors(file.tensors);
         // Everything that does not fit is listed before anything is built.
         check_backbone(path, &config, &tensors)?;

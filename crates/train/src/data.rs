@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use docent_coco::{Augment, Dataset, Loader, LoaderConfig, OpenOptions, Splits, TrainItem, shapes};
+use docent_coco::{Augment, Dataset, Loader, LoaderConfig, Splits, TrainItem, shapes};
 use docent_detect::{ImageBatch, Targets};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ pub struct Data {
     pub train: Arc<Dataset>,
     /// Held-out split, the one that is reported.
     pub val: Arc<Dataset>,
+    /// Lines about how the folder was read, for the run's log.
+    pub notes: Vec<String>,
 }
 
 /// What a summary says of its data.
@@ -52,9 +54,11 @@ impl Data {
                 let splits = shapes::generate(dir, &shapes::ShapesConfig::default())?;
                 (format!("shapes v{}", shapes::VERSION), splits)
             }
-            Source::Folder => (folder_name(dir), open_folder(dir, recipe)?),
+            Source::Folder => (folder_name(dir), docent_coco::open_dir(dir, &recipe.open_options())?),
         };
-        let Splits { mut train, mut val } = splits;
+        // A study whose teacher cannot learn, or whose students cannot be scored, is stopped before its first step.
+        splits.require_targets()?;
+        let Splits { mut train, mut val, notes, .. } = splits;
         if let Some(limit) = recipe.limit.filter(|limit| *limit < train.len()) {
             train = train.subset(&(0..limit).collect::<Vec<_>>());
         }
@@ -66,7 +70,7 @@ impl Data {
                 return Err(Error::Recipe(format!("the {key} split of {} holds no image", dir.display())));
             }
         }
-        Ok(Self { name, train: Arc::new(train), val: Arc::new(val) })
+        Ok(Self { name, train: Arc::new(train), val: Arc::new(val), notes })
     }
 
     /// Name, digest and sizes, for manifests and summaries.
@@ -78,18 +82,6 @@ impl Data {
 
 fn folder_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned())
-}
-
-fn open_folder(dir: &Path, recipe: &DataRecipe) -> Result<Splits> {
-    let options = OpenOptions {
-        train_json: recipe.train_json.clone(),
-        val_json: recipe.val_json.clone(),
-        train_images: recipe.images.clone(),
-        checks: recipe.checks.clone(),
-        voc: recipe.voc.clone(),
-        ..OpenOptions::default()
-    };
-    Ok(docent_coco::open_dir(dir, &options)?)
 }
 
 /// The loader of training batches.

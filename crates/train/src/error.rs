@@ -45,6 +45,18 @@ pub enum Error {
     /// A recipe cannot be read or used; the text names the key and the way out.
     #[error("recipe: {0}")]
     Recipe(String),
+    /// Not even one epoch of a study fits into the time that it is given.
+    #[error(
+        "one epoch of each run takes about {seconds:.0} s with its evaluation, and the time that is given leaves {:.0} s for that; give \
+         more time, or train on fewer images (data.limit), smaller ones (data.resize) or a smaller model",
+        room.max(0.0)
+    )]
+    NoTime {
+        /// Seconds of one epoch of each run, with its evaluation.
+        seconds: f64,
+        /// Seconds that are left for it; below 0 where measuring took all.
+        room: f64,
+    },
     /// A setting has a value that cannot be used.
     #[error("`{field}`: {message}")]
     Config {

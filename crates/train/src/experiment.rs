@@ -14,7 +14,7 @@ pub(crate) fn without_paths(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     recipe.log = LogRecipe::default();
     let data = &mut recipe.data;
-    (data.dir, data.train_json, data.val_json, data.images) = (None, None, None, None);
+    (data.dir, data.train_annotations, data.val_annotations, data.images) = (None, None, None, None);
     let mut files = vec![&mut recipe.student.init.backbone, &mut recipe.student.init.from];
     if let Some(teacher) = &mut recipe.teacher {
         files.extend([&mut teacher.init.backbone, &mut teacher.init.from, &mut teacher.checkpoint]);
@@ -42,7 +42,10 @@ mod tests {
             digest(&Recipe::parse(&text_of("bccd").unwrap(), &assignments).unwrap()).unwrap()
         };
         let plain = with(&[]);
-        assert_eq!(plain, with(&["data.dir=there", "data.train_json=a.json", "data.val_json=b.json", "data.images=c"]));
+        assert_eq!(
+            plain,
+            with(&["data.dir=there", "data.train_annotations=a.json", "data.val_annotations=b.json", "data.images=c"])
+        );
         assert_eq!(plain, with(&["log.tensorboard=true"]));
         let weights = with(&["teacher.init.backbone=a.safetensors"]);
         assert_eq!(weights, with(&["teacher.init.backbone=b.safetensors"]));

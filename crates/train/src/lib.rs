@@ -80,4 +80,6 @@ pub use schedule::{Schedule, ScheduleConfig, scale_lr};
 pub use state::{Best, TrainState};
 pub use stop::Stop;
 pub use teacher_cache::{CacheSize, TeacherCache};
-pub use weights::{BackboneInfo, StrictReport, WeightFile, parse_safetensors, read_safetensors, read_weights};
+pub use weights::{
+    BackboneInfo, StrictReport, WeightFile, parse_safetensors, parse_weights, read_safetensors, read_weights,
+};

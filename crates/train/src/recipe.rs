@@ -8,7 +8,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
-use docent_coco::{Augment, CheckConfig, Resize, VocConfig};
+use docent_coco::{Augment, CheckConfig, OpenOptions, ReadConfig, Resize};
 use docent_detect::FasterRcnnConfig;
 use docent_detect::config::FREEZABLE;
 use docent_distill::{Channels, MethodConfig};
@@ -62,7 +62,7 @@ pub struct Recipe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// A folder in COCO's or PASCAL VOC's form, named by `data.dir` (or `--data`).
+    /// A folder of labelled images (docs/data.md lists what opens as it stands), named by `data.dir` (or `--data`).
     #[default]
     Folder,
     /// The project's own generator, [`docent_coco::shapes`].
@@ -79,13 +79,13 @@ pub struct DataRecipe {
     /// The data folder (for `shapes`: where it is written; chosen by the program when absent).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
-    /// Training annotations, when they are not `annotations/instances_*train*.json`.
+    /// Training annotations, where the folder's layout does not tell: a JSON or CSV file, or a folder of XML or text files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_json: Option<PathBuf>,
-    /// Held-out annotations, when they are not `annotations/instances_*val*.json`.
+    pub train_annotations: Option<PathBuf>,
+    /// Held-out annotations, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub val_json: Option<PathBuf>,
-    /// Image folder of both splits, when it is not one of the usual names.
+    pub val_annotations: Option<PathBuf>,
+    /// Image folder of both splits, where it lies elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<PathBuf>,
     /// Use only the first images of the training split (for smoke runs).
@@ -111,19 +111,41 @@ pub struct DataRecipe {
     /// What is done about faults in the data, kind by kind.
     #[serde(default)]
     pub checks: CheckConfig,
-    /// How PASCAL VOC's annotations are read.
-    #[serde(default)]
-    pub voc: VocConfig,
+    /// What the annotations mean, where the folder does not tell by itself. Absent: all as the format has it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub read: ReadConfig,
+}
+
+fn is_default(read: &ReadConfig) -> bool {
+    *read == ReadConfig::default()
 }
 
 impl DataRecipe {
+    /// How the data folder is opened.
+    pub fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            train_annotations: self.train_annotations.clone(),
+            val_annotations: self.val_annotations.clone(),
+            images: self.images.clone(),
+            checks: self.checks.clone(),
+            read: self.read.clone(),
+        }
+    }
+
+    /// Takes over how the data folder is opened.
+    pub fn set_open_options(&mut self, options: OpenOptions) {
+        let OpenOptions { train_annotations, val_annotations, images, checks, read } = options;
+        (self.train_annotations, self.val_annotations, self.images) = (train_annotations, val_annotations, images);
+        (self.checks, self.read) = (checks, read);
+    }
+
     /// Settings for walking a data set that is opened elsewhere: only the size matters.
     pub fn for_evaluation(resize: Resize) -> Self {
         Self {
             source: Source::Folder,
             dir: None,
-            train_json: None,
-            val_json: None,
+            train_annotations: None,
+            val_annotations: None,
             images: None,
             limit: None,
             eval_on_train: false,
@@ -133,7 +155,7 @@ impl DataRecipe {
             loader_threads: one(),
             prefetch: four(),
             checks: CheckConfig::default(),
-            voc: VocConfig::default(),
+            read: ReadConfig::default(),
         }
     }
 }
@@ -297,6 +319,33 @@ pub fn text_of(name_or_path: &str) -> Result<String> {
     )))
 }
 
+/// Keys of older recipes, and what they are called now.
+const RENAMED: [(&str, &str); 6] = [
+    ("data.train_json", "data.train_annotations"),
+    ("data.val_json", "data.val_annotations"),
+    ("data.voc.boxes", "data.read.boxes"),
+    ("data.voc.difficult", "data.read.difficult"),
+    ("data.voc.classes", "data.read.classes"),
+    ("data.voc", "data.read"),
+];
+
+/// Names the new key where a recipe has an old one.
+fn refuse_renamed(table: &toml::Table) -> Result<()> {
+    for (old, new) in RENAMED {
+        let mut keys = old.split('.');
+        let first = keys.next().and_then(|key| table.get(key));
+        if keys.try_fold(first, |at, key| Some(at?.as_table()?.get(key))).flatten().is_some() {
+            return Err(Error::Recipe(format!("`{old}` is called `{new}` now")));
+        }
+    }
+    if table.get("data").and_then(|d| d.get("checks")).and_then(|c| c.get("duplicate_id")).is_some() {
+        return Err(Error::Recipe(
+            "`data.checks.duplicate_id` is gone: annotations are numbered anew, and two images with one id are an error".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 impl Recipe {
     /// Reads TOML, applies `assignments` of the form `a.b=c` in order, checks everything.
     ///
@@ -313,6 +362,7 @@ impl Recipe {
         if let Some(distill) = table.get_mut("distill").and_then(toml::Value::as_table_mut) {
             distill.entry("method").or_insert_with(|| docent_distill::method::DEFAULT_METHOD.into());
         }
+        refuse_renamed(&table)?;
         let recipe: Self = table.try_into().map_err(|e: toml::de::Error| Error::Recipe(with_hint(&e.to_string())))?;
         recipe.validate()?;
         Ok(recipe)

@@ -151,6 +151,46 @@ pub(crate) fn same_recipe(kept: &Path, recipe: &Recipe) -> Result<()> {
     ))
 }
 
+/// More epochs, asked of a study that is finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoreEpochs {
+    /// Epochs of the finished study.
+    pub done: usize,
+    /// Epochs asked for.
+    pub asked: usize,
+    /// The checkpoint to go on from: the distilled student's, where there is one.
+    pub student: PathBuf,
+    /// The study's teacher, where there is one.
+    pub teacher: Option<PathBuf>,
+}
+
+/// Does `recipe` ask the finished study in `dir` for more epochs, and for nothing else? A finished run does not go on: its learning
+/// rate has run down, and its figures stand. Further epochs are another study, from the student's checkpoint.
+///
+/// # Errors
+/// A recipe or summary in `dir` that cannot be read.
+pub fn more_epochs(recipe: &Recipe, dir: &Path) -> Result<Option<MoreEpochs>> {
+    let (kept, summary) = (dir.join("recipe.toml"), dir.join("summary.json"));
+    if !files::exists(&kept)? || !files::exists(&summary)? {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&kept).map_err(|e| Error::io(&kept, e))?;
+    // A recipe of another build is told by whoever goes on with the study.
+    let Ok(before) = Recipe::parse(&text, &[]) else { return Ok(None) };
+    let (done, asked) = (before.schedule.epochs, recipe.schedule.epochs);
+    let mut same = recipe.clone();
+    same.schedule.epochs = done;
+    if asked <= done || same_recipe(&kept, &same).is_err() {
+        return Ok(None);
+    }
+    let summary: StudySummary = files::read_json(&summary)?;
+    let run = if summary.distilled.is_some() { "distilled" } else { "baseline" };
+    let trained = || RunFolder::new(dir, "teacher").last();
+    let teacher = recipe.teacher.as_ref().filter(|_| summary.teacher.is_some());
+    let teacher = teacher.map(|teacher| teacher.checkpoint.clone().unwrap_or_else(trained));
+    Ok(Some(MoreEpochs { done, asked, student: RunFolder::new(dir, run).last(), teacher }))
+}
+
 /// How many faults of a kind the log names; `docent dataset check` lists more.
 const FINDINGS_SHOWN: usize = 5;
 
@@ -181,6 +221,9 @@ impl Study<'_> {
         let text =
             format!("data {name}: {train} training and {val} held-out images, {} categories", self.classes() - 1);
         sink.event(&Event::Note { text })?;
+        for text in &self.data.notes {
+            sink.event(&Event::Note { text: format!("data: {text}") })?;
+        }
         for (split, dataset) in [("training", &self.data.train), ("held-out", &self.data.val)] {
             for line in docent_coco::summarize(dataset.findings(), dataset.checks(), FINDINGS_SHOWN) {
                 sink.event(&Event::Note { text: format!("{split} data: {line}") })?;

@@ -10,6 +10,7 @@ use safetensors::tensor::Dtype;
 use safetensors::{SafeTensorError, SafeTensors};
 use sha2::{Digest, Sha256};
 
+use crate::import::names::{neutral, without_prefixes};
 use crate::pth;
 use crate::tensors::with_f32;
 use crate::{Error, Result, integrity};
@@ -50,6 +51,8 @@ pub struct WeightFile {
     pub sha256: String,
     /// Names of running variances with an infinite value, which became [`f32::MAX`]. Worth a line in the log.
     pub saturated: Vec<String>,
+    /// What was passed over in the file, and what was taken off its names.
+    pub notes: Vec<String>,
 }
 
 /// Reads a safetensors file onto the CPU.
@@ -69,20 +72,39 @@ pub fn read_safetensors(path: &Path) -> Result<WeightFile> {
 
 /// Reads a weight file of any [`FileFormat`] onto the CPU, told by its first bytes; values as in [`read_safetensors`].
 ///
-/// Of PyTorch's files the tensors are read and nothing is run: a file that asks for more than tensors in dictionaries is an error.
+/// Of PyTorch's files the state dict is read, and nothing is run: what lies beside it is passed over as data, and
+/// [`WeightFile::notes`] says so. The prefixes `module.`, `model.` and `_orig_mod.`, which DistributedDataParallel, Lightning and
+/// torch.compile put before every name, are taken off.
 ///
 /// # Errors
 /// As [`read_safetensors`]; a PyTorch file that is cut, holds something else than a state dict (or one under `model`,
-/// `state_dict` or the like), or asks for code.
+/// `state_dict` or the like), or something else than tensors in it; two names that differ in their prefix alone.
 pub fn read_weights(path: &Path) -> Result<WeightFile> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let Some(form) = pth::form(&bytes) else { return parse_safetensors(path, &bytes) };
-    let tensors = pth::read(form, &bytes).map_err(|e| Error::file(path, e))?;
-    let format = match form {
-        pth::Form::Zip => FileFormat::PthZip,
-        pth::Form::Legacy => FileFormat::PthLegacy,
+    parse_weights(path, &std::fs::read(path).map_err(|e| Error::io(path, e))?)
+}
+
+/// [`read_weights`] from bytes; `path` names them in messages.
+///
+/// # Errors
+/// As [`read_weights`].
+pub fn parse_weights(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
+    let mut file = match pth::form(bytes) {
+        None => parse_safetensors(path, bytes)?,
+        Some(form) => {
+            let pth::StateDict { tensors, passed_over } = pth::read(form, bytes).map_err(|e| Error::file(path, e))?;
+            let format = match form {
+                pth::Form::Zip => FileFormat::PthZip,
+                pth::Form::Legacy => FileFormat::PthLegacy,
+            };
+            let mut file = gather(path, format, tensors, BTreeMap::new(), bytes)?;
+            if !passed_over.is_empty() {
+                file.notes.push(format!("passed over, and nothing in it was run: {passed_over}"));
+            }
+            file
+        }
     };
-    gather(path, format, tensors, BTreeMap::new(), &bytes)
+    file.take_off_prefixes(path)?;
+    Ok(file)
 }
 
 /// [`read_safetensors`] from bytes; `path` names them in messages.
@@ -136,7 +158,7 @@ fn gather(
         Ok((name, tensor))
     };
     let tensors = tensors.into_iter().map(&mut finite).collect::<Result<_>>()?;
-    Ok(WeightFile { format, tensors, stored, metadata, sha256: sha256_hex(bytes), saturated })
+    Ok(WeightFile { format, tensors, stored, metadata, sha256: sha256_hex(bytes), saturated, notes: Vec::new() })
 }
 
 /// What a reader can do about a file that does not parse.
@@ -339,6 +361,21 @@ impl BackboneInfo {
 }
 
 impl WeightFile {
+    /// Takes the neutral prefixes off every name.
+    fn take_off_prefixes(&mut self, path: &Path) -> Result<()> {
+        let twice = |name| Error::file(path, format!("two tensors come to the name `{name}`"));
+        let (tensors, changed) = neutral(std::mem::take(&mut self.tensors)).map_err(twice)?;
+        let (stored, _) = neutral(std::mem::take(&mut self.stored)).map_err(twice)?;
+        (self.tensors, self.stored) = (tensors, stored);
+        for name in &mut self.saturated {
+            *name = without_prefixes(name).to_owned();
+        }
+        if changed > 0 {
+            self.notes.push(format!("module., model. or _orig_mod. is taken off {changed} names"));
+        }
+        Ok(())
+    }
+
     /// The metadata read as a backbone's.
     ///
     /// # Errors

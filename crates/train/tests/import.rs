@@ -196,6 +196,80 @@ fn every_tensor_that_does_not_fit_is_listed() {
     assert!(refused(&path, &ConvertOptions::default()).contains("encoder"));
 }
 
+/// Prefixes are no older names, with older names behind them or without.
+#[test]
+fn only_the_older_names_change_the_epsilon() {
+    let folder = Folder::new();
+    let source = tensors(&config(3, resnet(18, NormKind::FrozenBatchNorm)));
+    let prefixed = |prefix: &str, tensors: &Tensors| {
+        tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Tensors>()
+    };
+    for prefix in ["", "module.", "model.", "_orig_mod.", "model._orig_mod.module."] {
+        for (tensors, eps) in [(source.clone(), 1e-5), (old_names(source.clone()), 0.0)] {
+            let path = folder.write("w.safetensors", &prefixed(prefix, &tensors));
+            let found = converted(&path, &ConvertOptions::default());
+            let meta = docent_train::CheckpointMeta::from_map(&path, &found.metadata).unwrap();
+            let model: FasterRcnnConfig = meta.model_as(&path).unwrap();
+            assert_eq!(model.backbone.norm_eps(), eps, "{prefix}");
+            assert_eq!(found.notes.iter().any(|n| n.contains("older versions")), eps == 0.0, "{:?}", found.notes);
+            assert_eq!(found.tensors.keys().collect::<Vec<_>>(), source.keys().collect::<Vec<_>>());
+            // As first weights too.
+            let model = config(0, resnet(18, NormKind::FrozenBatchNorm));
+            let init = InitRecipe { from: Some(path), ..Default::default() };
+            let built = build(&ModelRecipe { model, init }, 3, 0).unwrap();
+            assert_eq!(built.model.config().backbone.norm_eps(), eps, "{prefix}");
+        }
+    }
+    let mut twice = source.clone();
+    twice.insert("module.rpn.head.cls_logits.bias".into(), source["rpn.head.cls_logits.bias"].clone());
+    let path = folder.write("w.safetensors", &twice);
+    let message = read_weights(&path).unwrap_err().to_string();
+    assert!(message.contains("two tensors come to the name `rpn.head.cls_logits.bias`"), "{message}");
+    // A classification network from a script for several GPUs.
+    let body =
+        |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix("backbone.body.")?.to_owned(), tensor.clone()));
+    let network: Tensors = source.iter().filter_map(body).collect();
+    let path = folder.write("w.safetensors", &prefixed("module.", &network));
+    let found = converted(&path, &ConvertOptions::default());
+    assert_eq!((found.target, found.tensors.len()), (Target::Backbone, network.len()));
+    let init = InitRecipe { backbone: Some(path), ..Default::default() };
+    let model = config(0, resnet(18, NormKind::FrozenBatchNorm));
+    assert!(build(&ModelRecipe { model, init }, 3, 0).is_ok());
+}
+
+#[test]
+fn another_programs_detector_is_named_with_what_is_missing_for_it() {
+    let folder = Folder::new();
+    let zeros = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+    for (names, parts) in [
+        (
+            &[
+                "backbone.bottom_up.stem.conv1.weight",
+                "proposal_generator.rpn_head.conv.weight",
+                "roi_heads.box_predictor.cls_score.weight",
+            ][..],
+            ["detectron2's Faster R-CNN", "it lacks the translation of its names"],
+        ),
+        (
+            &["neck.fpn_convs.0.conv.weight", "rpn_head.rpn_cls.weight", "roi_head.bbox_head.fc_cls.weight"],
+            ["mmdetection's Faster R-CNN", "it lacks the translation of its names"],
+        ),
+        (
+            &["module.head.classification_head.cls_logits.weight"],
+            ["torchvision's RetinaNet", "it lacks a one-stage head"],
+        ),
+    ] {
+        let tensors = names.iter().map(|name| ((*name).to_owned(), zeros.clone())).collect();
+        let message = refused(&folder.write("w.safetensors", &tensors), &ConvertOptions::default());
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+    let names = ["stem.conv1.weight", "res2.0.conv1.weight"].map(|name| (name.to_owned(), zeros.clone()));
+    let init = InitRecipe { backbone: Some(folder.write("w.safetensors", &names.into())), ..Default::default() };
+    let model = config(0, resnet(50, NormKind::FrozenBatchNorm));
+    let Err(error) = build(&ModelRecipe { model, init }, 3, 0) else { panic!("detectron2's names were accepted") };
+    assert!(error.to_string().contains("detectron2's ResNet"), "{error}");
+}
+
 #[test]
 fn classification_networks_become_backbones_and_detectors_give_theirs() {
     let folder = Folder::new();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use docent_coco::shapes::{ShapesConfig, generate};
-use docent_coco::{Annotation, Category, Dataset, Image, Rgb8, VocBoxes, VocConfig};
+use docent_coco::{Annotation, BoxReading, Category, Dataset, Image, OpenOptions, ReadConfig, Rgb8};
 use docent_distill::{MethodConfig, TaskAdaptiveConfig};
 use docent_train::dry_run::dry_run;
 use docent_train::propose::{ProposeOptions, propose};
@@ -94,15 +94,14 @@ fn what_was_said_about_the_data_stands_in_the_recipe() {
             .save(&dir.path().join(format!("data/annotations/instances_{split}.json")))
             .unwrap();
     }
-    let voc = VocConfig { boxes: VocBoxes::Edges, ..VocConfig::default() };
+    let read = ReadConfig { boxes: Some(BoxReading::Xywh), ..ReadConfig::default() };
     let options = ProposeOptions {
-        images: Some(pictures.clone()),
-        voc,
+        open: OpenOptions { images: Some(pictures.clone()), read, ..OpenOptions::default() },
         measure: false,
         ..ProposeOptions::new(dir.path().join("data"))
     };
     let recipe = propose(&options).unwrap().recipe;
-    assert_eq!((recipe.data.images, recipe.data.voc.boxes), (Some(pictures.clone()), VocBoxes::Edges));
+    assert_eq!((recipe.data.images, recipe.data.read.boxes), (Some(pictures.clone()), Some(BoxReading::Xywh)));
     assert_eq!(recipe.data.flip, 0.0, "left is not right");
     assert_eq!(recipe.student.model.anchors.ratios, [0.5]);
     assert!(recipe.schedule.batch <= 2);
@@ -116,15 +115,17 @@ fn what_was_said_about_the_data_stands_in_the_recipe() {
 fn data_without_a_box_has_no_recipe() {
     let dir = tempfile::tempdir().unwrap();
     for split in ["train", "val"] {
-        let images = vec![Image { id: 1, file_name: "1.png".into(), width: 8, height: 8 }];
+        let images = vec![Image { id: 1, file_name: format!("{split}.png"), width: 8, height: 8 }];
         let categories = vec![Category { id: 1, name: "x".into() }];
         let json = dir.path().join(format!("annotations/instances_{split}.json"));
         Dataset::from_parts(split, "x", images, vec![], categories).unwrap().save(&json).unwrap();
     }
     std::fs::create_dir(dir.path().join("images")).unwrap();
-    Rgb8::filled(8, 8, [0; 3]).save_png(&dir.path().join("images/1.png")).unwrap();
+    for (name, grey) in [("train", 0), ("val", 90)] {
+        Rgb8::filled(8, 8, [grey; 3]).save_png(&dir.path().join(format!("images/{name}.png"))).unwrap();
+    }
     let message = propose(&ProposeOptions::new(dir.path())).unwrap_err().to_string();
-    assert!(message.contains("holds no box"), "{message}");
+    assert!(message.contains("has no box to train on"), "{message}");
 }
 
 /// Blood cells: the shipped recipe's settings are what people chose; the proposal comes near to them.

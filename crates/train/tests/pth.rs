@@ -65,18 +65,119 @@ fn both_forms_hold_the_same_tensors() {
 }
 
 #[test]
-fn a_training_scripts_wrapper_is_looked_through() {
-    let file = read_weights(&fixture("wrapped.pth")).unwrap();
-    assert_eq!(file.tensors.keys().collect::<Vec<_>>(), ["weight"]);
-    assert_eq!(values(&file, "weight"), [-1.0, -0.5, 0.0, 0.5]);
+fn what_a_training_script_saves_beside_the_state_dict_is_passed_over() {
+    // Written by torch.save, the second with an argparse.Namespace.
+    for (name, beside) in [("wrapped.pth", "epoch, lr, done, name, best, milestones, size"), ("namespace.pth", "args")]
+    {
+        let file = read_weights(&fixture(name)).unwrap();
+        assert_eq!(file.tensors.keys().collect::<Vec<_>>(), ["weight"]);
+        assert_eq!(values(&file, "weight"), [-1.0, -0.5, 0.0, 0.5]);
+        assert_eq!(file.notes, [format!("passed over, and nothing in it was run: {beside}")]);
+    }
+    let file = read_weights(&fixture("state.legacy.pth")).unwrap();
+    assert!(file.notes.is_empty(), "{:?}", file.notes);
 }
 
 #[test]
-fn what_is_not_read_is_named() {
-    let message = read_weights(&fixture("namespace.pth")).unwrap_err().to_string();
-    assert!(message.contains("`argparse.Namespace`") && message.contains("torch.save(model.state_dict()"), "{message}");
-    let message = read_weights(&fixture("protocol4.pth")).unwrap_err().to_string();
-    assert!(message.contains("protocol 4"), "{message}");
+fn newer_protocols_are_read() {
+    let file = read_weights(&fixture("protocol4.pth")).unwrap();
+    assert_eq!(values(&file, "weight"), [-1.0, -0.5, 0.0, 0.5]);
+}
+
+/// The checkpoint of torchvision's training reference, opcode for opcode as torch writes it: `{model, optimizer, lr_scheduler, args,
+/// epoch}` with a `Counter`, a `Namespace` and the optimizer's tensors; `more` is put among the arguments, `inside` into the state dict.
+fn reference(more: &[u8], inside: &[u8]) -> Vec<u8> {
+    let key = |name: &str, value: &[u8]| [text(name), value.to_vec()].concat();
+    let model = [&b"ccollections\nOrderedDict\n)R("[..], &text("w"), &tensor(2, 0, &[2], &[1]), inside, b"u"].concat();
+    // `_metadata`, as attributes.
+    let model = [model, b"}(".to_vec(), text("_metadata"), b"}ub".to_vec()].concat();
+    let state = [&b"}K\x00}"[..], &text("momentum_buffer"), &tensor(2, 1, &[1], &[1]), b"ss"].concat();
+    let counter = b"ccollections\nCounter\n}K\x10K\x01s\x85R";
+    let args = [&b"cargparse\nNamespace\n)\x81}("[..], &text("lr"), b"G\x3f\x94\x7a\xe1\x47\xae\x14\x7b", more, b"ub"]
+        .concat();
+    let entries = [
+        key("model", &model),
+        key("optimizer", &[&b"}"[..], &text("state"), &state, b"s"].concat()),
+        key("lr_scheduler", &[&b"}"[..], &text("milestones"), counter, b"s"].concat()),
+        key("args", &args),
+        key("epoch", b"K\x19"),
+    ];
+    let body = [&b"}("[..], &entries.concat(), b"u."].concat();
+    legacy(&body, &storage_of_two())
+}
+
+#[test]
+fn a_training_references_checkpoint_is_its_state_dict() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model_25.pth");
+    std::fs::write(&path, reference(b"", b"")).unwrap();
+    let file = read_weights(&path).unwrap();
+    assert_eq!(file.tensors.keys().collect::<Vec<_>>(), ["w"]);
+    assert_eq!(values(&file, "w"), [0.5, 2.0]);
+    assert_eq!(file.notes, ["passed over, and nothing in it was run: optimizer, lr_scheduler, args, epoch"]);
+}
+
+/// What Python would run in these lies there as data, outside the state dict; inside it, it is refused.
+#[test]
+fn a_call_is_data_outside_the_state_dict_and_refused_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, mark) = (folder.path().join("w.pth"), folder.path().join("mark"));
+    let command = text(&format!("touch {}", mark.display()));
+    let system = [&b"cos\nsystem\n"[..], &command, b"\x85R"].concat();
+    let eval = [&b"c__builtin__\neval\n"[..], &text("1/0"), b"\x85R"].concat();
+    // getattr(os, 'system')(command): a call of what a call has given.
+    let twice = [&b"c__builtin__\ngetattr\ncposix\nsystem\n"[..], &text("x"), b"\x86R", &command, b"\x85R"].concat();
+    // An object with state, which unpickling would give to __setstate__.
+    let built = [&b"cos\nsystem\n)\x81"[..], &command, b"b"].concat();
+    for (call, name) in
+        [(&system, "os.system"), (&eval, "__builtin__.eval"), (&twice, "__builtin__.getattr"), (&built, "os.system")]
+    {
+        let entry = [text("x"), call.clone()].concat();
+        std::fs::write(&path, reference(&entry, b"")).unwrap();
+        assert_eq!(values(&read_weights(&path).unwrap(), "w"), [0.5, 2.0]);
+        let message = refused(&reference(b"", &entry));
+        for part in [
+            &format!("`x` stands among the tensors and is an object of `{name}`"),
+            "nothing in it is run",
+            "torch.save(model.state_dict()",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    assert!(!mark.exists());
+}
+
+/// One value may be called upon again and again; that must not cost more than the file has.
+#[test]
+fn nothing_is_copied_without_end() {
+    let name = "x".repeat(10_000);
+    // STACK_GLOBAL of two noted texts, ten thousand times.
+    let named = [text(&name), b"q\x00".to_vec(), b"h\x00h\x00\x93".repeat(10_000), b".".to_vec()].concat();
+    assert!(refused(&legacy(&named, b"\x80\x02].")).contains("than a file of its size"));
+    // As many objects of one foreign class are as many small values.
+    let objects = [&b"c"[..], name.as_bytes(), b"\nx\nq\x00", &b"h\x00)R0".repeat(10_000), b"N."].concat();
+    assert!(refused(&legacy(&objects, b"\x80\x02].")).contains("holds None, no dictionary"));
+}
+
+#[test]
+fn whole_modules_and_other_programs_pickles_are_told_by_their_names() {
+    let module = b"cultralytics.nn.tasks\nDetectionModel\n)\x81}b";
+    let message = refused(&legacy(&[&module[..], b"."].concat(), b"\x80\x02]."));
+    assert!(message.contains("an object of `ultralytics.nn.tasks.DetectionModel`, no dictionary"), "{message}");
+    let wrapped = [&b"}"[..], &text("model"), module, b"s."].concat();
+    let message = refused(&legacy(&wrapped, b"\x80\x02]."));
+    assert!(
+        message.contains("`model` is an object of `ultralytics.nn.tasks.DetectionModel`, no state dict"),
+        "{message}"
+    );
+    // NumPy arrays in a pickle that torch.save did not write: detectron2's model zoo.
+    let array = b"cnumpy.core.multiarray\n_reconstruct\n)R";
+    let entry = |name: &str| [text(name), array.to_vec()].concat();
+    let names = ["proposal_generator.rpn_head.conv.weight", "roi_heads.box_predictor.cls_score.weight"];
+    let arrays: Vec<u8> = names.into_iter().flat_map(entry).collect();
+    let zoo = [&b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}("[..], &text("model"), b"}(", &arrays, b"uu."].concat();
+    let message = refused(&zoo);
+    assert!(message.contains("plain pickle") && message.contains("detectron2's Faster R-CNN"), "{message}");
 }
 
 /// A legacy file around the pickle `body` (without its PROTO) and what follows it.
@@ -97,23 +198,26 @@ fn int(n: i64) -> Vec<u8> {
     [b"\x8a\x08", &n.to_le_bytes()[..]].concat()
 }
 
-/// `{'w': _rebuild_tensor_v2(storage of `len` floats, offset, shape, stride, ..)}` with a storage of two floats behind it.
-fn one_tensor(len: i64, offset: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
+/// `_rebuild_tensor_v2(storage "0" of `len` floats, offset, shape, stride, ..)`.
+fn tensor(len: i64, offset: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
     let sizes = |v: &[i64]| [b"(".to_vec(), v.iter().flat_map(|&n| int(n)).collect(), b"t".to_vec()].concat();
     let storage =
         [&b"("[..], &text("storage"), b"ctorch\nFloatStorage\n", &text("0"), &text("cpu"), &int(len), b"NtQ"].concat();
-    let call = [
-        &b"ctorch._utils\n_rebuild_tensor_v2\n("[..],
-        &storage,
-        &int(offset),
-        &sizes(shape),
-        &sizes(stride),
-        b"\x89NtR",
-    ];
-    let body = [&b"}"[..], &text("w"), &call.concat(), b"s."].concat();
+    [&b"ctorch._utils\n_rebuild_tensor_v2\n("[..], &storage, &int(offset), &sizes(shape), &sizes(stride), b"\x89NtR"]
+        .concat()
+}
+
+/// The list of storages and the storage "0", two floats.
+fn storage_of_two() -> Vec<u8> {
     let keys = [&b"\x80\x02]"[..], &text("0"), b"a."].concat();
     let data = [&2i64.to_le_bytes()[..], &0.5f32.to_le_bytes(), &2.0f32.to_le_bytes()].concat();
-    legacy(&body, &[keys, data].concat())
+    [keys, data].concat()
+}
+
+/// `{'w': tensor}` with a storage of two floats behind it.
+fn one_tensor(len: i64, offset: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
+    let body = [&b"}"[..], &text("w"), &tensor(len, offset, shape, stride), b"s."].concat();
+    legacy(&body, &storage_of_two())
 }
 
 #[test]
@@ -146,12 +250,16 @@ fn nothing_is_run_and_no_size_is_believed() {
     let nested = [vec![b')'; 1], vec![0x85; 200_000], b".".to_vec()].concat();
     let in_itself = b"]q\x00h\x00a.";
     for (body, part) in [
-        (&b"cos\nsystem\nX\x02\x00\x00\x00ls\x85R."[..], "`os.system`"),
-        (b"c__builtin__\neval\n.", "`__builtin__.eval`"),
-        (b"ctorch\nQInt8Storage\n.", "`torch.QInt8Storage`"),
+        (&b"cos\nsystem\nX\x02\x00\x00\x00ls\x85R."[..], "an object of `os.system`, no dictionary"),
+        (b"c__builtin__\neval\n.", "holds `__builtin__.eval`, no dictionary"),
         (b"(ios\nsystem\n.", "INST"),
-        (b"\x8c\x01a.", "SHORT_BINUNICODE"),
-        (b"ccollections\nOrderedDict\n)\x81.", "NEWOBJ"),
+        (b"\x8c\x01a.", "holds a text, no dictionary"),
+        (b"ccollections\nOrderedDict\n)\x81.", "no tensors in its dictionary ()"),
+        (b"K\x01K\x02\x93.", "a name that is no text"),
+        (b"]\x90.", "without its start"),
+        (b"](\x90.", "no set"),
+        (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffa.", "cut"),
+        (b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.", "cut"),
         (b"X\xff\xff\xff\xffa.", "cut"),
         (b"T\xff\xff\xff\x7fa.", "cut"),
         (b"]r\xff\xff\xff\xff.", "memo"),

@@ -11,5 +11,6 @@ use seeds::each_seed;
 #[test]
 fn the_seeds_keep_the_fuzz_targets_promises() {
     each_seed("checkpoint", targets::checkpoint);
+    each_seed("weights", targets::weights);
     each_seed("recipe", |bytes| targets::recipe(std::str::from_utf8(bytes).unwrap()));
 }

@@ -1,15 +1,19 @@
 //! `docent eval`: COCO's figures, of a checkpoint or of a file of detections.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use docent_coco::{Analysis, Dataset, Detection, Metrics, STAT_NAMES, analyze, open_dir, read_results, write_results};
+use docent_coco::{
+    Analysis, Dataset, Detection, Metrics, NamedDetection, STAT_NAMES, analyze, open_annotations, open_dir, other_ids,
+    read_named_results, write_results,
+};
 use docent_train::detector::Detector;
 use docent_train::evaluate::evaluate_as;
 use docent_train::recipe::DataRecipe;
 
-use crate::output::say;
+use crate::output::{say, tell};
 use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
@@ -49,7 +53,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let truth = Arc::new(truth(args)?);
     let detections = match (&args.results, &args.checkpoint) {
-        (Some(results), _) => read_results(results)?,
+        (Some(results), _) => read(results, &truth)?,
         (None, Some(checkpoint)) => detect(args, checkpoint, &truth)?,
         (None, None) => bail!("name --checkpoint or --results"),
     };
@@ -60,12 +64,52 @@ pub fn run(args: &Args) -> Result<()> {
 fn truth(args: &Args) -> Result<Dataset> {
     let options = args.read.options()?;
     if let Some(json) = &args.annotations {
-        // Scoring detections reads no image; a folder is needed with --checkpoint alone.
+        if args.checkpoint.is_some() {
+            return Ok(open_annotations(json, &options)?);
+        }
+        // Scoring detections reads no image.
         let beside = json.parent().unwrap_or(Path::new("."));
         return Ok(Dataset::load_with(json, args.read.images.as_deref().unwrap_or(beside), &options.checks)?);
     }
     let dir = args.data.as_ref().context("name --data or --annotations")?;
     Ok(open_dir(dir, &options)?.val)
+}
+
+/// The detections of a file, whose image ids must be those of `truth`.
+///
+/// Ids of other images score like bad detections, without an error: a name beside an id tells them apart.
+fn read(path: &Path, truth: &Dataset) -> Result<Vec<Detection>> {
+    let named = read_named_results(path)?;
+    let (results, annotations) = (path.display(), truth.source().display());
+    // VOC's and YOLO's are a folder.
+    let file = if truth.source().is_file() { annotations.to_string() } else { "FILE".to_owned() };
+    let advice = format!("docent predict --annotations {file} gives the annotations' ids");
+    if let [first, more @ ..] = other_ids(truth, &named).as_slice() {
+        let (name, id) = (&first.file_name, first.image_id);
+        let found = match first.annotated_id {
+            Some(annotated) => format!("{name} is {id} in the detections, {annotated} in the annotations"),
+            None => {
+                let other = first.annotated_name.as_deref().unwrap_or("nothing");
+                format!(
+                    "{name} is {id} in the detections; the annotations do not list {name}, and {id} is {other} there"
+                )
+            }
+        };
+        let more = if more.is_empty() { String::new() } else { format!(" (and {} more files)", more.len()) };
+        bail!("{results} has other image ids than {annotations}: {found}{more}. {advice}");
+    }
+    let without_name: HashSet<u64> =
+        named.iter().filter(|d| d.file_name.is_none()).map(|d| d.detection.image_id).collect();
+    let annotated: HashSet<u64> = truth.all_annotations().iter().map(|a| a.image_id).collect();
+    let known = without_name.intersection(&annotated).count();
+    if known * 2 < without_name.len() {
+        tell!(
+            "docent: warning: of the {} image ids in {results}, {known} have an annotation in {annotations}: are they ids of other \
+             images? {advice}",
+            without_name.len()
+        );
+    }
+    Ok(named.into_iter().map(|NamedDetection { detection, .. }| detection).collect())
 }
 
 fn detect(args: &Args, checkpoint: &Path, truth: &Arc<Dataset>) -> Result<Vec<Detection>> {

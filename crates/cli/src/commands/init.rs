@@ -18,7 +18,7 @@ use crate::reading::ReadArgs;
                         docent init cells --no-measure > cells.toml\n\nThen: docent train --recipe cells.toml"
 )]
 pub struct Args {
-    /// The data folder: COCO's or PASCAL VOC's (see docs/data.md; `docent dataset import-yolo` brings YOLO's).
+    /// The data folder; docs/data.md lists what opens as it stands.
     dir: PathBuf,
     /// Write the recipe here instead of on standard output. A file that is there already is not overwritten.
     #[arg(long, value_name = "FILE.toml")]
@@ -38,12 +38,9 @@ pub struct Args {
 
 /// Proposes and writes.
 pub fn run(args: &Args) -> Result<()> {
-    let read = args.read.options()?;
     let options = ProposeOptions {
         dir: args.dir.clone(),
-        images: read.train_images,
-        checks: read.checks,
-        voc: read.voc,
+        open: args.read.options()?,
         weights: args.weights.clone(),
         time: args.time,
         measure: !args.no_measure,

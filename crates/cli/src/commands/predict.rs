@@ -1,24 +1,29 @@
 //! `docent predict`: pictures in, boxes out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use docent_coco::{Detection, decode_file, decode_file_upright, ids_of_names, write_atomic, write_results};
+use docent_coco::{
+    CheckConfig, Dataset, DecodeOptions, Detection, Exif, IMAGE_EXTENSIONS, ImagesByName, NamedDetection, decode_file,
+    ids_of_names, write_atomic, write_named_results,
+};
 use docent_train::detector::Detector;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::draw::{Mark, drawn};
 use crate::output::say;
+use crate::reading::exif;
 use crate::told;
 
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  docent predict --checkpoint runs/shapes-seed0/distilled/checkpoints/last.safetensors \
                         --out found pictures/\n  \
-                        docent predict --checkpoint last.safetensors --threshold 0.3 --exif 'holiday/**/*.jpg' one.png\n\n\
+                        docent predict --checkpoint last.safetensors --threshold 0.3 --exif ignore 'holiday/**/*.jpg' one.png\n  \
+                        docent predict --checkpoint last.safetensors --annotations instances_val.json images/\n\n\
                         In the folder of --out: NAME.png for each picture, with its boxes (a small picture is enlarged there, so that \
-                        its labels can be read); detections.json, every detection in COCO's results form; detections.csv, those \
+                        its labels can be read); detections.json, every detection in COCO's results form, with its file_name; detections.csv, those \
                         that reach the threshold: file, image_id, category_id, class, score, x, y, width, height. Boxes count \
                         the picture's own pixels.\n\n\
                         Exit codes:\n  0  every picture was used\n  1  nothing was done; the last line says why\n  \
@@ -34,13 +39,20 @@ pub struct Args {
     /// Draw and list (CSV) the boxes that score at least this; the JSON holds all.
     #[arg(long, value_name = "SCORE", default_value_t = 0.5)]
     threshold: f32,
-    /// Turn each picture as its EXIF orientation says; boxes then count the turned picture's pixels. Data sets are never turned.
-    #[arg(long)]
-    exif: bool,
-    /// Pictures (JPEG or PNG), folders of them, or patterns (`'DIR/**/*.jpg'`, quoted).
+    /// Pictures with an EXIF orientation: apply (turn them as it says; boxes count the turned picture's pixels) or ignore.
+    #[arg(long, value_name = "WHAT", default_value = "apply", value_parser = exif)]
+    exif: Exif,
+    /// COCO annotations of these pictures: image ids are theirs, by file name, as `docent eval --results` wants them. Pictures that
+    /// they do not list are passed over. Default: ids from the numbers that end the file names, else 1, 2, ..
+    #[arg(long, value_name = "FILE")]
+    annotations: Option<PathBuf>,
+    /// Pictures (JPEG, PNG, WebP, BMP or TIFF), folders of them, or patterns (`'DIR/**/*.jpg'`, quoted).
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
 }
+
+/// How many pictures that the annotations do not list are named.
+const UNLISTED_SHOWN: usize = 5;
 
 /// Some pictures could not be used; the others are done.
 #[derive(Debug)]
@@ -67,19 +79,25 @@ impl std::error::Error for Incomplete {}
 pub fn run(args: &Args) -> Result<()> {
     ensure!((0.0..=1.0).contains(&args.threshold), "--threshold {}: a score lies in 0..=1", args.threshold);
     let detector = Detector::load(&args.checkpoint)?;
-    let files = pictures(&args.inputs)?;
+    let mut files = pictures(&args.inputs)?;
+    let ids = match &args.annotations {
+        Some(json) => annotated(json, &mut files)?,
+        None => ids(&files),
+    };
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     spare_the_pictures(&files, &args.out)?;
     let bar = progress(files.len());
     let mut table = Table::new()?;
     let mut detections = Vec::new();
     let mut failed = Vec::new();
-    for ((file, image_id), name) in files.iter().zip(ids(&files)).zip(names(&files)) {
+    let inputs = files.iter().zip(ids).zip(names(&files)).zip(file_names(&files));
+    for (((file, image_id), name), file_name) in inputs {
         let path = args.out.join(name);
         bar.set_message(file.display().to_string());
         match predict(args, &detector, file, image_id, &path, &mut table) {
-            Ok((mut found, line)) => {
-                detections.append(&mut found);
+            Ok((found, line)) => {
+                let named = |detection| NamedDetection { detection, file_name: Some(file_name.clone()) };
+                detections.extend(found.into_iter().map(named));
                 // On a terminal the bar tells how far it is, and a line for each of thousands of pictures would hide it.
                 if bar.is_hidden() {
                     say!("{line}");
@@ -91,7 +109,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     bar.finish_and_clear();
     let [json, csv] = ["detections.json", "detections.csv"].map(|name| args.out.join(name));
-    write_results(&json, &detections)?;
+    write_named_results(&json, &detections)?;
     let rows = table.rows;
     write_atomic(&csv, &table.finish()?)?;
     say!("{} detections in {}", detections.len(), json.display());
@@ -111,8 +129,8 @@ fn predict(
     path: &Path,
     table: &mut Table,
 ) -> Result<(Vec<Detection>, String)> {
-    let decode = if args.exif { decode_file_upright } else { decode_file };
-    let image = decode(file).map_err(|error| match error {
+    let options = DecodeOptions { upright: args.exif == Exif::Apply, ..DecodeOptions::default() };
+    let image = decode_file(file, options).map_err(|error| match error {
         // Without the advice for a data set's files.
         docent_coco::Error::Decode { path, reason } => anyhow::anyhow!("cannot read {}: {reason}", path.display()),
         other => other.into(),
@@ -191,9 +209,9 @@ fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.push(input.clone());
             continue;
         };
-        inside.retain(|p| is_picture(p));
+        inside.retain(|p| is_picture(p) && !is_hidden(p));
         inside.sort();
-        ensure!(!inside.is_empty(), "{} holds or fits no .jpg, .jpeg or .png", input.display());
+        ensure!(!inside.is_empty(), "{} holds or fits no image (.{})", input.display(), IMAGE_EXTENSIONS.join(", ."));
         files.append(&mut inside);
     }
     Ok(files)
@@ -205,8 +223,13 @@ fn pattern(input: &Path) -> Option<&str> {
 }
 
 fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png"))
+    path.extension().is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.to_string_lossy().to_lowercase().as_str()))
+}
+
+/// Files that systems and editors leave begin with a dot, as do their folders.
+fn is_hidden(path: &Path) -> bool {
+    path.components()
+        .any(|part| matches!(part, std::path::Component::Normal(name) if name.to_string_lossy().starts_with('.')))
 }
 
 /// No picture of the caller's lies where ours will.
@@ -227,6 +250,59 @@ fn spare_the_pictures(files: &[PathBuf], out: &Path) -> Result<()> {
 fn ids(files: &[PathBuf]) -> Vec<u64> {
     let stem = |file: &PathBuf| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     ids_of_names(&files.iter().map(stem).collect::<Vec<_>>())
+}
+
+/// Image ids from the annotations, by file name. Files that these do not list are taken out of `files`.
+fn annotated(json: &Path, files: &mut Vec<PathBuf>) -> Result<Vec<u64>> {
+    // Only images are asked for, so faults of boxes do not matter, and neither does the folder.
+    let dataset = Dataset::load_with(json, Path::new(""), &CheckConfig::lenient())?;
+    let images = ImagesByName::new(&dataset);
+    let (mut ids, mut listed, mut unlisted) = (Vec::new(), Vec::new(), Vec::new());
+    for file in files.drain(..) {
+        // Two images may differ in a folder that the caller stands in.
+        let whole = std::path::absolute(&file).with_context(|| file.display().to_string())?;
+        match images.find(&whole.to_string_lossy()).as_slice() {
+            [] => unlisted.push(file.display().to_string()),
+            [image] => {
+                ids.push(image.id);
+                listed.push(file);
+            }
+            [one, other, ..] => bail!(
+                "{} may be image {} ({}) or image {} ({}) of {}: correct the annotations, or leave the picture out",
+                file.display(),
+                one.id,
+                one.file_name,
+                other.id,
+                other.file_name,
+                json.display()
+            ),
+        }
+    }
+    let json = json.display();
+    let more = if unlisted.len() > UNLISTED_SHOWN { ", .." } else { "" };
+    let shown = format!("{}{more}", unlisted[..unlisted.len().min(UNLISTED_SHOWN)].join(", "));
+    if listed.is_empty() {
+        let example = dataset.images().first().map_or("nothing", |image| image.file_name.as_str());
+        bail!("{json} lists none of the pictures: it has {example}, and not {shown}");
+    }
+    let distinct: BTreeSet<u64> = ids.iter().copied().collect();
+    say!("ids of {json}, for {} of its {} images", distinct.len(), dataset.len());
+    if !unlisted.is_empty() {
+        say!("passed over, since it does not list them: {} pictures ({shown})", unlisted.len());
+    }
+    *files = listed;
+    Ok(ids)
+}
+
+/// What the JSON calls each file: its name, with the folders where two files have one name.
+fn file_names(files: &[PathBuf]) -> Vec<String> {
+    let base = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for file in files {
+        *times.entry(base(file)).or_default() += 1;
+    }
+    let name = |file: &PathBuf| if times[&base(file)] > 1 { file.to_string_lossy().into_owned() } else { base(file) };
+    files.iter().map(name).collect()
 }
 
 /// Names of the pictures with boxes: a file's own, with its number behind it where two have the same.
@@ -261,6 +337,35 @@ mod tests {
             names(&paths(&["x-2.jpg", "x.png", "x.jpg", "x-3.png"])),
             ["x-2.png", "x.png", "x-3.png", "x-3-4.png"]
         );
+    }
+
+    #[test]
+    fn the_json_names_files_and_folders_where_it_must() {
+        assert_eq!(file_names(&paths(&["in/x.png", "y.jpg"])), ["x.png", "y.jpg"]);
+        assert_eq!(file_names(&paths(&["a/x.png", "b/x.png", "b/y.jpg"])), ["a/x.png", "b/x.png", "y.jpg"]);
+    }
+
+    #[test]
+    fn ids_come_from_the_annotations_by_file_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let json = dir.path().join("all.json");
+        let image = |id: u64, name: &str| serde_json::json!({ "id": id, "file_name": name, "width": 8, "height": 8 });
+        let write = |images: &[serde_json::Value]| {
+            let file = serde_json::json!({ "images": images, "annotations": [], "categories": [] });
+            std::fs::write(&json, file.to_string()).unwrap();
+        };
+        let ids_of = |names: &[&str]| {
+            let mut files = paths(names);
+            annotated(&json, &mut files).map(|ids| (ids, files)).map_err(|e| e.to_string())
+        };
+        write(&[image(9, "part_1.jpg"), image(4, "train/part_2.jpg"), image(5, "val/part_2.jpg")]);
+        let (ids, files) = ids_of(&["in/part_1.jpg", "in/other.jpg", "in/val/part_2.jpg"]).unwrap();
+        assert_eq!((ids, files), (vec![9, 5], paths(&["in/part_1.jpg", "in/val/part_2.jpg"])));
+        let message = ids_of(&["in/other.jpg"]).unwrap_err();
+        assert!(message.contains("lists none of the pictures: it has part_1.jpg, and not in/other.jpg"), "{message}");
+        write(&[image(1, "x.jpg"), image(2, "x.jpg")]);
+        let message = ids_of(&["x.jpg"]).unwrap_err();
+        assert!(message.contains("image 1 (x.jpg) or image 2 (x.jpg)"), "{message}");
     }
 
     #[test]

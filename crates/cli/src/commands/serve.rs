@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use axum::http::{HeaderValue, Uri};
 use docent_coco::{MAX_PIXELS, Rgb8};
 use docent_train::detector::Detector;
 
@@ -17,7 +18,8 @@ use crate::serve::{Found, Limits, Model, serve};
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  docent serve --checkpoint runs/shapes-seed0/distilled/checkpoints/last.safetensors\n  \
-                        curl --data-binary @picture.jpg 'http://127.0.0.1:8080/v1/detect?threshold=0.5'\n\n\
+                        curl --data-binary @picture.jpg 'http://127.0.0.1:8080/v1/detect?threshold=0.5'\n  \
+                        curl -F file=@picture.jpg http://127.0.0.1:8080/v1/detect\n\n\
                         Ctrl-C (or SIGTERM) answers what is being asked and ends with code 0; a second one ends at once."
 )]
 pub struct Args {
@@ -42,6 +44,23 @@ pub struct Args {
     /// Requests that may wait while one is worked on; more are answered with 503.
     #[arg(long, value_name = "N", default_value_t = Limits::default().queue)]
     queue: usize,
+    /// Let pages of this origin ask from a browser: http://example.org, or `*` for any. May be repeated.
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    cors: Vec<HeaderValue>,
+}
+
+/// An origin as browsers spell it.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let text = text.to_ascii_lowercase();
+    let known = text.parse::<Uri>().ok().and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?)));
+    match known {
+        // `null` is the origin of a page that was opened from disk.
+        _ if text == "*" || text == "null" => {}
+        Some(known) if known == text => {}
+        Some(known) => return Err(format!("an origin has no path: {known}")),
+        None => return Err("give an origin, such as http://example.org or http://localhost:3000".to_owned()),
+    }
+    HeaderValue::from_str(&text).map_err(|e| e.to_string())
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
@@ -76,7 +95,7 @@ pub fn run(args: &Args) -> Result<()> {
         say!("serving {} on http://{address}/ (Ctrl-C ends)", args.checkpoint.display());
         std::io::stdout().flush()?;
         outlive_clients();
-        serve(listener, model(detector), about, args.threshold, limits, stop()).await
+        serve(listener, model(detector), about, args.threshold, limits, &args.cors, stop()).await
     })?;
     // Whoever read our words may be gone, which no signal tells any more.
     let _ = writeln!(std::io::stdout(), "stopped");

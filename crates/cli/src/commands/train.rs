@@ -9,11 +9,12 @@ use docent_train::budget;
 use docent_train::dry_run::dry_run;
 use docent_train::manifest::Provenance;
 use docent_train::recipe::{Recipe, Source, text_of};
-use docent_train::study::{self, StudyOptions};
+use docent_train::study::{self, MoreEpochs, StudyOptions};
 
 use crate::commands::time;
 use crate::console::{Console, clock};
 use crate::output::{print, say};
+use crate::reading::ReadArgs;
 use crate::signals;
 
 #[derive(clap::Args)]
@@ -25,19 +26,9 @@ pub struct Args {
     /// A shipped recipe (see `docent recipe list`) or a TOML file.
     #[arg(long, default_value = "shapes")]
     recipe: String,
-    /// The data: a folder with `annotations/instances_*train*.json` and `*val*.json`, or PASCAL VOC's `Annotations/`. For `shapes`:
-    /// where it is written.
+    /// The data folder (docs/data.md lists what opens as it stands). For `shapes`: where it is written.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Training annotations, when their name is not the usual one.
-    #[arg(long, value_name = "FILE")]
-    train_json: Option<PathBuf>,
-    /// Held-out annotations, when their name is not the usual one.
-    #[arg(long, value_name = "FILE")]
-    val_json: Option<PathBuf>,
-    /// Image folder, when its name is not one of the usual ones.
-    #[arg(long, value_name = "DIR")]
-    images: Option<PathBuf>,
     /// Pre-trained backbone of the teacher, safetensors under torchvision's names.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -66,6 +57,8 @@ pub struct Args {
     /// Index the data, build the models, run three micro-steps of each run, and say what the whole would take. Writes nothing.
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 /// Resolves the recipe and runs the study.
@@ -75,10 +68,8 @@ pub fn run(args: Args) -> Result<()> {
         recipe.seed = seed;
     }
     recipe.data.dir = data_folder(&recipe, args.data);
-    let data = &mut recipe.data;
-    data.train_json = args.train_json.or(data.train_json.take());
-    data.val_json = args.val_json.or(data.val_json.take());
-    data.images = args.images.or(data.images.take());
+    let open = args.read.over(recipe.data.open_options())?;
+    recipe.data.set_open_options(open);
     match (&mut recipe.teacher, args.weights, args.teacher) {
         (_, None, None) => {}
         (None, _, _) => bail!("recipe '{}' has no teacher, so --weights and --teacher mean nothing here", recipe.name),
@@ -110,6 +101,16 @@ pub fn run(args: Args) -> Result<()> {
     }
     if args.dry_run {
         return estimate(&recipe);
+    }
+    if let Some(more) = study::more_epochs(&recipe, &out)? {
+        let MoreEpochs { done, asked, .. } = more;
+        let command = more_command(&command_line()[0], &out, &recipe, &more)?;
+        bail!(
+            "{}: the study is finished after {done} epochs, and its learning rate has run down. {} more epochs are a study of their \
+             own, whose students start from this one's weights (--set schedule.lr=.. for another rate):\n  {command}",
+            out.display(),
+            asked - done
+        );
     }
     say!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
     let stop = Stop::default();
@@ -216,6 +217,45 @@ fn resume_command(mut words: Vec<String>, out: &Path) -> String {
         words.push("--resume".to_owned());
     }
     quoted(&words)
+}
+
+/// The command that trains the finished study's student for the epochs that are missing.
+fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -> Result<String> {
+    let text = |path: &Path| path.to_str().map(str::to_owned).with_context(|| format!("{}: no UTF-8", path.display()));
+    // The whole table: a backbone's file has no place beside these weights. JSON's texts are TOML's too.
+    let from = serde_json::to_string(&text(&more.student)?)?;
+    let freeze = match recipe.student.init.freeze_at {
+        0 => String::new(),
+        n => format!(", freeze_at = {n}"),
+    };
+    let folder = text(out)?;
+    let numbered = |n: usize| if n == 1 { format!("{folder}-more") } else { format!("{folder}-more{n}") };
+    let new = (1..).map(numbered).find(|name| !Path::new(name).exists()).context("no free folder name")?;
+    let mut words = vec![
+        program.to_owned(),
+        "train".to_owned(),
+        "--recipe".to_owned(),
+        text(&out.join("recipe.toml"))?,
+        "--set".to_owned(),
+        format!("student.init={{ from = {from}{freeze} }}"),
+        "--set".to_owned(),
+        format!("schedule.epochs={}", more.asked - more.done),
+    ];
+    // Data may have moved since the recipe was written.
+    let data = &recipe.data;
+    for (option, path) in [
+        ("--data", &data.dir),
+        ("--train-json", &data.train_json),
+        ("--val-json", &data.val_json),
+        ("--images", &data.images),
+        ("--teacher", &more.teacher),
+    ] {
+        if let Some(path) = path {
+            words.extend([option.to_owned(), text(path)?]);
+        }
+    }
+    words.extend(["--out".to_owned(), new]);
+    Ok(quoted(&words))
 }
 
 /// The words as a shell would take them.

@@ -102,6 +102,9 @@ fn inspect(path: &Path, brief: bool) -> Result<()> {
             say!("metadata  {key} = {value}");
         }
     }
+    for note in &file.notes {
+        say!("note      {note}");
+    }
     if !file.saturated.is_empty() {
         say!("infinite  {}", file.saturated.join(", "));
     }

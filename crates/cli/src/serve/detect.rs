@@ -1,4 +1,4 @@
-//! `POST /v1/detect`: an image's bytes in, detections out.
+//! `POST /v1/detect`: an image in, detections out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use docent_coco::image_size_of_bytes;
+use docent_coco::{Exif, image_header_of_bytes};
 use serde::Deserialize;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
+use super::upload::Way;
 use super::worker::{Done, Job};
 use super::{App, Problem, json};
 
@@ -31,14 +32,6 @@ pub struct Wanted {
     exif: Exif,
 }
 
-#[derive(Deserialize, Default, PartialEq)]
-#[serde(rename_all = "snake_case")]
-enum Exif {
-    #[default]
-    Apply,
-    Ignore,
-}
-
 /// Answers with detections, or with what is wrong.
 pub async fn handle(
     State(app): State<Arc<App>>,
@@ -54,33 +47,19 @@ async fn answer(
     request: Request,
 ) -> Result<Response, Problem> {
     let deadline = Instant::now() + app.limits.time;
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    let body = request.into_body();
-    let refused = match query {
-        Err(rejection) => Err(Problem::Query(rejection.body_text())),
-        Ok(Query(wanted)) => {
-            let threshold = wanted.threshold.unwrap_or(app.threshold);
-            if !(0.0..=1.0).contains(&threshold) {
-                Err(Problem::Query(format!("threshold={threshold}: a score lies between 0 and 1")))
-            } else if length.is_some_and(|n| n > app.limits.bytes) {
-                Err(Problem::TooLarge { most: app.limits.bytes })
-            } else {
-                let slot = Arc::clone(&app.slots).try_acquire_owned();
-                slot.map(|slot| (threshold, wanted.exif, slot))
-                    .map_err(|_| Problem::Busy { retry_after: retry_after(app) })
-            }
-        }
-    };
-    let (threshold, exif, slot) = match refused {
+    let (head, body) = request.into_parts();
+    let (threshold, exif, way, slot) = match accept(app, query, &head.headers) {
         Ok(accepted) => accepted,
         Err(problem) => {
             drain(body).await;
             return Err(problem);
         }
     };
-    let bytes = read(app, body, deadline).await?;
-    let (width, height) = image_size_of_bytes(&bytes, "the body").map_err(Problem::unreadable)?;
-    if width as u64 * height as u64 > app.limits.pixels {
+    let body = read(app, body, way.most_bytes(app.limits.bytes), deadline).await?;
+    let bytes = way.image(body, app.limits.bytes).await?;
+    let header = image_header_of_bytes(&bytes, "the body").map_err(Problem::unreadable)?;
+    let (width, height) = (header.width as usize, header.height as usize);
+    if u64::from(header.width) * u64::from(header.height) > app.limits.pixels {
         return Err(Problem::TooManyPixels { width, height, most: app.limits.pixels });
     }
     let (reply, answer) = oneshot::channel();
@@ -105,20 +84,42 @@ fn respond(app: &App, mut done: Done, threshold: f32) -> Response {
     json(StatusCode::OK, &body)
 }
 
-/// The whole body, within its limits.
-async fn read(app: &App, body: Body, deadline: Instant) -> Result<Bytes, Problem> {
+/// What can be said of a request before its body is read: what it asks for, how it sends its image, and its slot.
+fn accept(
+    app: &App,
+    query: Result<Query<Wanted>, QueryRejection>,
+    headers: &HeaderMap,
+) -> Result<(f32, Exif, Way, OwnedSemaphorePermit), Problem> {
+    let Query(wanted) = query.map_err(|rejection| Problem::Query(rejection.body_text()))?;
+    let threshold = wanted.threshold.unwrap_or(app.threshold);
+    if !(0.0..=1.0).contains(&threshold) {
+        return Err(Problem::Query(format!("threshold={threshold}: a score lies between 0 and 1")));
+    }
+    let kind = headers.get(header::CONTENT_TYPE);
+    let way = Way::of(kind.map(|kind| String::from_utf8_lossy(kind.as_bytes())).as_deref())?;
+    let most = way.most_bytes(app.limits.bytes);
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|n| n > most) {
+        return Err(Problem::TooLarge { what: "body", most });
+    }
+    let slot = Arc::clone(&app.slots).try_acquire_owned();
+    let slot = slot.map_err(|_| Problem::Busy { retry_after: retry_after(app) })?;
+    Ok((threshold, wanted.exif, way, slot))
+}
+
+/// The whole body, of at most `most` bytes.
+async fn read(app: &App, body: Body, most: usize, deadline: Instant) -> Result<Bytes, Problem> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let bytes = match timeout(left, to_bytes(body, app.limits.bytes)).await {
-        Err(_) => return Err(Problem::Slow(app.limits.time)),
+    match timeout(left, to_bytes(body, most)).await {
+        Err(_) => Err(Problem::Slow(app.limits.time)),
         Ok(Err(e)) => {
             // The limit's error has no public type to be told by.
             let text = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
             let large = text.contains("length limit");
-            return Err(if large { Problem::TooLarge { most: app.limits.bytes } } else { Problem::Torn(text) });
+            Err(if large { Problem::TooLarge { what: "body", most } } else { Problem::Torn(text) })
         }
-        Ok(Ok(bytes)) => bytes,
-    };
-    if bytes.is_empty() { Err(Problem::Empty) } else { Ok(bytes) }
+        Ok(Ok(bytes)) => Ok(bytes),
+    }
 }
 
 /// Seconds after which a slot is likely free.

@@ -2,19 +2,20 @@
 //!
 //! ```text
 //! GET  /            the page
-//! POST /v1/detect   an image's bytes in, detections out (JSON); ?threshold=0.5&exif=apply
+//! POST /v1/detect   an image in (its bytes, a form's file, or base64 in JSON), detections out (JSON); ?threshold=0.5&exif=apply
 //! GET  /healthz     whether the model still works
 //! GET  /metrics     Prometheus' text
 //! ```
 //!
 //! A request holds one of `queue + 1` slots from before its body is read until the model is done with it, so that memory is bounded by
-//! slots times the largest body, whatever clients do.
+//! slots times the largest body (one and a half times the largest image, as base64), whatever clients do.
 
 mod detect;
 mod metrics;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod worker;
 
 use std::future::Future;
@@ -24,12 +25,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use metrics::Metrics;
 use problem::Problem;
@@ -39,7 +41,7 @@ pub use worker::{Found, Model};
 /// What a request may ask for.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of a request's body.
+    /// Bytes of an image's file.
     pub bytes: usize,
     /// Pixels of an image.
     pub pixels: u64,
@@ -78,7 +80,8 @@ impl App {
     }
 }
 
-/// Serves `model` on `listener` until `stop` is done; then answers what is being asked and returns.
+/// Serves `model` on `listener` until `stop` is done; then answers what is being asked and returns. Pages of `origins` (`*`: of any)
+/// may ask from a browser.
 ///
 /// # Errors
 /// When the model's thread cannot be started or the network fails.
@@ -88,6 +91,7 @@ pub async fn serve(
     about: serde_json::Value,
     threshold: f32,
     limits: Limits,
+    origins: &[HeaderValue],
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let grace = limits.time + Duration::from_secs(2);
@@ -100,7 +104,7 @@ pub async fn serve(
         about,
     });
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, router(Arc::clone(&app))).with_graceful_shutdown(async move {
+    let server = axum::serve(listener, router(Arc::clone(&app), origins)).with_graceful_shutdown(async move {
         stop.await;
         let _ = stopping.send(());
     });
@@ -118,16 +122,30 @@ pub async fn serve(
     Ok(())
 }
 
-fn router(app: Arc<App>) -> Router {
-    Router::new()
+fn router(app: Arc<App>, origins: &[HeaderValue]) -> Router {
+    let routes = Router::new()
         .route("/", get(page))
         .route("/v1/detect", post(detect::handle))
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
         .fallback(|| async { Problem::NoRoute.into_response() })
-        .method_not_allowed_fallback(|| async { Problem::Method.into_response() })
-        .layer(from_fn_with_state(Arc::clone(&app), count))
-        .with_state(app)
+        .method_not_allowed_fallback(|| async { Problem::Method.into_response() });
+    let routes = if origins.is_empty() { routes } else { routes.layer(cross_origin(origins)) };
+    routes.layer(from_fn_with_state(Arc::clone(&app), count)).with_state(app)
+}
+
+/// Answers preflight requests, and tells browsers whose pages may read an answer.
+fn cross_origin(origins: &[HeaderValue]) -> CorsLayer {
+    let allowed = match origins.iter().any(|origin| origin == "*") {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(origins.iter().cloned()),
+    };
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::CONTENT_TYPE])
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(Duration::from_secs(600))
 }
 
 /// Counts every request with its status and time.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::upload::Refusal;
+
 /// Why a request has no detections.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Problem {
@@ -12,8 +14,14 @@ pub enum Problem {
     Query(String),
     /// No byte in the body.
     Empty,
-    /// A body over the limit.
-    TooLarge { most: usize },
+    /// A body over the limit, or an image in it.
+    TooLarge { what: &'static str, most: usize },
+    /// A type of body that is not read.
+    Type(String),
+    /// A form without a file, or a broken one.
+    Form(String),
+    /// JSON without an image, or broken.
+    Json(String),
     /// An image with more pixels than allowed.
     TooManyPixels { width: usize, height: usize, most: u64 },
     /// No image, or a broken one.
@@ -41,6 +49,9 @@ impl Problem {
             Self::Query(_) => "bad_query",
             Self::Empty => "empty_body",
             Self::TooLarge { .. } => "body_too_large",
+            Self::Type(_) => "unsupported_type",
+            Self::Form(_) => "bad_form",
+            Self::Json(_) => "bad_json",
             Self::TooManyPixels { .. } => "too_many_pixels",
             Self::Unreadable(_) => "unreadable_image",
             Self::Slow(_) => "slow_body",
@@ -63,7 +74,8 @@ impl Problem {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Query(_) | Self::Empty | Self::Torn(_) => StatusCode::BAD_REQUEST,
+            Self::Query(_) | Self::Empty | Self::Torn(_) | Self::Form(_) | Self::Json(_) => StatusCode::BAD_REQUEST,
+            Self::Type(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } | Self::TooManyPixels { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unreadable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
@@ -78,21 +90,22 @@ impl Problem {
     /// What happened, and the way out.
     fn words(&self) -> (String, String) {
         const ROUTES: &str = "GET /, POST /v1/detect, GET /healthz, GET /metrics";
+        const WAYS: &str = "send the image as it is: curl --data-binary @picture.jpg URL; as a form's file: curl -F \
+                            file=@picture.jpg URL; or as JSON, {\"image\": BASE64} with content-type: application/json";
         let (what, way_out) = match self {
             Self::Query(what) => (what.clone(), "use ?threshold=0.5 (a score from 0 to 1) and ?exif=apply or ignore"),
-            Self::Empty => (
-                "the body is empty".to_owned(),
-                "send the image's bytes as the body: curl --data-binary @picture.jpg URL",
-            ),
-            Self::TooLarge { most } => (
-                format!("the body has more than {most} bytes"),
+            Self::Empty => ("the body is empty, or its image is".to_owned(), WAYS),
+            Self::Type(found) => (format!("a body of type {found} is not read"), WAYS),
+            Self::Form(what) | Self::Json(what) => (what.clone(), WAYS),
+            Self::TooLarge { what, most } => (
+                format!("the {what} has more than {most} bytes"),
                 "send a smaller image, or start the service with a larger --max-bytes",
             ),
             Self::TooManyPixels { width, height, most } => (
                 format!("the image has {width}x{height} pixels, more than {most}"),
                 "make the image smaller, or start the service with a larger --max-pixels",
             ),
-            Self::Unreadable(what) => (what.clone(), "send a whole JPEG or PNG file"),
+            Self::Unreadable(what) => (what.clone(), "send a whole JPEG, PNG, WebP, BMP or TIFF file"),
             Self::Slow(limit) => (
                 format!("the body did not arrive within {} s", limit.as_secs_f64()),
                 "send it faster, or a smaller image",
@@ -112,6 +125,18 @@ impl Problem {
             Self::Method => ("this path has another method".to_owned(), ROUTES),
         };
         (what, way_out.to_owned())
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Type(found) => Self::Type(found),
+            Refusal::Empty => Self::Empty,
+            Refusal::TooLarge { most } => Self::TooLarge { what: "image", most },
+            Refusal::Form(what) => Self::Form(what),
+            Refusal::Json(what) => Self::Json(what),
+        }
     }
 }
 

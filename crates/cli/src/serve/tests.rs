@@ -20,6 +20,11 @@ struct Service {
 
 impl Service {
     fn start(limits: Limits, model: Model) -> Self {
+        Self::start_for(false, limits, model)
+    }
+
+    /// Pages of http://example.org may ask.
+    fn start_for(with_origin: bool, limits: Limits, model: Model) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (told, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -28,7 +33,9 @@ impl Service {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 told.send(listener.local_addr().unwrap()).unwrap();
                 let about = serde_json::json!({ "recipe": "made", "sha256": "00", "classes": ["square"] });
-                serve(listener, model, about, 0.5, limits, async { drop(stopped.await) }).await.unwrap();
+                let origins = [HeaderValue::from_static("http://example.org")];
+                let origins = if with_origin { &origins[..] } else { &[] };
+                serve(listener, model, about, 0.5, limits, origins, async { drop(stopped.await) }).await.unwrap();
             });
         });
         Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
@@ -43,10 +50,14 @@ impl Service {
 
     /// Sends a request and reads the whole answer.
     fn ask(&self, method: &str, path: &str, body: &[u8]) -> Answer {
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
+        self.ask_with(method, path, &[], body)
+    }
+
+    /// [`Self::ask`] with more headers.
+    fn ask_with(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+        let length = format!("Content-Length: {}", body.len());
+        let headers = [&["Host: x", "Connection: close", length.as_str()], headers].concat().join("\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\n{headers}\r\n\r\n");
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
@@ -163,7 +174,7 @@ fn what_is_wrong_is_told_with_the_way_out() {
         assert_eq!(answer.error(), (wanted.0, wanted.1.to_owned()), "{query} {} bytes: {}", body.len(), answer.body);
     }
     let broken = service.detect("", b"no picture at all").json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(broken.contains("neither JPEG nor PNG") && !broken.contains("annotations"), "{broken}");
+    assert!(broken.contains("none of JPEG, PNG") && !broken.contains("annotations"), "{broken}");
     assert_eq!(service.ask("GET", "/nothing", b"").error(), (404, "no_such_route".to_owned()));
     assert_eq!(service.ask("GET", "/v1/detect", b"").error(), (405, "wrong_method".to_owned()));
     // A body that does not say how long it is, and is too long.
@@ -177,6 +188,115 @@ fn what_is_wrong_is_told_with_the_way_out() {
     assert_eq!(service.metric("docent_errors_total{code=\"unreadable_image\"}"), 3.0);
     // None of that has cost a slot.
     assert_eq!((service.detect("", &whole).status, service.metric("docent_queue_length")), (200, 0.0));
+}
+
+/// A form with `file` as the file `file`, and its content type.
+fn form(file: &[u8]) -> (String, Vec<u8>) {
+    let head = b"--line\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x.png\"\r\nContent-Type: image/png\r\n\r\n";
+    let body = [&head[..], file, b"\r\n--line--\r\n"].concat();
+    ("Content-Type: multipart/form-data; boundary=line".to_owned(), body)
+}
+
+#[test]
+fn forms_and_base64_give_what_the_bytes_give() {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    let service = Service::start(Limits::default(), squares());
+    let image = picture(40, 20);
+    let expected = service.detect("", &image).json()["detections"].clone();
+    assert_eq!(expected.as_array().unwrap().len(), 1);
+    let (form_type, form) = form(&image);
+    let base64 = BASE64_STANDARD.encode(&image);
+    let json = "Content-Type: application/json";
+    for (kind, body) in [
+        (form_type.as_str(), form.clone()),
+        (json, format!("{{\"image\": \"{base64}\"}}").into_bytes()),
+        (json, format!("{{\"image\": \"data:image/png;base64,{base64}\"}}").into_bytes()),
+        ("Content-Type: image/png", image.clone()),
+        ("Content-Type: application/x-www-form-urlencoded", image.clone()),
+    ] {
+        let answer = service.ask_with("POST", "/v1/detect", &[kind], &body);
+        assert_eq!((answer.status, &answer.json()["detections"]), (200, &expected), "{kind}: {}", answer.body);
+    }
+    let note = b"--line\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhello\r\n--line--\r\n";
+    for (kind, body, wanted, part) in [
+        (form_type.as_str(), &note[..], (400, "bad_form"), "its parts: note"),
+        (form_type.as_str(), &form[..form.len() - 30], (400, "bad_form"), "form"),
+        ("Content-Type: multipart/form-data", &form, (400, "bad_form"), "boundary"),
+        (json, br#"{"image":"%%%"}"#, (400, "bad_json"), "base64"),
+        (json, b"{}", (400, "bad_json"), "`image`"),
+        (json, br#"{"image":"aGVsbG8="}"#, (422, "unreadable_image"), "neither"),
+        ("Content-Type: text/plain", &image, (415, "unsupported_type"), "text/plain"),
+        ("Content-Type: \u{e4}", &image, (415, "unsupported_type"), "type"),
+    ] {
+        let answer = service.ask_with("POST", "/v1/detect", &[kind], body);
+        assert_eq!(answer.error(), (wanted.0, wanted.1.to_owned()), "{kind}: {}", answer.body);
+        let error = answer.json()["error"].clone();
+        assert!(error["message"].as_str().unwrap().contains(part), "{error}");
+        let way_out = error["way_out"].as_str().unwrap();
+        assert!(wanted.0 == 422 || (way_out.contains("--data-binary") && way_out.contains("curl -F")), "{error}");
+    }
+    assert_eq!(service.metric("docent_queue_length"), 0.0);
+}
+
+#[test]
+fn each_way_has_its_limits() {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    let limits = Limits { bytes: 100_000, ..Limits::default() };
+    let service = Service::start(limits, squares());
+    // A PNG may have anything behind its end.
+    let mut image = picture(40, 20);
+    image.resize(100_000, 0);
+    let ask = |kind: &str, body: &[u8]| service.ask_with("POST", "/v1/detect", &[kind], body);
+    let (form_type, largest) = form(&image);
+    let json_type = "Content-Type: application/json";
+    let json = |image: &[u8]| format!("{{\"image\":\"{}\"}}", BASE64_STANDARD.encode(image)).into_bytes();
+    assert_eq!(ask("Accept: */*", &image).status, 200);
+    assert_eq!(ask(&form_type, &largest).status, 200, "the lines around the image are not the image's");
+    assert_eq!(ask(json_type, &json(&image)).status, 200, "base64 is longer than what it stands for");
+    image.push(0);
+    let too_large = |answer: Answer, part: &str| {
+        assert_eq!(answer.error(), (413, "body_too_large".to_owned()), "{}", answer.body);
+        assert!(answer.body.contains(part), "{}", answer.body);
+    };
+    too_large(ask("Accept: */*", &image), "the body has more than 100000");
+    too_large(ask(&form_type, &form(&image).1), "the image has more than 100000");
+    too_large(ask(json_type, &json(&image)), "the image has more than 100000");
+    image.resize(200_000, 0);
+    too_large(ask(&form_type, &form(&image).1), "the body has more than 165536");
+    too_large(ask(json_type, &json(&image)), "the body has more than 154096");
+    let field = "--line\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n1\r\n";
+    let many = ask(&form_type, format!("{}--line--\r\n", field.repeat(33)).as_bytes());
+    assert_eq!(many.error(), (400, "bad_form".to_owned()), "{}", many.body);
+}
+
+#[test]
+fn pages_of_the_named_origin_may_ask_and_no_others() {
+    const ALLOWED: &str = "access-control-allow-origin: http://example.org";
+    let preflight = |service: &Service, origin: &str| {
+        let headers = [&format!("Origin: {origin}"), "Access-Control-Request-Method: POST"];
+        service.ask_with("OPTIONS", "/v1/detect", &headers, b"").head
+    };
+    let service = Service::start_for(true, Limits::default(), squares());
+    let head = preflight(&service, "http://example.org");
+    assert!(head.starts_with("http/1.1 200") && head.contains(ALLOWED), "{head}");
+    for line in ["access-control-allow-methods: ", "access-control-allow-headers: content-type"] {
+        assert!(head.lines().any(|l| l.starts_with(line) && (line.ends_with("type") || l.contains("post"))), "{head}");
+    }
+    assert!(!preflight(&service, "http://other.example").contains("allow-origin"));
+    // Answers can be read, errors too.
+    let origin = ["Origin: http://example.org"];
+    for (body, status) in [(&picture(8, 8)[..], 200), (b"no picture", 422)] {
+        let answer = service.ask_with("POST", "/v1/detect", &origin, body);
+        assert!(answer.status == status && answer.head.contains(ALLOWED), "{}", answer.head);
+    }
+    let other = service.ask_with("POST", "/v1/detect", &["Origin: http://other.example"], &picture(8, 8));
+    assert!(other.status == 200 && !other.head.contains("allow-origin"), "{}", other.head);
+
+    let closed = Service::start(Limits::default(), squares());
+    let head = preflight(&closed, "http://example.org");
+    assert!(head.starts_with("http/1.1 405") && !head.contains("allow-origin"), "{head}");
+    let answer = closed.ask_with("POST", "/v1/detect", &origin, &picture(8, 8));
+    assert!(answer.status == 200 && !answer.head.contains("allow-origin"), "{}", answer.head);
 }
 
 /// A model that waits until the test lets it go on.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use axum::body::Bytes;
-use docent_coco::{Rgb8, decode_bytes, decode_bytes_upright};
+use docent_coco::{DecodeOptions, Rgb8, decode_bytes};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -120,8 +120,8 @@ fn work(mut model: Model, jobs: &Receiver<Job>) {
 }
 
 fn detect(model: &mut Model, bytes: &[u8], upright: bool) -> Result<(Rgb8, Vec<Found>), Problem> {
-    let decode = if upright { decode_bytes_upright } else { decode_bytes };
-    let image = decode(bytes, "the body").map_err(Problem::unreadable)?;
+    let options = DecodeOptions { upright, ..DecodeOptions::default() };
+    let image = decode_bytes(bytes, "the body", options).map_err(Problem::unreadable)?;
     let found = model(&image).map_err(Problem::Failed)?;
     Ok((image, found))
 }

@@ -1,131 +1,284 @@
-//! YOLO's folders: a text file beside each image, one object a line, read into the same [`Dataset`] as COCO's JSON.
+//! YOLO's folders: a text file for each image, one object a line.
 //!
 //! A line is `class cx cy w h`: the class counted from 0, the box's centre and sides as shares of the image's width and height.
 //! Lines of segmentation sets, `class x1 y1 x2 y2 ..`, give the box around their points.
 
 mod classes;
-mod open;
-mod parse;
+mod files;
+mod rows;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::checks::{Finding, FindingKind, checks, locate};
-use crate::dataset::{Dataset, Parts};
-use crate::decode::image_size;
+use crate::box_reading::BoxReading;
 use crate::error::{Error, Result};
-use crate::files::is_there;
-use crate::parallel::in_order;
-use crate::policy::{CheckConfig, Policy};
-use crate::types::{Annotation, Category, Image};
-pub use open::{YoloOptions, open_yolo};
-pub use parse::{YoloObject, parse_yolo};
+use crate::finding::{Finding, FindingKind};
+use crate::found::{Found, FoundImage, FoundObject};
+use crate::ids::ids_of_names;
+use crate::open::coco::{by_hash, plain_root};
+use crate::open::index::{IndexedFile, stem_of, without_extension};
+use crate::open::roles::Role;
+use crate::open::sides::{Item, Names, Sides, by_parts, sides};
+use crate::open::source::{Plan, Source, broken, name_of};
+use crate::text_file::{decoded, read_text};
+use crate::types::Category;
+pub use classes::{DataYaml, parse_data_yaml, read_class_names};
+pub(crate) use files::count_labels;
+use files::{Described, LabelFiles, described, place_of_path};
+use rows::Columns;
+pub use rows::{YoloRow, parse_yolo};
 
 /// One image and the file that says what is in it; without that file the image is empty, as YOLO's own tools take it.
-struct Entry {
-    id: u64,
-    image: PathBuf,
-    labels: PathBuf,
+struct Entry<'i> {
+    image: &'i IndexedFile,
+    labels: Option<&'i IndexedFile>,
 }
 
-/// One label file's lines.
-struct Labels {
-    /// Position in the list of entries.
-    entry: usize,
-    objects: Vec<YoloObject>,
-    /// Line and what is wrong with it.
-    broken: Vec<(u32, String)>,
-}
-
-/// Reads `entries`, whose images lie below `root`, with categories 1, 2, ... for the classes 0, 1, ...
+/// Reads a YOLO folder and plans its split.
 ///
-/// The findings in `before` are kept with those made here.
-fn load(
-    dir: &Path,
-    root: &Path,
-    entries: &[Entry],
-    classes: Vec<String>,
-    before: Vec<Finding>,
-    policies: &CheckConfig,
-) -> Result<Dataset> {
-    let mut findings = before;
-    let mut add = |kind, entry: &Entry, file: &Path, detail| {
-        findings.push(Finding { kind, file: file.to_owned(), image_id: Some(entry.id), annotation_id: None, detail });
+/// Classes stand in `data.yaml` (or another YAML file with `names`), in `obj.names`, `classes.txt` and the like; without any they are
+/// numbered. The splits are those that the YAML or `obj.data` names, or those of lists and folders. The labels of `../images/a.jpg` lie in
+/// `../labels/a.txt`, or in `a.txt` beside the image, or in the one `a.txt` that there is. Class 0 becomes category 1.
+///
+/// # Errors
+/// A folder without label files; a class file that cannot be read; lines whose columns cannot be told.
+pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan> {
+    let labels = LabelFiles::new(source);
+    let described = described(source, &labels, notes)?;
+    let all: Vec<Entry<'_>> = source.images.images().map(|image| Entry { image, labels: labels.of(image) }).collect();
+    let entries = with_labels_near(all, &described, source, notes)?;
+    let items: Vec<Item> = entries
+        .iter()
+        .map(|e| {
+            let label = e.labels.map(|l| without_extension(&l.below).to_owned());
+            let image = without_extension(&e.image.below).to_owned();
+            Item { paths: label.into_iter().chain([image]).collect() }
+        })
+        .collect();
+    let sides = match named_parts(&described, &items, source, notes)? {
+        Some(sides) => sides,
+        None => sides(&items, source, notes)?,
     };
-    let sizes = in_order(entries.len(), 0, |i| image_size(&entries[i].image));
-    let (mut images, mut labels) = (Vec::new(), Vec::new());
-    let mut kept: Vec<&Entry> = Vec::new();
-    for (i, (entry, size)) in entries.iter().zip(sizes).enumerate() {
-        match size {
-            Ok((width, height)) => {
-                kept.push(entry);
-                images.push(Image {
-                    id: entry.id,
-                    file_name: below(root, &entry.image),
-                    width: width as u32,
-                    height: height as u32,
-                });
-            }
-            Err(e) => {
-                let kind =
-                    if is_there(&entry.image) { FindingKind::UnreadableImage } else { FindingKind::MissingImage };
-                add(kind, entry, &entry.labels, e.to_string());
-                continue;
-            }
-        }
-        let text = match std::fs::read(&entry.labels) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(Error::file("read", &entry.labels, e)),
-        };
-        let (objects, broken) = parse_yolo(&text);
-        labels.push(Labels { entry: i, objects, broken });
-    }
-    for file in &labels {
-        let entry = &entries[file.entry];
-        for (line, what) in &file.broken {
-            add(FindingKind::BrokenAnnotation, entry, &entry.labels, format!("line {line}: {what}"));
-        }
-    }
-    let categories: Vec<Category> = (1..).zip(classes).map(|(id, name)| Category { id, name }).collect();
-    let mut places: Vec<(u32, &str)> = Vec::new();
-    let mut annotations: Vec<Annotation> = Vec::new();
-    for (image, file) in images.iter().zip(&labels) {
-        for object in &file.objects {
-            let name = categories.get(object.class as usize).map_or("?", |c| c.name.as_str());
-            places.push((object.line, name));
-            let bbox = object.bbox(image.width, image.height);
-            annotations.push(Annotation {
-                id: annotations.len() as u64 + 1,
-                image_id: image.id,
-                category_id: object.class + 1,
-                bbox,
-                area: bbox[2] * bbox[3],
-                iscrowd: false,
-            });
-        }
-    }
-    let mut found = checks(dir, &images, &annotations, &categories);
-    let files: HashMap<u64, &Path> = kept.iter().map(|e| (e.id, e.labels.as_path())).collect();
-    locate(&mut found, &files, &places);
-    findings.extend(found);
-    if policies.degenerate == Policy::Drop {
-        annotations.retain(|a| !a.is_degenerate());
-    }
-    let parts = Parts {
-        name: dir.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
-        source: dir.to_owned(),
-        image_root: root.to_owned(),
-        images,
-        annotations,
-        categories,
-        annotation_files: kept.iter().map(|e| e.labels.clone()).collect(),
+    // Images in neither split are not read.
+    let used = |i: usize| match &sides {
+        Sides::Author(sides) => sides[i].is_some(),
+        Sides::Share(used) => used[i],
     };
-    Dataset::build_with(parts, findings, policies)
+    let kept: Vec<usize> = (0..entries.len()).filter(|&i| used(i)).collect();
+    let entries: Vec<&Entry<'_>> = kept.iter().map(|&i| &entries[i]).collect();
+    let found = read_entries(source, &described, &entries, &labels, notes)?;
+    match sides {
+        Sides::Share(_) => by_hash(source, found, &vec![true; kept.len()]),
+        Sides::Author(sides) => {
+            let known = found.images.iter().zip(&kept).filter_map(|(image, &i)| Some((image.id, sides[i]?)));
+            Ok(Plan::One { sides: known.collect(), whole: Box::new(found), how: "" })
+        }
+    }
 }
 
-/// A file's path below `root`, with `/` between folders as COCO's files have it.
-fn below(root: &Path, file: &Path) -> String {
-    let path = file.strip_prefix(root).unwrap_or(file);
-    path.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+/// The images in folders where some image has labels. Others (plots of a training, a preview) are no images without objects.
+fn with_labels_near<'i>(
+    all: Vec<Entry<'i>>,
+    described: &Described,
+    source: &Source<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Entry<'i>>> {
+    let folders: HashSet<&str> = all.iter().filter(|e| e.labels.is_some()).map(|e| e.image.folder()).collect();
+    let total = all.len();
+    // In the folders that data.yaml names, every image counts.
+    let named: Vec<String> = described
+        .parts
+        .iter()
+        .flat_map(|(_, paths)| paths)
+        .filter_map(|path| match place_of_path(source, described, path) {
+            Some(files::Place::Folder(folder)) => Some(folder + "/"),
+            _ => None,
+        })
+        .collect();
+    let is_named = |e: &Entry<'_>| named.iter().any(|folder| e.image.below.starts_with(folder));
+    let none = folders.is_empty();
+    let near: Vec<Entry<'i>> = all.into_iter().filter(|e| folders.contains(e.image.folder()) || is_named(e)).collect();
+    if none {
+        let problem = match total {
+            0 => "no image".to_owned(),
+            _ => format!("none of the {total} images has a label file"),
+        };
+        return Err(Error::Folder {
+            dir: source.images.root.clone(),
+            problem,
+            looked_for: "for images/a.jpg: labels/a.txt, a.txt beside it, or one a.txt elsewhere".to_owned(),
+            found: crate::open::index::some_of(&source.index.top_names()),
+            way_out: "name the folder that holds the images and the label files",
+        });
+    }
+    if near.len() < total {
+        notes.push(format!("{} images lie in folders without any label file and are not used", total - near.len()));
+    }
+    Ok(near)
+}
+
+/// The split that `data.yaml` or `obj.data` names, if it does and the places are there.
+fn named_parts(
+    described: &Described,
+    items: &[Item],
+    source: &Source<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Sides>> {
+    let options = source.options;
+    if options.train_annotations.is_some() || options.val_annotations.is_some() {
+        return Ok(None);
+    }
+    let mut members: BTreeMap<Role, HashSet<usize>> = BTreeMap::new();
+    let mut absent = Vec::new();
+    let names = Names::new(items);
+    for (role, paths) in &described.parts {
+        for path in paths {
+            let found: Option<HashSet<usize>> = match place_of_path(source, described, path) {
+                Some(files::Place::Folder(folder)) => {
+                    let inside = |item: &Item| {
+                        item.paths.iter().any(|p| {
+                            folder.is_empty() || p.strip_prefix(&folder).is_some_and(|rest| rest.starts_with('/'))
+                        })
+                    };
+                    Some((0..items.len()).filter(|&i| inside(&items[i])).collect())
+                }
+                Some(files::Place::List(list)) => Some(names.members(list, source.index, notes)?),
+                None => None,
+            };
+            match found.filter(|found| !found.is_empty()) {
+                Some(found) => members.entry(*role).or_default().extend(found),
+                None => absent.push((*role, path.clone())),
+            }
+        }
+    }
+    let has = |role: Role| members.contains_key(&role);
+    for (role, path) in &absent {
+        // A test part that is not there is no matter where there are others.
+        if *role != Role::Test || !(has(Role::Train) && has(Role::Val)) {
+            notes.push(format!(
+                "{} names {path:?} for {role}, and there is no such folder or list with images",
+                described.file
+            ));
+        }
+    }
+    // One folder for both means that nothing is held out.
+    if let (Some(train), Some(val)) = (members.get(&Role::Train), members.get(&Role::Val)) {
+        if train == val {
+            notes.push(
+                "train and val are the same images: a share of them is held out, by a hash of the file name".to_owned(),
+            );
+            let train = train.clone();
+            return Ok(Some(Sides::Share((0..items.len()).map(|i| train.contains(&i)).collect())));
+        }
+    }
+    // Without a held-out part that is there, or with a training part that is not, folders and lists tell more.
+    let named = |role: Role| described.parts.iter().any(|(r, _)| *r == role);
+    let held_out = has(Role::Val) || has(Role::Test);
+    if members.is_empty() || (!has(Role::Train) && !held_out) || (!held_out && named(Role::Val)) {
+        return Ok(None);
+    }
+    by_parts(items, &members, notes).map(Some)
+}
+
+/// Reads the label files of images.
+fn read_entries(
+    source: &Source<'_>,
+    described: &Described,
+    entries: &[&Entry<'_>],
+    labels: &LabelFiles<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Found> {
+    let encoding = source.options.read.encoding.as_deref();
+    let texts = crate::parallel::in_order(entries.len(), 0, |i| match entries[i].labels {
+        Some(file) => read_text(&file.path, encoding).map(|text| parse_yolo(&decoded(&text))),
+        None => Ok((Vec::new(), Vec::new())),
+    });
+    let stems: Vec<&str> = entries.iter().map(|e| stem_of(e.image.name())).collect();
+    let ids = ids_of_names(&stems);
+    let root = &source.images.root;
+    let mut found = Found::new(name_of(&source.index.root), &source.index.root, root, BoxReading::CenterShares);
+    let mut all_rows = Vec::new();
+    for ((entry, text), &id) in entries.iter().zip(texts).zip(&ids) {
+        let (rows, bad) = text?;
+        // Where an image has no label file, messages name the one that it would have.
+        let file = entry.labels.map_or_else(|| entry.image.path.with_extension("txt"), |l| l.path.clone());
+        for (line, what) in bad {
+            let finding = Finding { image_id: Some(id), ..broken(&file, format!("line {line}: {what}")) };
+            found.findings.push(finding);
+        }
+        found.images.push(FoundImage {
+            id,
+            file_name: source.relative(&entry.image.path),
+            size: None,
+            annotation_file: Some(file),
+        });
+        all_rows.push(rows);
+    }
+    let flat: Vec<&YoloRow> = all_rows.iter().flatten().collect();
+    let columns = Columns::of(&flat, described.kpt_shape).map_err(|(problem, hint)| Error::Undecided {
+        path: source.index.root.clone(),
+        problem,
+        hint,
+    })?;
+    let with_more = flat.iter().filter(|row| row.numbers.len() > 4).count();
+    notes.extend(columns.note(with_more));
+    let most = flat.iter().map(|row| row.class + 1).max().unwrap_or(0);
+    found.categories = categories(described, source, most, notes);
+    for (i, rows) in all_rows.iter().enumerate() {
+        for row in rows {
+            match columns.object(row) {
+                Ok((numbers, reading)) => found.objects.push(FoundObject {
+                    id: found.objects.len() as u64 + 1,
+                    image_id: ids[i],
+                    category_id: row.class + 1,
+                    numbers,
+                    reading,
+                    area: None,
+                    crowd: false,
+                    line: row.line,
+                }),
+                Err(what) => found.fault(FindingKind::BrokenAnnotation, i, format!("line {}: {what}", row.line)),
+            }
+        }
+    }
+    for file in labels.orphans() {
+        let detail = format!("no image is named {}", file.stem());
+        found.findings.push(Finding {
+            kind: FindingKind::MissingImage,
+            file: file.path.clone(),
+            image_id: None,
+            annotation_id: None,
+            detail,
+        });
+    }
+    plain_root(&mut found);
+    Ok(found)
+}
+
+/// Categories 1, 2, ... for the classes 0, 1, ...; a class without a name is its number where no class has one.
+fn categories(described: &Described, source: &Source<'_>, most: u64, notes: &mut Vec<String>) -> Vec<Category> {
+    let given = &source.options.read.classes;
+    let mut names = if given.is_empty() { described.names.clone() } else { given.clone() };
+    if names.is_empty() {
+        // A stray number must not make a list of billions.
+        names = (0..most.min(10_000)).map(|class| class.to_string()).collect();
+        notes.push(format!(
+            "no file names the classes (data.yaml, classes.txt, obj.names): they are called {}; --classes names them",
+            names.join(", ")
+        ));
+    } else if let Some(count) = described.count.filter(|count| given.is_empty() && *count != names.len()) {
+        notes.push(format!(
+            "{}: nc is {count}, and names lists {} classes; the names count",
+            described.file,
+            names.len()
+        ));
+    }
+    // Two classes of one name would be told apart by nothing.
+    let mut seen = BTreeSet::new();
+    for (i, name) in names.iter_mut().enumerate() {
+        if !seen.insert(name.clone()) {
+            notes.push(format!("two classes are called {name}: the second is {name} {i}"));
+            *name = format!("{name} {i}");
+        }
+    }
+    (1..).zip(names).map(|(id, name)| Category { id, name }).collect()
 }

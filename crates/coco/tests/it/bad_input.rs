@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use docent_coco::{
-    Dataset, Loader, LoaderConfig, MAX_PIXELS, OpenOptions, Resize, Rgb8, decode_file, image_size, open_dir,
+    Dataset, Loader, LoaderConfig, MAX_PIXELS, OpenOptions, Resize, Rgb8, decode_file, image_header, open_dir,
     read_results,
 };
 
@@ -57,10 +57,10 @@ fn images_cut_empty_and_huge_by_their_own_account() {
     ];
     for (bytes, parts) in cases {
         std::fs::write(&path, bytes).unwrap();
-        let error = decode_file(&path).unwrap_err();
+        let error = decode_file(&path, Default::default()).unwrap_err();
         says(&error, parts);
         says(&error, &["photo.jpg", "replace the file"]);
-        assert!(image_size(&path).is_err());
+        assert!(image_header(&path).is_err());
         // The same through the loader, where the message has the image's id too.
         let images = vec![image(77, "photo.jpg", 32, 16)];
         let set = Dataset::from_parts("one", dir.path(), images, vec![], categories()).unwrap();

@@ -10,12 +10,12 @@ use crate::support::{data, write_images};
 const FAULTY: &str = r#"{
   "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
   "images": [{"id": 1, "file_name": "1.png", "width": 100, "height": 50}, {"id": 2, "file_name": "2.png", "width": 100, "height": 50},
-             {"id": 1, "file_name": "again.png", "width": 70, "height": 70}],
+             {"id": 1, "file_name": "1.png", "width": 100, "height": 50}],
   "annotations": [
     {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20]},
     {"id": 2, "image_id": 1, "category_id": 1, "bbox": [10, 10, 0, 20]},
     {"id": 3, "image_id": 1, "category_id": 2, "bbox": [90, 10, 20, 20]},
-    {"id": 1, "image_id": 1, "category_id": 2, "bbox": [30, 10, 20, 20]},
+    {"id": 4, "image_id": 1, "category_id": 2, "bbox": [30, 10, 20, 20]},
     {"id": 5, "image_id": 9, "category_id": 2, "bbox": [30, 10, 20, 20]},
     {"id": 6, "image_id": 2, "category_id": 7, "bbox": [30, 10, 20, 20]}
   ]}"#;
@@ -34,18 +34,16 @@ fn with(change: impl FnOnce(&mut CheckConfig)) -> CheckConfig {
 fn what_is_dropped_is_gone_and_listed() {
     let set = load(FAULTY, &CheckConfig::lenient()).unwrap();
     let names: Vec<_> = set.images().iter().map(|i| i.file_name.as_str()).collect();
-    assert_eq!(names, ["1.png", "2.png"]); // of two with one id the first stays
+    assert_eq!(names, ["1.png", "2.png"]); // an entry that is there twice counts once
     let left: Vec<_> = set.all_annotations().iter().map(|a| (a.id, a.bbox[0])).collect();
-    assert_eq!(left, [(1, 10.0), (2, 10.0), (3, 90.0)]);
-    assert_eq!(set.truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [90.0, 10.0, 100.0, 30.0]]);
+    assert_eq!(left, [(1, 10.0), (2, 10.0), (3, 90.0), (4, 30.0)]);
+    assert_eq!(set.truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [90.0, 10.0, 100.0, 30.0], [30.0, 10.0, 50.0, 30.0]]);
     let found: Vec<_> = set.findings().iter().map(|f| (f.kind, f.image_id, f.annotation_id)).collect();
     assert_eq!(
         found,
         [
-            (FindingKind::DuplicateImage, Some(1), None),
             (FindingKind::DegenerateBox, Some(1), Some(2)),
             (FindingKind::OutsideBox, Some(1), Some(3)),
-            (FindingKind::DuplicateAnnotation, Some(1), Some(1)),
             (FindingKind::UnlistedImage, Some(9), Some(5)),
             (FindingKind::UnknownCategory, Some(2), Some(6)),
         ]
@@ -56,32 +54,33 @@ fn what_is_dropped_is_gone_and_listed() {
 }
 
 #[test]
-fn of_equal_ids_the_first_that_is_left_stays_and_boxes_are_measured_against_it() {
-    let faulty = |second: u32, annotations: &str| {
-        format!(
-            r#"{{"categories": [{{"id": 1, "name": "a"}}], "annotations": [{annotations}],
-                "images": [{{"id": 1, "file_name": "1.png", "width": 100, "height": 50}},
-                           {{"id": 1, "file_name": "2.png", "width": {second}, "height": {second}}}]}}"#
-        )
-    };
-    let strict = with(|c| c.outside = Policy::Error);
-    // Outside of the first image and inside the second, which goes.
-    let outside = r#"{"id": 1, "image_id": 1, "category_id": 1, "bbox": [90, 10, 50, 20]}"#;
-    assert!(load(&faulty(200, outside), &strict).unwrap_err().to_string().contains("outside"));
-    let inside = r#"{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 80, 20]}"#;
-    assert_eq!(load(&faulty(50, inside), &strict).unwrap().truth(0).boxes, [[10.0, 10.0, 90.0, 30.0]]);
-    // The first of two annotations with one id lies on no image.
-    let unlisted = format!(r#"{{"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 1, 5, 5]}}, {inside}"#);
-    assert_eq!(load(&faulty(50, &unlisted), &strict).unwrap().truth(0).boxes, [[10.0, 10.0, 90.0, 30.0]]);
+fn two_images_of_one_id_always_stop() {
+    let text = FAULTY.replace(
+        r#"{"id": 1, "file_name": "1.png", "width": 100, "height": 50}],"#,
+        r#"{"id": 1, "file_name": "again.png", "width": 70, "height": 70}],"#,
+    );
+    assert_ne!(text, FAULTY);
+    let error = load(&text, &CheckConfig::lenient()).unwrap_err();
+    let Error::Annotations { findings, .. } = &error else { panic!("{error}") };
+    assert_eq!(findings.iter().map(|f| f.kind).collect::<Vec<_>>(), [FindingKind::DuplicateImage]);
+    // No policy is named that would throw one away.
+    assert!(error.to_string().contains("again.png") && !error.to_string().contains("--policy"), "{error}");
+}
+
+#[test]
+fn annotation_ids_that_repeat_are_numbered_anew() {
+    let text = FAULTY.replace(r#"{"id": 4, "#, r#"{"id": 1, "#);
+    let set = load(&text, &CheckConfig::lenient()).unwrap();
+    let left: Vec<_> = set.all_annotations().iter().map(|a| (a.id, a.bbox[0])).collect();
+    assert_eq!(left, [(1, 10.0), (2, 10.0), (3, 90.0), (4, 30.0)]);
 }
 
 #[test]
 fn each_policy_decides_about_its_kind_alone() {
     type Set = fn(&mut CheckConfig, Policy);
-    let keys: [(Set, &str, &[FindingKind]); 5] = [
+    let keys: [(Set, &str, &[FindingKind]); 4] = [
         (|c, p| c.degenerate = p, "degenerate", &[FindingKind::DegenerateBox]),
         (|c, p| c.outside = p, "outside", &[FindingKind::OutsideBox]),
-        (|c, p| c.duplicate_id = p, "duplicate_id", &[FindingKind::DuplicateImage, FindingKind::DuplicateAnnotation]),
         (|c, p| c.unlisted_image = p, "unlisted_image", &[FindingKind::UnlistedImage]),
         (|c, p| c.unknown_category = p, "unknown_category", &[FindingKind::UnknownCategory]),
     ];
@@ -91,20 +90,20 @@ fn each_policy_decides_about_its_kind_alone() {
         assert_eq!(findings.iter().map(|f| f.kind).collect::<Vec<_>>(), kinds);
         assert!(kinds.iter().all(|kind| kind.key() == Some(key)));
         let text = error.to_string();
-        assert!(text.contains("faulty.json") && text.contains(&format!("checks.{key} = drop")), "{text}");
+        assert!(text.contains("faulty.json") && text.contains(kinds[0].remedy().unwrap()), "{text}");
 
         let clip = load(FAULTY, &with(|c| set(c, Policy::Clip)));
         if key == "outside" {
             assert!(clip.is_ok());
         } else {
             let text = clip.unwrap_err().to_string();
-            assert!(text.contains(&format!("checks.{key} = clip")) && text.contains("error or drop"), "{text}");
+            assert!(text.contains(&format!("{key} = clip")) && text.contains("error or drop"), "{text}");
         }
     }
     let dropped = load(FAULTY, &with(|c| c.outside = Policy::Drop)).unwrap();
-    assert_eq!(dropped.truth(0).boxes, [[10.0, 10.0, 30.0, 30.0]]);
+    assert_eq!(dropped.truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [30.0, 10.0, 50.0, 30.0]]);
     // Scoring takes the truth as the file has it.
-    assert_eq!(dropped.annotations(0).len(), 3);
+    assert_eq!(dropped.annotations(0).len(), 4);
 }
 
 #[test]
@@ -129,10 +128,10 @@ fn a_summary_counts_and_names_the_first() {
     let set = load(FAULTY, &CheckConfig::lenient()).unwrap();
     let many: Vec<_> = set.findings().iter().cycle().take(60).cloned().collect();
     let lines = summarize(&many, set.checks(), 3);
-    assert_eq!(lines.len(), 6 * 5);
-    assert_eq!(lines[0], "10 x box without area (drop)");
+    assert_eq!(lines.len(), 4 * 5);
+    assert_eq!(lines[0], "15 x box without area (drop)");
     assert!(lines[1].contains("faulty.json") && lines[1].contains("annotation id 2"), "{}", lines[1]);
-    assert_eq!(lines[4], "  and 7 more");
+    assert_eq!(lines[4], "  and 12 more");
     assert!(summarize(&[], set.checks(), 3).is_empty());
 }
 
@@ -174,17 +173,19 @@ fn policies_for_image_files() {
         open_dir(dir.path(), &options)
     };
     let text = open(|_| {}).unwrap_err().to_string();
-    for part in ["1 fault(s)", "missing image file, image id 33", "003.png", "checks.missing_image = drop"] {
+    // Headers are read in any case; a cut image shows when it is decoded.
+    for part in [
+        "3 fault(s)",
+        "missing image file, image id 33",
+        "003.png",
+        "005.png is 9x9, annotated as 24x35",
+        "unreadable image file, image id 83",
+        "--policy missing_image=drop",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let count = |splits: &docent_coco::Splits| splits.train.len() + splits.val.len();
     let findings = |splits: &docent_coco::Splits| splits.train.findings().len() + splits.val.findings().len();
-    // Without a look inside, the other damage shows when the image is loaded.
-    let splits = open(|c| c.missing_image = Policy::Drop).unwrap();
-    assert_eq!((count(&splits), findings(&splits)), (39, 1));
-    let all = [&splits.train, &splits.val];
-    let failures = all.iter().flat_map(|set| (0..set.len()).filter(|&i| set.sample(i).is_err())).count();
-    assert_eq!(failures, 3);
     // A header that cannot be read stops, as its policy says.
     let sizes = |c: &mut CheckConfig| (c.missing_image, c.size_mismatch) = (Policy::Drop, Policy::Drop);
     let text = open(sizes).unwrap_err().to_string();
@@ -199,18 +200,23 @@ fn policies_for_image_files() {
     }
 }
 
+fn size_of(path: &Path) -> (usize, usize) {
+    let header = docent_coco::image_header(path).unwrap();
+    (header.width as usize, header.height as usize)
+}
+
 #[test]
 fn sizes_come_from_the_header_alone() {
     for name in ["rgb.jpg", "progressive.jpg", "grey16.png", "palette.png", "cmyk.jpg"] {
-        let image = docent_coco::decode_file(&data(name)).unwrap();
-        assert_eq!(docent_coco::image_size(&data(name)).unwrap(), (image.width, image.height), "{name}");
+        let image = docent_coco::decode_file(&data(name), Default::default()).unwrap();
+        assert_eq!(size_of(&data(name)), (image.width, image.height), "{name}");
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cut.jpg");
     let whole = std::fs::read(data("rgb.jpg")).unwrap();
     // The header is whole; with a comment of 100,000 bytes before it, more than the first read is needed.
     std::fs::write(&path, &whole[..whole.len() - 9]).unwrap();
-    let size = docent_coco::image_size(&path).unwrap();
+    let size = size_of(&path);
     let mut long = whole[..2].to_vec();
     for _ in 0..2 {
         long.extend_from_slice(&[0xFF, 0xFE, 0xC3, 0x52]);
@@ -218,7 +224,7 @@ fn sizes_come_from_the_header_alone() {
     }
     long.extend_from_slice(&whole[2..]);
     std::fs::write(&path, long).unwrap();
-    assert_eq!(docent_coco::image_size(&path).unwrap(), size);
+    assert_eq!(size_of(&path), size);
     std::fs::write(&path, b"nothing").unwrap();
-    assert!(docent_coco::image_size(&path).unwrap_err().to_string().contains("cut.jpg"));
+    assert!(docent_coco::image_header(&path).unwrap_err().to_string().contains("cut.jpg"));
 }

@@ -87,7 +87,6 @@ fn contradictions_stop_the_load_with_every_id() {
             r#""image_id": 500, "category_id": 91"#,
             FindingKind::UnknownCategory,
         ),
-        (r#"{"id": 3, "#, r#"{"id": 4, "#, FindingKind::DuplicateAnnotation),
         (r#"{"id": 8, "file_name""#, r#"{"id": 7, "file_name""#, FindingKind::DuplicateImage),
         (r#"{"id": 90, "name""#, r#"{"id": 17, "name""#, FindingKind::DuplicateCategory),
         (r#""name": "brush""#, r#""name": "cat""#, FindingKind::DuplicateCategory),
@@ -115,14 +114,7 @@ fn contradictions_stop_the_load_with_every_id() {
 fn unreadable_files_are_named() {
     let error = Dataset::load(Path::new("no/such/file.json"), Path::new("")).unwrap_err().to_string();
     assert!(error.contains("no/such/file.json"), "{error}");
-    for text in [
-        "",
-        "[]",
-        "{}",
-        &GAPS[..300],
-        r#"{"images": [], "annotations": [], "categories": 3}"#,
-        &GAPS.replace("[90.5", "[NaN"),
-    ] {
+    for text in ["", "[]", "{}", &GAPS[..300], r#"{"images": [], "annotations": [], "categories": 3}"#] {
         let error = load(text).unwrap_err();
         assert!(matches!(error, Error::Json { .. }), "{error}");
         let text = error.to_string();
@@ -181,7 +173,7 @@ fn samples_bring_pixels_and_truth_together() {
     let set = write_images(dir.path(), 3);
     let sample = set.sample(2).unwrap();
     assert_eq!(sample.image_id, 23);
-    assert_eq!(sample.image, decode_file(&set.image_path(2)).unwrap());
+    assert_eq!(sample.image, decode_file(&set.image_path(2), Default::default()).unwrap());
     assert_eq!(sample.boxes, set.truth(2).boxes);
     assert_eq!(sample.labels, [1, 2]);
     assert!(set.check_images(Look::Exists).is_empty());

@@ -13,4 +13,8 @@ fn the_seeds_keep_the_fuzz_targets_promises() {
     each_seed("voc_xml", targets::voc_xml);
     each_seed("image", targets::image);
     each_seed("results_json", targets::results_json);
+    each_seed("labelme_json", targets::labelme_json);
+    each_seed("via_json", targets::via_json);
+    each_seed("table_csv", targets::table_csv);
+    each_seed("data_yaml", targets::data_yaml);
 }

@@ -6,10 +6,12 @@
 mod analysis;
 mod augment;
 mod bad_input;
+mod cases;
 mod checks;
 mod dataset;
 mod decode;
 mod evaluate;
+mod formats;
 mod fuzz;
 mod loader;
 mod open;

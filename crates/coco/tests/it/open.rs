@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use docent_coco::{Dataset, Error, OpenOptions, open_dir, split_by_id};
+use docent_coco::{Dataset, Error, OpenOptions, ReadConfig, open_dir, split_by_name};
 
-use crate::support::{category, shared, write_images};
+use crate::support::{category, shared, write_named_images};
 
-/// Writes `n` images to `images` and their annotations to `json`, both below `dir`.
+/// Writes `n` images to `images` and their annotations to `json`, both below `dir`. Images of different files differ.
 fn put(dir: &Path, images: &str, json: &str, n: usize) -> Dataset {
-    let set = write_images(&dir.join(images), n);
+    let set = write_named_images(&dir.join(images), json.trim_end_matches(".json"), n);
     set.save(&dir.join("annotations").join(json)).unwrap();
     set
 }
@@ -57,12 +57,12 @@ fn folders_below_images_and_file_names_with_folders() {
         std::fs::write(&path, text).unwrap();
     }
     let splits = open(dir.path()).unwrap();
-    assert_eq!(splits.train.image_root(), dir.path());
+    assert!(splits.train.image_root().ends_with("images/train"));
     splits.train.sample(0).unwrap();
 }
 
 #[test]
-fn one_json_alone_is_split_by_id() {
+fn one_json_alone_is_split_by_name() {
     for name in ["instances_default.json", "instances_trainval.json", "instances_train.json", "labels.json"] {
         let dir = tempfile::tempdir().unwrap();
         let whole = put(dir.path(), "images", name, 40);
@@ -71,15 +71,17 @@ fn one_json_alone_is_split_by_id() {
         assert!((2..=16).contains(&splits.val.len()), "{}", splits.val.len());
         assert!(splits.val.images().iter().all(|v| splits.train.images().iter().all(|t| t.id != v.id)));
         // Taking an image away moves no other.
-        let (_, val) = split_by_id(&whole.subset(&(1..40).collect::<Vec<_>>()), 0.2);
+        let (_, val) = split_by_name(&whole.subset(&(1..40).collect::<Vec<_>>()), 0.2).unwrap();
         let ids =
             |d: &Dataset| d.images().iter().map(|i| i.id).filter(|&id| id != whole.image(0).id).collect::<Vec<_>>();
         assert_eq!(ids(&val), ids(&splits.val));
-        let half = OpenOptions { val_fraction: 0.5, ..OpenOptions::default() };
-        assert!(open_dir(dir.path(), &half).unwrap().val.len() > splits.val.len());
+        let share = |val_fraction| OpenOptions {
+            read: ReadConfig { val_fraction, ..ReadConfig::default() },
+            ..OpenOptions::default()
+        };
+        assert!(open_dir(dir.path(), &share(0.5)).unwrap().val.len() > splits.val.len());
         for bad in [0.0, 1.0, -0.1, f64::NAN] {
-            let options = OpenOptions { val_fraction: bad, ..OpenOptions::default() };
-            assert!(open_dir(dir.path(), &options).is_err());
+            assert!(open_dir(dir.path(), &share(bad)).is_err());
         }
     }
     let dir = tempfile::tempdir().unwrap();
@@ -95,29 +97,31 @@ fn explicit_paths_win() {
     put(dir.path(), "images", "instances_val.json", 3);
     let error = open(dir.path()).unwrap_err().to_string();
     assert!(
-        error.contains("2 files that could be the training annotations")
-            && error.contains("instances_train_small.json"),
+        error.contains("2 files could be the train annotations") && error.contains("instances_train_small.json"),
         "{error}"
     );
     let json = |name: &str| Some(dir.path().join("annotations").join(name));
-    let mut options = OpenOptions { train_json: json("instances_train_small.json"), ..OpenOptions::default() };
+    let mut options = OpenOptions { train_annotations: json("instances_train_small.json"), ..OpenOptions::default() };
     let splits = open_dir(dir.path(), &options).unwrap();
     assert_eq!((splits.train.len(), splits.val.len()), (2, 3));
-    options.val_json = json("instances_train.json");
-    options.val_images = Some(dir.path().join("images"));
+    options.val_annotations = json("instances_train.json");
+    options.images = Some(dir.path().join("images"));
     let splits = open_dir(dir.path(), &options).unwrap();
     assert_eq!((splits.train.len(), splits.val.len()), (2, 6));
     // A validation file alone says nothing about what to train on.
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), "images", "instances_val.json", 6);
-    let options =
-        OpenOptions { val_json: Some(dir.path().join("annotations/instances_val.json")), ..OpenOptions::default() };
+    let options = OpenOptions {
+        val_annotations: Some(dir.path().join("annotations/instances_val.json")),
+        ..OpenOptions::default()
+    };
     assert!(open_dir(dir.path(), &options).unwrap_err().to_string().contains("no training annotations"));
     // A training file that is named, with no validation file to be found, is split.
-    let options = OpenOptions { train_json: options.val_json, ..OpenOptions::default() };
+    let options = OpenOptions { train_annotations: options.val_annotations, ..OpenOptions::default() };
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), "images", "instances_train.json", 30);
-    let options = OpenOptions { train_json: Some(dir.path().join("annotations/instances_train.json")), ..options };
+    let options =
+        OpenOptions { train_annotations: Some(dir.path().join("annotations/instances_train.json")), ..options };
     assert_eq!(open_dir(dir.path(), &options).map(|s| s.train.len() + s.val.len()).unwrap(), 30);
 }
 
@@ -131,43 +135,64 @@ fn absence_says_what_was_looked_for_and_found() {
     let error = open(dir.path()).unwrap_err();
     assert!(matches!(error, Error::Folder { .. }));
     let text = error.to_string();
-    for part in ["no training annotations", "instances_*train*.json", "holiday.jpg", "name the files"] {
+    for part in ["no annotations", "COCO JSON", "holiday.jpg", "--train-annotations"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 
     // Annotations without their images.
     put(dir.path(), "pictures", "instances_train.json", 3);
     put(dir.path(), "pictures", "instances_val.json", 3);
+    open(dir.path()).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::rename(dir.path().join("pictures"), elsewhere.path().join("pictures")).unwrap();
     let text = open(dir.path()).unwrap_err().to_string();
-    for part in ["no folder holds the images", "000.png", "train*/", "0 of 3"] {
+    for part in ["missing image file", "000.png", "6 fault(s)", "--policy missing_image=drop"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let options = OpenOptions { train_images: Some(dir.path().join("pictures")), ..OpenOptions::default() };
+    let options = OpenOptions { images: Some(elsewhere.path().join("pictures")), ..OpenOptions::default() };
     open_dir(dir.path(), &options).unwrap();
 
-    // The same images in two places.
-    write_images(&dir.path().join("images"), 3);
-    write_images(&dir.path().join("train"), 3);
+    // The same names in two places.
+    std::fs::rename(elsewhere.path().join("pictures"), dir.path().join("images")).unwrap();
+    std::fs::create_dir(dir.path().join("JPEGImages")).unwrap();
+    for name in ["instances_train000.png", "instances_val000.png"] {
+        std::fs::copy(dir.path().join("images").join(name), dir.path().join("JPEGImages").join(name)).unwrap();
+    }
     let text = open(dir.path()).unwrap_err().to_string();
-    assert!(text.contains("2 folders hold the images") && text.contains("3 of 3"), "{text}");
+    assert!(text.contains("fits 2 files") && text.contains("JPEGImages/instances_train000.png"), "{text}");
 }
 
 #[test]
-fn splits_must_agree_on_categories() {
+fn splits_agree_on_categories_by_name() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), "images", "instances_train.json", 4);
     let set = put(dir.path(), "images", "instances_val.json", 3);
-    let other = Dataset::from_parts(
-        "other",
-        set.image_root(),
-        set.images().to_vec(),
-        vec![],
-        vec![category(2, "dog"), category(9, "cat")],
-    )
-    .unwrap();
-    other.save(&dir.path().join("annotations/instances_val.json")).unwrap();
-    let text = open(dir.path()).unwrap_err().to_string();
-    assert!(text.contains("[2 cat, 9 dog]") && text.contains("[2 dog, 9 cat]"), "{text}");
+    let with = |names: &[(u64, &str)]| {
+        let categories = names.iter().map(|(id, name)| category(*id, name)).collect();
+        let ids: Vec<u64> = names.iter().map(|(id, _)| *id).collect();
+        let objects = set.all_annotations().iter().filter(|a| ids.contains(&a.category_id)).cloned().collect();
+        let other = Dataset::from_parts("other", set.image_root(), set.images().to_vec(), objects, categories).unwrap();
+        other.save(&dir.path().join("annotations/instances_val.json")).unwrap();
+        open(dir.path())
+    };
+    let classes = |splits: &docent_coco::Splits| {
+        let set = &splits.val;
+        set.all_annotations()
+            .iter()
+            .map(|a| set.categories().iter().find(|c| c.id == a.category_id).unwrap().name.clone())
+            .collect::<Vec<_>>()
+    };
+    // The ids stand the other way round: 2 is dog here, and cat there.
+    let splits = with(&[(2, "dog"), (9, "cat")]).unwrap();
+    assert_eq!(splits.train.categories(), splits.val.categories());
+    assert_eq!(classes(&splits), ["dog", "dog", "cat"]);
+    assert!(splits.notes.iter().any(|n| n.contains("matched by name")), "{:?}", splits.notes);
+    // A class that the held-out images lack.
+    let splits = with(&[(2, "cat")]).unwrap();
+    assert_eq!((splits.val.categories().len(), classes(&splits)), (2, vec!["cat".to_owned(); 2]));
+    // Each has one that the other lacks: a class that is spelled otherwise, maybe.
+    let text = with(&[(2, "cat"), (9, "Dog")]).unwrap_err().to_string();
+    assert!(text.contains("[2 cat, 9 dog]") && text.contains("[2 cat, 9 Dog]"), "{text}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Figures of a split, their picture, a choice of images, one file made two.
 
-use docent_coco::{Annotation, Dataset, SplitConfig, Stats, picture, split_by_id, split_json};
+use docent_coco::{Annotation, Dataset, SplitConfig, Stats, picture, split_by_name, split_json};
 
 use crate::support::{annotation, categories, image};
 
@@ -99,9 +99,9 @@ fn one_file_becomes_two_and_loses_nothing() {
     let [train, val] = split_json(text.as_bytes(), "all.json".as_ref(), &SplitConfig::default()).unwrap();
     let (a, b) = (read(&train.json), read(&val.json));
     assert_eq!((a.len(), b.len()), (train.images, val.images));
-    let (by_id, held_out) = split_by_id(&whole, 0.2);
-    assert_eq!((a.images(), b.images()), (by_id.images(), held_out.images()));
-    assert_eq!((a.all_annotations(), b.all_annotations()), (by_id.all_annotations(), held_out.all_annotations()));
+    let (by_name, held_out) = split_by_name(&whole, 0.2).unwrap();
+    assert_eq!((a.images(), b.images()), (by_name.images(), held_out.images()));
+    assert_eq!((a.all_annotations(), b.all_annotations()), (by_name.all_annotations(), held_out.all_annotations()));
     for side in [&train, &val] {
         let json: serde_json::Value = serde_json::from_str(&side.json).unwrap();
         assert_eq!(json["licenses"][0]["id"], 1);
@@ -129,7 +129,9 @@ fn what_cannot_be_split_says_why() {
     };
     assert!(fails(&file(), 0.0).contains("between 0 and 1"));
     assert!(fails(&file(), f64::NAN).contains("between 0 and 1"));
-    assert!(fails(&file(), 0.000001).contains("0 of 100 images"));
+    // However small the share, an image is held out.
+    let tiny = SplitConfig { val_share: 0.000001, ..SplitConfig::default() };
+    assert_eq!(split_json(file().as_bytes(), "all.json".as_ref(), &tiny).unwrap()[1].images, 1);
     assert!(fails("{", 0.5).contains("all.json"));
     assert!(fails(&file().replace(r#""image_id":7,"#, r#""image_id":777,"#), 0.5).contains("777"));
 }

@@ -23,14 +23,20 @@ pub fn size_of(i: usize) -> (u32, u32) {
 
 /// `n` PNG images below `root`, image `i` with id `10 * i + 3` and `i % 3` boxes, categories 2 and 9.
 pub fn write_images(root: &Path, n: usize) -> Dataset {
+    write_named_images(root, "", n)
+}
+
+/// The same with names that begin with `prefix`, and colours that differ between prefixes.
+pub fn write_named_images(root: &Path, prefix: &str, n: usize) -> Dataset {
+    let tint = prefix.bytes().fold(7u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
     std::fs::create_dir_all(root).unwrap();
     let mut images = Vec::new();
     let mut annotations = Vec::new();
     for i in 0..n {
         let (width, height) = size_of(i);
         let id = 10 * i as u64 + 3;
-        let name = format!("{i:03}.png");
-        let mut pixels = Rgb8::filled(width as usize, height as usize, [i as u8, 7, 200]);
+        let name = format!("{prefix}{i:03}.png");
+        let mut pixels = Rgb8::filled(width as usize, height as usize, [i as u8, tint, 200]);
         // A mark at the left, to see a flip.
         pixels.data[0..3].copy_from_slice(&[255, 255, 255]);
         pixels.save_png(&root.join(&name)).unwrap();

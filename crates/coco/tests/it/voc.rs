@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use docent_coco::{
-    CheckConfig, Dataset, Difficult, Error, FindingKind, Look, OpenOptions, Policy, Rgb8, VocBoxes, VocConfig,
-    open_dir, open_voc, parse_voc,
+    BoxReading, Dataset, Difficult, Error, FindingKind, Format, Look, OpenOptions, Policy, ReadConfig, Rgb8, Splits,
+    Unlabeled, open_dir, parse_voc,
 };
 
 use crate::support::shared;
@@ -44,8 +44,22 @@ fn list(dir: &Path, split: &str, text: &str) {
     std::fs::write(folder.join(format!("{split}.txt")), text).unwrap();
 }
 
-fn open(dir: &Path) -> docent_coco::Result<docent_coco::Splits> {
+fn open(dir: &Path) -> docent_coco::Result<Splits> {
     open_dir(dir, &OpenOptions::default())
+}
+
+fn reading(read: ReadConfig) -> OpenOptions {
+    OpenOptions { read, ..OpenOptions::default() }
+}
+
+fn says(splits: &Splits, parts: &[&str]) {
+    let found = splits.notes.iter().any(|note| parts.iter().all(|part| note.contains(part)));
+    assert!(found, "{parts:?} is not in {:#?}", splits.notes);
+}
+
+/// The ids of a split's images, which are the numbers in their names.
+fn ids(set: &Dataset) -> Vec<u64> {
+    set.images().iter().map(|i| i.id).collect()
 }
 
 #[test]
@@ -55,24 +69,25 @@ fn one_file_says_what_it_says() {
         &(object("cat", [2, 3, 10, 12], "<difficult>0</difficult>")
             + &object("dog", [7, 7, 7, 7], "<difficult>1</difficult>")),
     );
-    let file = parse_voc(text.as_bytes()).unwrap();
+    let file = parse_voc(text.as_bytes(), None).unwrap();
     assert_eq!((file.filename.as_deref(), file.size), (Some("a.jpg"), (32, 20)));
     let objects: Vec<_> = file.objects.iter().map(|o| (o.name.as_str(), o.corners, o.difficult, o.line)).collect();
     // The part's name and box are not the object's.
     assert_eq!(objects, [("cat", [2.0, 3.0, 10.0, 12.0], false, 5), ("dog", [7.0; 4], true, 10)]);
     // Pixels 2 to 10, counted from 1, are the columns 1..10 counted by their edges.
-    assert_eq!(file.objects[0].bbox(VocBoxes::Pixels), [1.0, 2.0, 9.0, 10.0]);
-    assert_eq!(file.objects[0].bbox(VocBoxes::Edges), [2.0, 3.0, 8.0, 9.0]);
+    let bbox = |reading: BoxReading, i: usize| reading.bbox(file.objects[i].corners, 32.0, 20.0);
+    assert_eq!(bbox(BoxReading::Pixels, 0), [1.0, 2.0, 9.0, 10.0]);
+    assert_eq!(bbox(BoxReading::Edges, 0), [2.0, 3.0, 8.0, 9.0]);
     // A click is no object under either.
-    assert_eq!(file.objects[1].bbox(VocBoxes::Pixels), [6.0, 6.0, 0.0, 0.0]);
-    assert_eq!(file.objects[1].bbox(VocBoxes::Edges), [7.0, 7.0, 0.0, 0.0]);
-    assert_eq!(parse_voc(b"<annotation/>").unwrap().size, (0, 0));
+    assert_eq!(bbox(BoxReading::Pixels, 1), [6.0, 6.0, 0.0, 0.0]);
+    assert_eq!(bbox(BoxReading::Edges, 1), [7.0, 7.0, 0.0, 0.0]);
+    assert_eq!(parse_voc(b"<annotation/>", None).unwrap().size, (0, 0));
 }
 
 #[test]
 fn what_is_no_annotation_says_where_and_why() {
     let good = annotation("a.jpg", &object("cat", [2, 3, 10, 12], ""));
-    assert!(parse_voc(good.as_bytes()).is_ok());
+    assert!(parse_voc(good.as_bytes(), None).is_ok());
     let cases = [
         (good[..good.len() / 2].to_owned(), ""),
         (String::new(), ""),
@@ -84,14 +99,56 @@ fn what_is_no_annotation_says_where_and_why() {
         (good.replace("<xmin>2</xmin>", "<xmin>two</xmin>"), "line 8: <xmin> holds \"two\""),
         (good.replace("<xmin>2</xmin>", "<xmin>NaN</xmin>"), "no finite number"),
         (good.replace("<xmin>2</xmin>", "<xmin>1e999</xmin>"), "no finite number"),
-        (good.replace("<width>32</width>", "<width>-3</width>"), "line 4: -3 is no number of pixels"),
         (good.replace("<annotation>", "<!DOCTYPE a [<!ENTITY b \"c\">]><annotation>"), "DTD"),
+        (
+            good.replace("<name>cat</name>", "<name>cat</name><robndbox><cx>1</cx></robndbox>")
+                .replace("<bndbox>", "<box>")
+                .replace("</bndbox>", "</box>"),
+            "oriented box",
+        ),
+        (good.replace("<?xml version=\"1.0\"?>", "<?xml version=\"1.0\" encoding=\"klingon\"?>"), "klingon"),
     ];
     for (text, part) in cases {
-        let error = parse_voc(text.as_bytes()).unwrap_err();
+        let error = parse_voc(text.as_bytes(), None).unwrap_err();
         assert!(!error.is_empty() && error.contains(part), "{part}: {error}");
     }
-    assert!(parse_voc(b"<annotation>\xE9</annotation>").unwrap_err().contains("UTF-8"));
+    // What is not UTF-8 is of no matter where nothing is read.
+    assert!(parse_voc(b"<annotation><path>\xE9</path></annotation>", None).is_ok());
+    let text = good.replace("cat", "caf\u{e9}");
+    let latin: Vec<u8> = text.chars().map(|c| c as u8).collect();
+    let error = parse_voc(&latin, None).unwrap_err();
+    assert!(error.contains("UTF-8") && error.contains("--encoding windows-1252"), "{error}");
+    // No size, or one that makes no sense, is none: the file's is taken.
+    for size in ["0", "-3", "", "wide"] {
+        let text = good.replace("<width>32</width>", &format!("<width>{size}</width>"));
+        assert_eq!(parse_voc(text.as_bytes(), None).unwrap().size, (0, 20), "{size}");
+    }
+}
+
+#[test]
+fn encodings_as_declared_marked_or_named() {
+    let text = annotation("a.jpg", &object("ni\u{f1}o", [2, 3, 10, 12], ""));
+    let latin = |text: &str| text.chars().map(|c| c as u8).collect::<Vec<u8>>();
+    let name = |bytes: &[u8], encoding: Option<&'static encoding_rs::Encoding>| {
+        parse_voc(bytes, encoding).unwrap().objects[0].name.clone()
+    };
+    let declared = text.replace("version=\"1.0\"", "version='1.0' encoding='ISO-8859-1'");
+    assert_eq!(name(&latin(&declared), None), "ni\u{f1}o");
+    assert_eq!(name(&latin(&text), Some(encoding_rs::WINDOWS_1252)), "ni\u{f1}o");
+    let utf16 = |mark: bool, big: bool| {
+        let units = mark.then_some(0xFEFF).into_iter().chain(text.encode_utf16());
+        units.flat_map(|u| if big { u.to_be_bytes() } else { u.to_le_bytes() }).collect::<Vec<u8>>()
+    };
+    for (mark, big) in [(true, false), (true, true), (false, false), (false, true)] {
+        assert_eq!(name(&utf16(mark, big), None), "ni\u{f1}o", "{mark} {big}");
+    }
+    // A mark wins over a declaration that it contradicts, and a file of bytes is no UTF-16.
+    let wrong = text.replace("version=\"1.0\"", "version=\"1.0\" encoding=\"utf-16\"");
+    assert_eq!(name(wrong.as_bytes(), None), "ni\u{f1}o");
+    let marked = [b"\xEF\xBB\xBF", declared.as_bytes()].concat();
+    assert_eq!(name(&marked, None), "ni\u{f1}o");
+    let doctype = text.replace("<annotation>", "<!DOCTYPE annotation SYSTEM \"voc.dtd\"><annotation>");
+    assert_eq!(name(doctype.as_bytes(), None), "ni\u{f1}o");
 }
 
 #[test]
@@ -102,8 +159,8 @@ fn a_folder_with_lists_has_their_splits() {
     list(dir.path(), "val", "img_0003\nimg_0004\n");
     list(dir.path(), "cat_train", "img_0008 1\n");
     let splits = open(dir.path()).unwrap();
-    let ids = |set: &Dataset| set.images().iter().map(|i| i.id).collect::<Vec<_>>();
     assert_eq!((ids(&splits.train), ids(&splits.val)), (vec![0, 1, 6], vec![3, 4]));
+    says(&splits, &["4 images", "no list"]);
     for set in [&splits.train, &splits.val] {
         assert_eq!(set.class_names(), ["cat", "dog"]);
         assert!(set.image_root().ends_with("JPEGImages"));
@@ -116,12 +173,84 @@ fn a_folder_with_lists_has_their_splits() {
 
     list(dir.path(), "val", "img_0003\nimg_0000\n");
     let text = open(dir.path()).unwrap_err().to_string();
-    assert!(text.contains("both name img_0000") && text.contains("train.txt"), "{text}");
-    list(dir.path(), "val", "img_0099\n");
-    assert!(open(dir.path()).unwrap_err().to_string().contains("img_0099.xml"));
-    std::fs::remove_file(dir.path().join("ImageSets/Main/val.txt")).unwrap();
+    assert!(text.contains("img_0000 is in both splits"), "{text}");
+    list(dir.path(), "val", "img_0003\nimg_0099\n");
     let text = open(dir.path()).unwrap_err().to_string();
-    assert!(text.contains("train.txt alone"), "{text}");
+    assert!(text.contains("val.txt") && text.contains("line 2 names \"img_0099\""), "{text}");
+}
+
+#[test]
+fn which_list_is_which() {
+    let names = |range: std::ops::Range<usize>| range.map(|i| format!("img_{i:04}\n")).collect::<String>();
+    let with = |lists: &[(&str, std::ops::Range<usize>)]| {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 10);
+        for (name, range) in lists {
+            list(dir.path(), name, &names(range.clone()));
+        }
+        open(dir.path()).unwrap()
+    };
+    // Train and val win, and test is left alone.
+    let splits = with(&[("train", 0..4), ("val", 4..6), ("trainval", 0..6), ("test", 6..10)]);
+    assert_eq!((ids(&splits.train), ids(&splits.val)), (vec![0, 1, 2, 3], vec![4, 5]));
+    says(&splits, &["test", "left alone"]);
+    // Without val, test is held out, and trainval trains.
+    for lists in [&[("trainval", 0..6), ("test", 6..10)][..], &[("Train", 0..6), ("TEST", 6..10)]] {
+        let splits = with(lists);
+        assert_eq!((ids(&splits.train), ids(&splits.val)), ((0..6).collect(), (6..10).collect()));
+        says(&splits, &["test", "held out"]);
+    }
+    // A held-out list alone: the rest trains. A training list alone: a share of it is held out.
+    let splits = with(&[("val", 7..10)]);
+    assert_eq!((ids(&splits.train), ids(&splits.val)), ((0..7).collect(), (7..10).collect()));
+    let splits = with(&[("train", 0..8)]);
+    assert_eq!(splits.train.len() + splits.val.len(), 8);
+    assert!(!splits.val.is_empty() && ids(&splits.val).iter().all(|id| *id < 8));
+}
+
+#[test]
+fn lines_of_a_list_as_tools_write_them() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("Annotations")).unwrap();
+    std::fs::create_dir_all(dir.path().join("JPEGImages")).unwrap();
+    // Names that end in what could be a mark, and a name with a dot.
+    for (i, name) in ["cam 1", "cam", "cam 16", "shot (2)", "v1.2"].iter().enumerate() {
+        Rgb8::filled(32, 20, [i as u8, 9, 0]).save_png(&dir.path().join(format!("JPEGImages/{name}.png"))).unwrap();
+        let text = annotation(&format!("{name}.png"), &object("cat", [1, 1, 9, 9], ""));
+        std::fs::write(dir.path().join(format!("Annotations/{name}.xml")), text).unwrap();
+    }
+    list(dir.path(), "train", "\u{feff}cam 1\r\ncam 16 -1\r\n\r\nJPEGImages\\v1.2.png  1 \r\n");
+    list(dir.path(), "val", "  cam -1\nshot (2).png\n");
+    let splits = open(dir.path()).unwrap();
+    let names = |set: &Dataset| set.images().iter().map(|i| i.file_name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&splits.train), ["cam 1.png", "cam 16.png", "v1.2.png"]);
+    assert_eq!(names(&splits.val), ["cam.png", "shot (2).png"]);
+}
+
+#[test]
+fn folders_of_parts_are_the_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |folder: &str, range: std::ops::Range<usize>| {
+        std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        for i in range {
+            let path = dir.path().join(folder).join(format!("img_{i:04}"));
+            Rgb8::filled(32, 20, [i as u8, 1, 0]).save_png(&path.with_extension("png")).unwrap();
+            let text = annotation(&format!("img_{i:04}.png"), &object("cat", [2, 2, 9, 9], ""));
+            std::fs::write(path.with_extension("xml"), text).unwrap();
+        }
+    };
+    put("train", 0..6);
+    put("Test", 6..8);
+    let splits = open(dir.path()).unwrap();
+    assert_eq!((ids(&splits.train), ids(&splits.val)), ((0..6).collect(), vec![6, 7]));
+    says(&splits, &["test", "held out"]);
+    put("valid", 8..10);
+    // A test part that is left alone need not be readable.
+    std::fs::write(dir.path().join("Test/img_0006.xml"), "<annotation><object>").unwrap();
+    let splits = open(dir.path()).unwrap();
+    assert_eq!((ids(&splits.train), ids(&splits.val)), ((0..6).collect(), vec![8, 9]));
+    says(&splits, &["test", "left alone"]);
+    assert_eq!(splits.train.sample(0).unwrap().boxes, [[1.0, 1.0, 9.0, 9.0]]);
 }
 
 #[test]
@@ -140,19 +269,24 @@ fn image_files_at_fault_are_named_with_their_xml() {
     assert!(text.contains("missing image file") && text.contains("img_0001.xml"), "{text}");
     let mut options = OpenOptions::default();
     options.checks.missing_image = Policy::Drop;
+    // Another size shows in the header, and stops.
+    let text = open_dir(dir.path(), &options).unwrap_err().to_string();
+    assert!(text.contains("img_0002.xml") && text.contains("9x9, annotated as 32x20"), "{text}");
+    options.checks.size_mismatch = Policy::Drop;
     let train = open_dir(dir.path(), &options).unwrap().train;
-    assert_eq!(train.images().iter().map(|i| i.id).collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6]);
-    let found = train.check_images(Look::Pixels);
-    let kinds: Vec<_> = found.iter().map(|f| (f.kind, f.image_id)).collect();
-    assert_eq!(kinds, [(FindingKind::SizeMismatch, Some(2)), (FindingKind::UnreadableImage, Some(3))]);
-    let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
-    assert!(texts[0].contains("img_0002.xml") && texts[0].contains("9x9, annotated as 32x20"), "{texts:?}");
-    assert!(texts[1].contains("img_0003.xml") && texts[1].contains("img_0003.png"), "{texts:?}");
-    let checks = &mut options.checks;
-    (checks.size_mismatch, checks.unreadable_image) = (Policy::Drop, Policy::Drop);
+    assert_eq!(ids(&train), [0, 3, 4, 5, 6]);
+    let kinds: Vec<_> = train.findings().iter().map(|f| (f.kind, f.file.file_stem().unwrap().to_owned())).collect();
+    assert_eq!(kinds, [(FindingKind::MissingImage, "img_0001".into()), (FindingKind::SizeMismatch, "img_0002".into())]);
     // A cut picture's header is whole: what lies behind it shows when it is decoded.
-    let train = open_dir(dir.path(), &options).unwrap().train;
-    assert!(train.images().iter().all(|i| i.id != 1 && i.id != 2));
+    let found = train.check_images(Look::Pixels);
+    assert_eq!(
+        found.iter().map(|f| (f.kind, f.image_id)).collect::<Vec<_>>(),
+        [(FindingKind::UnreadableImage, Some(3))]
+    );
+    let text = found[0].to_string();
+    assert!(text.contains("img_0003.xml") && text.contains("img_0003.png"), "{text}");
+    options.checks.unreadable_image = Policy::Drop;
+    assert_eq!(ids(&open_dir(dir.path(), &options).unwrap().train), [0, 4, 5, 6]);
 }
 
 #[test]
@@ -176,8 +310,7 @@ fn difficult_objects_as_asked() {
     for (difficult, crowds, objects) in
         [(Difficult::Ignore, 10, 40), (Difficult::Keep, 0, 40), (Difficult::Drop, 0, 30)]
     {
-        let voc = VocConfig { difficult, ..VocConfig::default() };
-        let splits = open_voc(dir.path(), &OpenOptions { voc, ..OpenOptions::default() }).unwrap();
+        let splits = open_dir(dir.path(), &reading(ReadConfig { difficult, ..ReadConfig::default() })).unwrap();
         let all: Vec<_> = splits.train.all_annotations().iter().chain(splits.val.all_annotations()).collect();
         assert_eq!((all.iter().filter(|a| a.iscrowd).count(), all.len()), (crowds, objects), "{difficult:?}");
     }
@@ -208,9 +341,9 @@ fn faults_name_the_xml_file_and_the_line() {
     };
     assert!(strict(|o| o.checks.degenerate = Policy::Error).contains("img_0002.xml"));
     // A class that is not asked for.
-    let text = strict(|o| o.voc.classes = vec!["cat".to_owned()]);
+    let text = strict(|o| o.read.classes = vec!["cat".to_owned()]);
     assert!(
-        text.contains("6 fault(s)") && text.contains("\"dog\"") && text.contains("checks.unknown_category"),
+        text.contains("6 fault(s)") && text.contains("\"dog\"") && text.contains("--policy unknown_category=drop"),
         "{text}"
     );
     // Every broken file is listed at once.
@@ -220,35 +353,126 @@ fn faults_name_the_xml_file_and_the_line() {
     let error = open(dir.path()).unwrap_err();
     let Error::Annotations { findings, .. } = &error else { panic!("{error}") };
     assert_eq!(
-        findings.iter().map(|f| (f.kind, f.image_id)).collect::<Vec<_>>(),
-        [4, 5].map(|i| (FindingKind::BrokenAnnotation, Some(i)))
+        findings.iter().map(|f| (f.kind, f.file.clone())).collect::<Vec<_>>(),
+        [4, 5].map(|i| (FindingKind::BrokenAnnotation, xml(i)))
     );
     assert!(error.to_string().contains("img_0004.xml"), "{error}");
+    // Left out, their images are no images without objects.
+    let mut options = OpenOptions::default();
+    options.checks.broken_annotation = Policy::Drop;
+    let splits = open_dir(dir.path(), &options).unwrap();
+    assert_eq!(splits.train.len() + splits.val.len(), 18);
 }
 
 #[test]
-fn names_without_extension_and_sizes_that_are_missing() {
+fn the_image_of_the_xmls_own_name_wins() {
     let dir = tempfile::tempdir().unwrap();
-    let read = |text: &str| {
-        let path = dir.path().join("img_7.xml");
-        std::fs::write(&path, text).unwrap();
-        Dataset::load_voc(dir.path(), vec![path], dir.path(), &VocConfig::default(), &CheckConfig::default())
+    write(dir.path(), 12);
+    let rewrite = |i: usize, filename: &str| {
+        let text = annotation(filename, &object("cat", [1, 1, 4 + i as i32 % 20, 9], ""));
+        std::fs::write(dir.path().join(format!("Annotations/img_{i:04}.xml")), text).unwrap();
     };
-    let name = |text: &str| read(text).unwrap().image(0).file_name.clone();
-    assert_eq!(name(&annotation("photo.jpeg", "")), "photo.jpeg");
-    assert_eq!(name(&annotation("photo", "")), "photo.jpg");
-    assert_eq!(name(&annotation("", "")), "img_7.jpg");
-    let text = read("<annotation/>").unwrap_err().to_string();
-    assert!(text.contains("img_7.xml") && text.contains("image of size 0"), "{text}");
+    let widths = |splits: &Splits| {
+        let mut all = Vec::new();
+        for set in [&splits.train, &splits.val] {
+            all.extend((0..set.len()).map(|i| (set.image(i).file_name.clone(), set.truth(i).boxes[0][2] as i32)));
+        }
+        all.sort();
+        all
+    };
+    let right: Vec<_> = (0..12).map(|i| (format!("img_{i:04}.png"), 4 + i)).collect();
+    for filename in ["img_0000.png", "somewhere_else.jpg"] {
+        (0..12).for_each(|i| rewrite(i, filename));
+        let splits = open(dir.path()).unwrap();
+        assert_eq!(widths(&splits), right, "{filename}");
+        says(&splits, &[if filename == "img_0000.png" { "11 XML" } else { "12 XML" }, "filename", "disagrees"]);
+    }
+    // Another path, case or extension is no disagreement.
+    (0..12).for_each(|i| rewrite(i, &format!("C:\\data\\IMG_{i:04}.JPG")));
+    let splits = open(dir.path()).unwrap();
+    assert_eq!(widths(&splits), right);
+    says(&splits, &["12 image files were found under another path"]);
+    // No name, or one without extension.
+    (0..12).for_each(|i| rewrite(i, if i % 2 == 0 { "" } else { "img_0001" }));
+    assert_eq!(widths(&open(dir.path()).unwrap()), right);
+    // Without an image of its own name the name in it counts; two files for one image are refused.
+    std::fs::rename(dir.path().join("Annotations/img_0003.xml"), dir.path().join("Annotations/copy.xml")).unwrap();
+    rewrite(5, "img_0005.png");
+    let text = annotation("img_0003.png", &object("cat", [1, 1, 7, 9], ""));
+    std::fs::write(dir.path().join("Annotations/copy.xml"), &text).unwrap();
+    assert_eq!(widths(&open(dir.path()).unwrap()), right);
+    std::fs::write(dir.path().join("Annotations/other.xml"), text).unwrap();
+    let text = open(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("img_0003.png has two annotation files") && text.contains("other.xml"), "{text}");
+}
+
+#[test]
+fn sizes_that_are_missing_come_from_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 10);
+    for i in 0..10 {
+        let path = dir.path().join(format!("Annotations/img_{i:04}.xml"));
+        let text = std::fs::read_to_string(&path).unwrap().replace("<width>32</width>", "<width>0</width>");
+        std::fs::write(path, text).unwrap();
+    }
+    let splits = open(dir.path()).unwrap();
+    assert!(splits.train.images().iter().all(|i| (i.width, i.height) == (32, 20)));
+    says(&splits, &["10 images have no width and height"]);
+}
+
+#[test]
+fn images_without_xml_are_counted_and_used_if_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 10);
+    std::fs::remove_file(dir.path().join("Annotations/img_0004.xml")).unwrap();
+    let splits = open(dir.path()).unwrap();
+    assert_eq!(splits.train.len() + splits.val.len(), 9);
+    says(&splits, &["1 image(s) without XML", "--unlabeled as-negatives"]);
+    let options = reading(ReadConfig { unlabeled: Unlabeled::AsNegatives, ..ReadConfig::default() });
+    let splits = open_dir(dir.path(), &options).unwrap();
+    let all = [ids(&splits.train), ids(&splits.val)].concat();
+    assert!(all.len() == 10 && all.contains(&4));
+    for set in [&splits.train, &splits.val] {
+        for i in 0..set.len() {
+            assert_eq!(set.truth(i).boxes.is_empty(), set.image(i).id == 4);
+        }
+    }
+}
+
+#[test]
+fn folders_of_xml_correspond_to_folders_of_images() {
+    let dir = tempfile::tempdir().unwrap();
+    for (lot, shade) in [("lotA", 10), ("lotB", 200)] {
+        for i in 0..4 {
+            for folder in ["annotations", "images"] {
+                std::fs::create_dir_all(dir.path().join(folder).join(lot)).unwrap();
+            }
+            let image = dir.path().join(format!("images/{lot}/part_{i}.png"));
+            Rgb8::filled(32, 20, [shade, i, 0]).save_png(&image).unwrap();
+            let width = if shade == 10 { 9 } else { 19 };
+            let text = annotation(&format!("part_{i}.png"), &object("cat", [2, 2, width, 9], ""));
+            std::fs::write(dir.path().join(format!("annotations/{lot}/part_{i}.xml")), text).unwrap();
+        }
+    }
+    let splits = open(dir.path()).unwrap();
+    let mut count = 0;
+    for set in [&splits.train, &splits.val] {
+        for i in 0..set.len() {
+            let sample = set.sample(i).unwrap();
+            assert_eq!(sample.boxes[0][2], if sample.image.pixel(0, 0)[0] == 10 { 9.0 } else { 19.0 });
+            count += 1;
+        }
+    }
+    assert_eq!(count, 8);
 }
 
 #[test]
 fn no_voc_folder() {
     let dir = tempfile::tempdir().unwrap();
-    for (path, part) in [(dir.path().to_owned(), "none there"), (dir.path().join("no"), "no such folder")] {
-        let text = open_voc(&path, &OpenOptions::default()).unwrap_err().to_string();
-        assert!(text.contains(part) && text.contains("Annotations/"), "{text}");
-    }
+    let options = reading(ReadConfig { format: Some(Format::Voc), ..ReadConfig::default() });
+    let text = open_dir(dir.path(), &options).unwrap_err().to_string();
+    assert!(text.contains("no PASCAL VOC annotations") && text.contains("XML files"), "{text}");
+    assert!(open_dir(&dir.path().join("no"), &options).unwrap_err().to_string().contains("no"));
 }
 
 /// BCCD's JSON took the XML's coordinates as edges and left two boxes without area out; read the same way, nothing differs.
@@ -256,9 +480,9 @@ fn no_voc_folder() {
 fn bccd_xml_is_bccd_json() {
     let Some(root) = shared("bccd") else { return };
     let classes = ["WBC", "RBC", "Platelets"].map(str::to_owned).to_vec();
-    let voc = VocConfig { boxes: VocBoxes::Edges, classes, ..VocConfig::default() };
-    let options = OpenOptions { voc, ..OpenOptions::default() };
-    let xml = open_voc(&root, &options).unwrap();
+    let voc = ReadConfig { format: Some(Format::Voc), ..ReadConfig::default() };
+    let options = reading(ReadConfig { boxes: Some(BoxReading::Edges), classes, ..voc.clone() });
+    let xml = open_dir(&root, &options).unwrap();
     let json = open(&root).unwrap();
     let findings: Vec<_> = xml.train.findings().iter().chain(xml.val.findings()).collect();
     let mut files: Vec<_> = findings.iter().map(|f| f.file.file_name().unwrap().to_str().unwrap()).collect();
@@ -281,7 +505,7 @@ fn bccd_xml_is_bccd_json() {
     assert_eq!(boxes(&xml), boxes(&json));
 
     // As VOC's own pixels: one more each way, within the images, and the same two faults.
-    let pixels = open_voc(&root, &OpenOptions::default()).unwrap();
+    let pixels = open_dir(&root, &reading(voc)).unwrap();
     assert_eq!(pixels.train.findings().len() + pixels.val.findings().len(), 2);
     assert_eq!(pixels.train.class_names(), ["Platelets", "RBC", "WBC"]);
     let (one, other) = (boxes_of(&pixels), boxes_of(&xml));

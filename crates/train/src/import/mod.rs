@@ -13,7 +13,8 @@
 
 mod coco;
 mod deduce;
-mod names;
+pub(crate) mod foreign;
+pub(crate) mod names;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,7 +65,10 @@ impl Content {
         if file.metadata.get("format").is_some_and(|format| format.starts_with("docent")) {
             return Ok(Self::Checkpoint(Box::new(CheckpointMeta::from_map(path, &file.metadata)?)));
         }
-        let (tensors, old_names) = present(path, file.tensors.clone())?;
+        let (tensors, old_names) = up_to_date(path, file.tensors.clone())?;
+        if let Some(foreign) = foreign::architecture(&names_of(&tensors)) {
+            return Ok(Self::Unknown(format!("its names are {foreign}")));
+        }
         if tensors.keys().any(|n| n.starts_with("roi_heads.") || n.starts_with("rpn.")) {
             return Ok(match deduce::detector(&tensors) {
                 Ok(mut config) => {
@@ -118,6 +122,10 @@ impl Content {
     }
 }
 
+fn names_of(tensors: &BTreeMap<String, Tensor>) -> Vec<&str> {
+    tensors.keys().map(String::as_str).collect()
+}
+
 fn norm_name(norm: NormKind) -> String {
     match norm {
         NormKind::BatchNorm => "BatchNorm".to_owned(),
@@ -126,8 +134,8 @@ fn norm_name(norm: NormKind) -> String {
     }
 }
 
-fn present(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<(BTreeMap<String, Tensor>, usize)> {
-    names::rename(tensors).map_err(|name| Error::file(path, format!("two tensors come to the name `{name}`")))
+fn up_to_date(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<(BTreeMap<String, Tensor>, usize)> {
+    names::up_to_date(tensors).map_err(|name| Error::file(path, format!("two tensors come to the name `{name}`")))
 }
 
 /// A detector from a file, whoever wrote it.
@@ -145,11 +153,11 @@ impl DetectorFile {
         match Content::of(path, &file)? {
             Content::Checkpoint(meta) => {
                 let config = meta.model_as(path)?;
-                Ok(Self { config, tensors: file.tensors, meta: Some(*meta), notes: Vec::new() })
+                Ok(Self { config, tensors: file.tensors, meta: Some(*meta), notes: file.notes })
             }
             Content::Detector { config, old_names } => {
-                let (tensors, _) = present(path, file.tensors)?;
-                let mut notes = Vec::new();
+                let (tensors, _) = up_to_date(path, file.tensors)?;
+                let mut notes = file.notes;
                 if old_names > 0 {
                     notes.push(format!("{old_names} names of older versions of torchvision brought up to date"));
                 }
@@ -166,6 +174,7 @@ impl DetectorFile {
                 }
                 Ok(Self { config: *config, tensors, meta: None, notes })
             }
+            unknown @ Content::Unknown(_) => Err(Error::file(path, unknown.describe())),
             other => Err(Error::file(path, format!("a detector is needed; {}", other.describe()))),
         }
     }
@@ -316,7 +325,7 @@ fn backbone(
     classifier: Vec<String>,
     options: &ConvertOptions,
 ) -> Result<Converted> {
-    let mut notes = Vec::new();
+    let mut notes = file.notes;
     if !classifier.is_empty() {
         notes.push(format!("left out: {}", classifier.join(", ")));
     }
@@ -346,6 +355,9 @@ fn inside_backbone(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor
 
 /// Are these exactly the tensors of `config`'s backbone? `num_batches_tracked` may lack or be too many: nothing reads it.
 pub(crate) fn check_backbone(path: &Path, config: &FasterRcnnConfig, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    if let Some(foreign) = foreign::architecture(&names_of(tensors)) {
+        return Err(Error::file(path, format!("its names are {foreign}")));
+    }
     let probe = ParamStore::probe(&Device::Cpu);
     FasterRcnn::new(config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
     probe

@@ -11,7 +11,7 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use docent_coco::{CheckConfig, Dataset, Stats, VocConfig};
+use docent_coco::{Dataset, Look, OpenOptions, Stats};
 
 use crate::budget::{self, Fit};
 use crate::data::Data;
@@ -27,12 +27,8 @@ use plan::{Pair, Schedule};
 pub struct ProposeOptions {
     /// The data folder, as [`docent_coco::open_dir`] takes it.
     pub dir: PathBuf,
-    /// Image folder of both splits, when it is not one of the usual names.
-    pub images: Option<PathBuf>,
-    /// What is done about faults in the data.
-    pub checks: CheckConfig,
-    /// How PASCAL VOC's annotations are read.
-    pub voc: VocConfig,
+    /// What else is said about the folder: files, policies, what the annotations mean.
+    pub open: OpenOptions,
     /// A file with a backbone's ImageNet weights for the teacher.
     pub weights: Option<PathBuf>,
     /// How long the whole study may take.
@@ -46,9 +42,7 @@ impl ProposeOptions {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            images: None,
-            checks: CheckConfig::default(),
-            voc: VocConfig::default(),
+            open: OpenOptions::default(),
             weights: None,
             time: Duration::from_secs(30 * 60),
             measure: true,
@@ -80,6 +74,9 @@ pub struct Reason {
     pub text: String,
 }
 
+/// Up to so many images are decoded once before a recipe is proposed. Of more the headers were read when the data were opened.
+const MOST_DECODED: usize = 20_000;
+
 /// Everything that was decided, before it becomes text.
 struct Draft<'a> {
     options: &'a ProposeOptions,
@@ -90,6 +87,8 @@ struct Draft<'a> {
     anchors: AnchorFit,
     pair: Pair,
     schedule: Schedule,
+    /// How many training images are used, where the time is too short for all.
+    limit: Option<usize>,
     flip: f32,
     roi_samples: usize,
     proposals: usize,
@@ -113,17 +112,15 @@ impl Draft<'_> {
 /// Looks at a data folder and proposes a recipe for it: a teacher, a student that it teaches, and a schedule that fits the time.
 ///
 /// # Errors
-/// Data that cannot be opened or holds no box; a weight file that is no backbone's; a time in which not even one
-/// epoch fits ([`budget::fit`]).
+/// Data that cannot be opened or holds no box; image files that would stop the training; a weight file that is no backbone's.
 pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
     let data = Data::open(&data_recipe(options))?;
-    let train = &data.train;
-    if (0..train.len()).all(|i| train.truth(i).boxes.is_empty()) {
-        return Err(Error::Recipe(format!(
-            "the training split of {} holds no box, so there is nothing to fit a recipe to",
-            options.dir.display()
-        )));
+    // A training would stop at these, maybe after hours.
+    let look = if data.train.len() + data.val.len() <= MOST_DECODED { Look::Pixels } else { Look::Header };
+    for set in [&data.train, &data.val] {
+        set.refuse_images_at_fault(look)?;
     }
+    let train = &data.train;
     let stats = Stats::of(train);
     let input = InputSize::fit(train);
     let anchors = AnchorFit::of(train, &input.resize);
@@ -141,6 +138,7 @@ pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
         anchors,
         pair: ladder[0].clone(),
         schedule,
+        limit: None,
         flip,
     };
     draft.because("classes", class_reason(&data.val, &stats));
@@ -174,7 +172,10 @@ impl Draft<'_> {
             fit = budget::fit(&self.recipe()?, self.options.time);
             smaller = format!(" A bigger pair would get fewer than {} student steps here.", plan::FEW_STEPS);
         }
-        let fit = fit?;
+        let fit = match fit {
+            Err(Error::NoTime { seconds, room }) => return self.shorten(seconds, room, &smaller).map(|()| None),
+            other => other?,
+        };
         self.schedule = usual.fitted(&fit);
         let (pair, schedule) = (self.pair.reason() + &smaller, self.schedule.reason(&fit, self.options.time));
         self.because("models", pair);
@@ -183,15 +184,34 @@ impl Draft<'_> {
     }
 }
 
+impl Draft<'_> {
+    /// Proposes one epoch of as many images as there is time for: `seconds` are what one epoch of all takes, `room` is what there is.
+    fn shorten(&mut self, seconds: f64, room: f64, smaller: &str) -> Result<()> {
+        let images = self.schedule.images();
+        let limit = ((images as f64 * room / seconds) as usize).clamp((2 * self.schedule.batch).min(images), images);
+        self.limit = Some(limit).filter(|limit| *limit < images);
+        self.schedule = Schedule::one_epoch(limit, self.schedule.batch);
+        let pair = self.pair.reason() + smaller;
+        self.because("models", pair);
+        self.because(
+            "schedule",
+            format!(
+                "The time is short: one epoch of all {images} images takes about {seconds:.0} s with its evaluations, and {:.0} s are \
+                 left for it. So this is one epoch of {limit} images (data.limit), which teaches little; `--for {:.0}m` is a usual length.",
+                room.max(0.0),
+                self.schedule.usual_minutes(seconds / images as f64)
+            ),
+        );
+        Ok(())
+    }
+}
+
 /// The recipe's data section, as far as opening the data needs it.
 fn data_recipe(options: &ProposeOptions) -> DataRecipe {
-    DataRecipe {
-        dir: Some(options.dir.clone()),
-        images: options.images.clone(),
-        checks: options.checks.clone(),
-        voc: options.voc.clone(),
-        ..DataRecipe::for_evaluation(docent_coco::Resize::default())
-    }
+    let mut data = DataRecipe::for_evaluation(docent_coco::Resize::default());
+    data.dir = Some(options.dir.clone());
+    data.set_open_options(options.open.clone());
+    data
 }
 
 /// The folder's name, in the letters that a study's folder may have.

@@ -158,6 +158,21 @@ impl Schedule {
         Self { epochs, batch, lr, warmup: (epochs * epoch / 10).clamp(1, 50), epoch }
     }
 
+    /// One epoch of so many images.
+    pub fn one_epoch(images: usize, batch: usize) -> Self {
+        Self::of(1, batch, images.div_ceil(batch))
+    }
+
+    /// Images of an epoch, the last batch counted whole.
+    pub fn images(&self) -> usize {
+        self.epoch * self.batch
+    }
+
+    /// Minutes of a study of usual length, where an image of an epoch takes so many seconds in all runs together.
+    pub fn usual_minutes(&self, seconds_an_image: f64) -> f64 {
+        (seconds_an_image * (USUAL_STEPS * self.batch) as f64 * 1.1 / 60.0).ceil()
+    }
+
     /// The student's steps.
     pub fn steps(&self) -> usize {
         self.epochs * self.epoch

@@ -32,8 +32,19 @@ pub(super) fn toml(draft: &Draft<'_>) -> String {
     let absolute =
         |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
     line(&mut out, format_args!("dir = {}", quoted(&absolute(&draft.options.dir))));
-    if let Some(images) = &draft.options.images {
-        line(&mut out, format_args!("images = {}", quoted(&absolute(images))));
+    let open = &draft.options.open;
+    let named = [
+        ("train_annotations", &open.train_annotations),
+        ("val_annotations", &open.val_annotations),
+        ("images", &open.images),
+    ];
+    for (key, path) in named {
+        if let Some(path) = path {
+            line(&mut out, format_args!("{key} = {}", quoted(&absolute(path))));
+        }
+    }
+    if let Some(limit) = draft.limit {
+        line(&mut out, format_args!("limit = {limit}"));
     }
     comment(&mut out, &draft.reason("input size"));
     let r = &draft.input.resize;
@@ -80,15 +91,19 @@ pub(super) fn toml(draft: &Draft<'_>) -> String {
     out
 }
 
-/// What was said about faults and VOC's boxes, where it is not the default.
+/// What was said about faults and the annotations' meaning, where it is not the default.
 fn reading(out: &mut String, draft: &Draft<'_>) {
     let tables = [
         (
             "checks",
-            toml::Table::try_from(&draft.options.checks),
+            toml::Table::try_from(&draft.options.open.checks),
             toml::Table::try_from(docent_coco::CheckConfig::default()),
         ),
-        ("voc", toml::Table::try_from(&draft.options.voc), toml::Table::try_from(docent_coco::VocConfig::default())),
+        (
+            "read",
+            toml::Table::try_from(&draft.options.open.read),
+            toml::Table::try_from(docent_coco::ReadConfig::default()),
+        ),
     ];
     for (name, given, default) in tables {
         let (Ok(given), Ok(default)) = (given, default) else { continue };

@@ -15,6 +15,7 @@ use std::io::Cursor;
 
 use candle_core::{Device, Tensor};
 
+use crate::import::foreign;
 use value::{Element, Id, Pickle, TensorRef, Value};
 
 /// What the legacy form starts with: a pickle of this number.
@@ -23,9 +24,16 @@ const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 const PROTOCOL: i128 = 1001;
 /// Keys under which training scripts keep the state dict beside other things.
 const WRAPPERS: [&str; 4] = ["model", "state_dict", "model_state_dict", "model_state"];
+/// The most keys that a line names.
+const KEYS_SHOWN: usize = 20;
+/// What to do with a file that is more than a state dict.
+const SAVE_ALONE: &str = "Save the state dict alone: torch.save(model.state_dict(), FILE)";
 /// All tensors together may take this many times the file's bytes: tied weights are one storage seen several times, but a file
 /// that makes a thousand big tensors of one storage is no weight file.
 const MOST_SHARING: usize = 16;
+
+/// A dictionary's keys and values.
+type Entries = [(Id, Id)];
 
 /// How PyTorch wrote a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,25 +46,33 @@ pub(crate) enum Form {
 pub(crate) fn form(bytes: &[u8]) -> Option<Form> {
     if bytes.starts_with(b"PK\x03\x04") {
         Some(Form::Zip)
-    } else if bytes.starts_with(&[0x80, 0x02]) {
+    } else if matches!(bytes, [0x80, 2..=5, ..]) {
         Some(Form::Legacy)
     } else {
         None
     }
 }
 
-/// Every tensor of a state dict by its name, in its own element type.
+/// What a file holds for us.
+pub(crate) struct StateDict {
+    /// Every tensor by its name, in its own element type.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Keys beside the state dict, such as `optimizer`, for a line: their values were read over as data, and none of it was run.
+    pub passed_over: String,
+}
+
+/// The state dict of a file: its dictionary, or the one that a training script keeps in it.
 ///
 /// # Errors
 /// What is wrong or not supported, for a message that begins with the file's name.
-pub(crate) fn read(form: Form, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
+pub(crate) fn read(form: Form, bytes: &[u8]) -> Result<StateDict, String> {
     match form {
         Form::Zip => read_zip(bytes),
         Form::Legacy => read_legacy(bytes),
     }
 }
 
-fn read_zip(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
+fn read_zip(bytes: &[u8]) -> Result<StateDict, String> {
     let damaged = |e: zip::result::ZipError| format!("a PyTorch archive that cannot be read ({e}); was it cut?");
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
     let names: Vec<String> =
@@ -101,15 +117,16 @@ fn entry<'a>(archive: &mut zip::ZipArchive<Cursor<&'a [u8]>>, bytes: &'a [u8], n
     range.and_then(|range| bytes.get(range)).ok_or_else(|| format!("{name}: reaches past the file's end; it was cut"))
 }
 
-fn read_legacy(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
+fn read_legacy(bytes: &[u8]) -> Result<StateDict, String> {
     let mut at = 0;
     let mut next = |what: &str| -> Result<Pickle, String> {
         let pickle = pickle::read(&bytes[at..]).map_err(|e| format!("{what}: {e}"))?;
         at += pickle.len;
         Ok(pickle)
     };
-    if *next("its first pickle")?.root() != Value::Int(MAGIC) {
-        return Err("a pickle, but not one of torch.save".to_owned());
+    let first = next("its first pickle")?;
+    if *first.root() != Value::Int(MAGIC) {
+        return Err(plain_pickle(&first));
     }
     let version = next("its version")?;
     if *version.root() != Value::Int(PROTOCOL) {
@@ -130,7 +147,8 @@ fn read_legacy(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
     let mut storages: HashMap<&str, &[u8]> = HashMap::new();
     for &key in order {
         let key = keys.text(key).ok_or("a storage's key is no text")?;
-        let element = elements.get(key).ok_or_else(|| format!("storage {key} belongs to no tensor"))?;
+        let element =
+            elements.get(key).ok_or_else(|| format!("storage {key} has elements of a type that is not read"))?;
         let cut = || format!("storage {key} reaches past the file's end; it was cut");
         let head = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()).ok_or_else(cut)?;
         let len =
@@ -148,10 +166,16 @@ fn tensors<'a>(
     pickle: &Pickle,
     file_bytes: usize,
     mut fetch: impl FnMut(&str) -> Result<&'a [u8], String>,
-) -> Result<BTreeMap<String, Tensor>, String> {
+) -> Result<StateDict, String> {
+    let (entries, passed_over) = state_dict(pickle)?;
     let mut tensors = BTreeMap::new();
     let mut total = 0usize;
-    for (name, tensor) in state_dict(pickle)? {
+    for &(key, value) in entries {
+        let name = pickle.text(key).ok_or("a tensor's name is no text")?;
+        let Value::Tensor(tensor) = pickle.get(value) else {
+            let what = pickle.describe(value);
+            return Err(format!("`{name}` stands among the tensors and is {what}; nothing in it is run. {SAVE_ALONE}"));
+        };
         let explain = |e: String| format!("tensor `{name}`: {e}");
         let storage = fetch(pickle.text(tensor.storage.key).unwrap_or("")).map_err(explain)?;
         let elements = elements(tensor, storage.len()).map_err(explain)?;
@@ -163,35 +187,66 @@ fn tensors<'a>(
             return Err(format!("two tensors are named `{name}`"));
         }
     }
-    Ok(tensors)
+    Ok(StateDict { tensors, passed_over })
 }
 
-/// Names and tensors: the dictionary itself, or the one that a training script keeps under `model` or the like.
-fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, &TensorRef)>, String> {
+/// The state dict's entries and the keys beside it: the dictionary that a training script keeps under `model` or the like, or the
+/// file's own.
+fn state_dict(pickle: &Pickle) -> Result<(&Entries, String), String> {
     let Value::Dict(root) = pickle.root() else {
-        return Err("it holds no dictionary: save the state dict, torch.save(model.state_dict(), FILE)".to_owned());
+        return Err(format!("it holds {}, no dictionary; nothing in it is run. {SAVE_ALONE}", pickle.describe_root()));
     };
-    let has_tensors = |entries: &[(Id, Id)]| entries.iter().any(|&(_, v)| matches!(pickle.get(v), Value::Tensor(_)));
-    let inner = WRAPPERS.iter().find_map(|&wrapper| {
-        let (_, value) = root.iter().find(|&&(k, _)| pickle.text(k) == Some(wrapper))?;
-        if let Value::Dict(entries) = pickle.get(*value) { Some(entries) } else { None }
-    });
-    let entries = match inner {
-        _ if has_tensors(root) => root,
-        Some(entries) if has_tensors(entries) => entries,
-        _ => {
-            let keys: Vec<&str> = root.iter().take(20).map(|&(k, _)| pickle.text(k).unwrap_or("?")).collect();
-            return Err(format!("no tensors in its dictionary ({}); save the state dict alone", keys.join(", ")));
+    let has_tensors = |entries: &Entries| entries.iter().any(|&(_, v)| matches!(pickle.get(v), Value::Tensor(_)));
+    for (wrapper, value) in wrapped(pickle, root) {
+        if let Value::Dict(entries) = pickle.get(value)
+            && has_tensors(entries)
+        {
+            return Ok((entries, shown(keys(pickle, root).filter(|&key| key != wrapper))));
         }
-    };
-    let named = |&(key, value): &(Id, Id)| {
-        let name = pickle.text(key).ok_or("a tensor's name is no text")?;
-        match pickle.get(value) {
-            Value::Tensor(tensor) => Ok((name, tensor)),
-            _ => Err(format!("`{name}` stands among the tensors and is none")),
+    }
+    if has_tensors(root) {
+        return Ok((root, String::new()));
+    }
+    let object = wrapped(pickle, root).find(|&(_, value)| matches!(pickle.get(value), Value::Opaque(_)));
+    Err(match object {
+        Some((wrapper, value)) => {
+            format!("`{wrapper}` is {}, no state dict; nothing in it is run. {SAVE_ALONE}", pickle.describe(value))
         }
-    };
-    entries.iter().map(named).collect()
+        None => format!("no tensors in its dictionary ({}). {SAVE_ALONE}", shown(keys(pickle, root))),
+    })
+}
+
+fn keys<'a>(pickle: &'a Pickle, entries: &'a Entries) -> impl Iterator<Item = &'a str> {
+    entries.iter().map(|&(key, _)| pickle.text(key).unwrap_or("?"))
+}
+
+/// The first keys, for a line.
+fn shown<'a>(mut keys: impl Iterator<Item = &'a str>) -> String {
+    let mut shown: Vec<&str> = keys.by_ref().take(KEYS_SHOWN).collect();
+    shown.extend(keys.next().map(|_| ".."));
+    shown.join(", ")
+}
+
+/// What a dictionary has under [`WRAPPERS`].
+fn wrapped<'a>(pickle: &'a Pickle, entries: &'a Entries) -> impl Iterator<Item = (&'static str, Id)> + 'a {
+    WRAPPERS.iter().filter_map(|&wrapper| {
+        let &(_, value) = entries.iter().find(|&&(k, _)| pickle.text(k) == Some(wrapper))?;
+        Some((wrapper, value))
+    })
+}
+
+/// What is wrong with a pickle that torch.save did not write. detectron2's model zoo has NumPy arrays in such files.
+fn plain_pickle(pickle: &Pickle) -> String {
+    let mut names = Vec::new();
+    if let Value::Dict(root) = pickle.root() {
+        let entries = match wrapped(pickle, root).next().map(|(_, value)| pickle.get(value)) {
+            Some(Value::Dict(entries)) => entries,
+            _ => root,
+        };
+        names.extend(keys(pickle, entries));
+    }
+    let foreign = foreign::architecture(&names).map_or(String::new(), |foreign| format!(" Its names are {foreign}"));
+    format!("a plain pickle, not one of torch.save: arrays in it are not read.{foreign}")
 }
 
 /// The number of a view's elements, all of them inside a storage of `bytes`.

@@ -1,14 +1,20 @@
-//! The subset of Python's pickle that `torch.save` writes of tensors in plain containers: data only, nothing is run.
+//! Python's pickle, read as data: nothing is run.
 //!
 //! A pickle is a program for a small stack machine. The dangerous part of it, calling any function by its name, is replaced by
-//! the closed list [`Function`]; every other name, and every opcode that torch's writer has no use for, is an error that names
-//! it. Values lie in one list and speak of each other by index: a file that nests a million tuples, or puts a list into itself,
+//! the closed list [`Function`] of what `torch.save` writes for tensors. Every other name stays a name ([`Value::Foreign`]), and a
+//! call of one gives a [`Value::Opaque`]: nothing is imported, called or built. An optimizer, a scheduler or a namespace of
+//! arguments is read over in this way; whoever needs a tensor and finds an opaque value refuses it. Opcodes that only writers
+//! older than protocol 2 use are errors.
+//!
+//! Values lie in one list and speak of each other by index: a file that nests a million tuples, or puts a list into itself,
 //! costs no stack and no more than a few dozen bytes for each of its own.
 
 use super::value::{Function, Id, Pickle, StorageRef, TensorRef, Value, function};
 
 /// The most dimensions a tensor may have.
 const MAX_RANK: usize = 16;
+/// The newest protocol. `torch.save` writes 2 by itself, Python's own `pickle.dump` 4 or 5.
+const NEWEST: u8 = 5;
 
 /// Reads the pickle that `bytes` starts with.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
@@ -29,7 +35,7 @@ struct Machine<'a> {
     /// Heights of the stack where a MARK stands.
     marks: Vec<usize>,
     memo: Vec<Option<Id>>,
-    /// Entries that were copied from one container into another.
+    /// Entries and bytes that were copied from one value into another.
     copied: usize,
 }
 
@@ -60,6 +66,11 @@ impl<'a> Machine<'a> {
         Ok(u32::from_le_bytes(self.array()?) as usize)
     }
 
+    fn u64(&mut self) -> Outcome<usize> {
+        let len = u64::from_le_bytes(self.array()?);
+        usize::try_from(len).map_err(|_| format!("a length of {len} bytes; it was cut or is damaged"))
+    }
+
     fn line(&mut self) -> Outcome<String> {
         let rest = &self.bytes[self.at..];
         let Some(len) = rest.iter().position(|&b| b == b'\n') else { return Err("a name without an end".to_owned()) };
@@ -68,9 +79,39 @@ impl<'a> Machine<'a> {
         Ok(line)
     }
 
+    /// A text. Python 2 keeps bytes in the same form, and lone surrogates are no UTF-8 either.
     fn text(&mut self, len: usize) -> Outcome<()> {
-        let text = std::str::from_utf8(self.take(len)?).map_err(|_| "a text that is no UTF-8".to_owned())?;
-        self.push(Value::Text(text.to_owned()))
+        let text = std::str::from_utf8(self.take(len)?);
+        self.push(text.map_or(Value::Plain("bytes"), |text| Value::Text(text.to_owned())))
+    }
+
+    fn plain(&mut self, kind: &'static str, len: usize) -> Outcome<()> {
+        self.take(len)?;
+        self.push(Value::Plain(kind))
+    }
+
+    fn long(&mut self, len: usize) -> Outcome<()> {
+        let value = long(self.take(len)?).map_or(Value::Plain("a big integer"), Value::Int);
+        self.push(value)
+    }
+
+    /// A class or function by its name.
+    fn global(&mut self, module: &str, name: &str) -> Outcome<()> {
+        self.copy(module.len() + name.len())?;
+        let value = match function(module, name) {
+            Some(function) => Value::Function(function),
+            None => Value::Foreign(format!("{module}.{name}")),
+        };
+        self.push(value)
+    }
+
+    /// Counts what is copied: one value may be used again and again, and a file's own bytes are the most that a writer can need.
+    fn copy(&mut self, n: usize) -> Outcome<()> {
+        self.copied += n;
+        if self.copied > self.bytes.len() {
+            return Err("more entries than a file of its size can hold; it is damaged".to_owned());
+        }
+        Ok(())
     }
 
     fn push(&mut self, value: Value) -> Outcome<()> {
@@ -132,6 +173,7 @@ impl<'a> Machine<'a> {
     fn append(&mut self, items: Vec<Id>) -> Outcome<()> {
         match self.top()? {
             Value::List(list) => list.extend(items),
+            Value::Opaque(_) => {}
             other => return Err(format!("items for {}, which is no list", other.kind())),
         }
         Ok(())
@@ -142,6 +184,7 @@ impl<'a> Machine<'a> {
         match self.top()? {
             Value::Dict(dict) if rest.is_empty() => dict.extend(pairs.iter().map(|&[k, v]| (k, v))),
             Value::Dict(_) => return Err("a key without a value".to_owned()),
+            Value::Opaque(_) => {}
             other => return Err(format!("entries for {}, which is no dictionary", other.kind())),
         }
         Ok(())
@@ -152,14 +195,22 @@ impl<'a> Machine<'a> {
         match self.byte()? {
             0x80 => {
                 let protocol = self.byte()?;
-                if protocol > 2 {
-                    return Err(format!(
-                        "pickle protocol {protocol}; torch.save writes 2 by itself: save it without pickle_protocol"
-                    ));
+                if protocol > NEWEST {
+                    return Err(format!("pickle protocol {protocol}; protocols up to {NEWEST} are read"));
                 }
             }
             b'.' => return self.pop().map(Some),
+            // FRAME: how many bytes follow, for a reader that wants to fetch them at once.
+            0x95 => {
+                self.take(8)?;
+            }
             b'(' => self.marks.push(self.stack.len()),
+            b'0' => {
+                self.pop()?;
+            }
+            b'1' => {
+                self.pop_to_mark()?;
+            }
             b'N' => self.push(Value::None)?,
             0x88 => self.push(Value::Bool(true))?,
             0x89 => self.push(Value::Bool(false))?,
@@ -177,20 +228,48 @@ impl<'a> Machine<'a> {
             }
             0x8a => {
                 let len = self.byte()?.into();
-                let value = long(self.take(len)?)?;
-                self.push(Value::Int(value))?;
+                self.long(len)?;
             }
-            b'G' => {
-                self.take(8)?;
-                self.push(Value::Float)?;
+            0x8b => {
+                let len = self.u32()?;
+                self.long(len)?;
             }
+            b'G' => self.plain("a float", 8)?,
             b'X' | b'T' => {
                 let len = self.u32()?;
                 self.text(len)?;
             }
-            b'U' => {
+            b'U' | 0x8c => {
                 let len = self.byte()?.into();
                 self.text(len)?;
+            }
+            0x8d => {
+                let len = self.u64()?;
+                self.text(len)?;
+            }
+            b'C' => {
+                let len = self.byte()?.into();
+                self.plain("bytes", len)?;
+            }
+            b'B' => {
+                let len = self.u32()?;
+                self.plain("bytes", len)?;
+            }
+            0x8e | 0x96 => {
+                let len = self.u64()?;
+                self.plain("bytes", len)?;
+            }
+            0x8f => self.plain("a set", 0)?,
+            0x90 => {
+                self.pop_to_mark()?;
+                let top = self.top()?;
+                if !matches!(top, Value::Plain(_) | Value::Opaque(_)) {
+                    return Err(format!("items for {}, which is no set", top.kind()));
+                }
+            }
+            0x91 => {
+                self.pop_to_mark()?;
+                self.plain("a set", 0)?;
             }
             b')' => self.push(Value::Tuple(Vec::new()))?,
             b'}' => self.push(Value::Dict(Vec::new()))?,
@@ -226,6 +305,7 @@ impl<'a> Machine<'a> {
                 let at = self.u32()?;
                 self.put(at)?;
             }
+            0x94 => self.put(self.memo.len())?,
             b'h' => {
                 let at = self.byte()?.into();
                 self.recall(at)?;
@@ -236,27 +316,40 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                let function = function(&module, &name)?;
-                self.push(Value::Function(function))?;
+                self.global(&module, &name)?;
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Value::Text(module), Value::Text(name)) = (self.get(module), self.get(name)) else {
+                    return Err("a name that is no text; it is damaged".to_owned());
+                };
+                let (module, name) = (module.clone(), name.clone());
+                self.global(&module, &name)?;
             }
             b'Q' => {
                 let id = self.pop()?;
                 let storage = self.storage(id)?;
-                self.push(Value::Storage(storage))?;
+                self.push(storage)?;
             }
-            b'R' => self.call()?,
+            // NEWOBJ makes an object of a class and its arguments, as REDUCE does of a function; NEWOBJ_EX has arguments by name too.
+            b'R' | 0x81 => self.call()?,
+            0x92 => {
+                self.pop()?;
+                self.call()?;
+            }
             b'b' => {
-                // Attributes beside an OrderedDict's entries, such as `_metadata`: no tensor lies there.
+                // Attributes beside an OrderedDict's entries, such as `_metadata`, or those of an opaque object: no tensor of a
+                // state dict lies there.
                 self.pop()?;
                 let top = self.top()?;
-                if !matches!(top, Value::Dict(_)) {
-                    return Err(format!("opcode BUILD on {}; only a dictionary may have attributes", top.kind()));
+                if !matches!(top, Value::Dict(_) | Value::Opaque(_)) {
+                    return Err(format!("opcode BUILD on {}, which has no attributes; it is damaged", top.kind()));
                 }
             }
             other => {
                 let at = self.at - 1;
                 return Err(format!(
-                    "opcode {} (0x{other:02x}) at byte {at}, which torch.save does not write of tensors; nothing in it is run",
+                    "opcode {} (0x{other:02x}) at byte {at}, which torch.save does not write; nothing in it is run",
                     opcode_name(other)
                 ));
             }
@@ -264,11 +357,13 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// Opcode REDUCE: a function and the tuple of its arguments become a value.
+    /// A function and the tuple of its arguments become a value; of a foreign one, an opaque value.
     fn call(&mut self) -> Outcome<()> {
-        let (arguments, function) = (self.pop()?, self.pop()?);
-        let function = match self.get(function) {
+        let (arguments, callee) = (self.pop()?, self.pop()?);
+        let function = match self.get(callee) {
             Value::Function(function) => *function,
+            Value::Foreign(_) => return self.push(Value::Opaque(callee)),
+            &Value::Opaque(class) => return self.push(Value::Opaque(class)),
             other => return Err(format!("a call of {}", other.kind())),
         };
         let Value::Tuple(arguments) = self.get(arguments) else {
@@ -278,11 +373,7 @@ impl<'a> Machine<'a> {
             (Function::OrderedDict, []) => Value::Dict(Vec::new()),
             (Function::OrderedDict, &[pairs]) => {
                 let pairs = self.pairs(pairs)?;
-                // One list may be called upon again and again; a file's own bytes are the most that a writer can need.
-                self.copied += pairs.len();
-                if self.copied > self.bytes.len() {
-                    return Err("more entries than a file of its size can hold; it is damaged".to_owned());
-                }
+                self.copy(pairs.len())?;
                 Value::Dict(pairs)
             }
             // The value itself, once more.
@@ -290,17 +381,16 @@ impl<'a> Machine<'a> {
                 self.stack.push(value);
                 return Ok(());
             }
-            (Function::RebuildTensor, &[storage, offset, shape, stride, ..]) => {
-                let Value::Storage(storage) = self.get(storage) else {
-                    return Err("a tensor over something that is no storage".to_owned());
-                };
-                Value::Tensor(TensorRef {
-                    storage: *storage,
+            (Function::RebuildTensor, &[storage, offset, shape, stride, ..]) => match *self.get(storage) {
+                Value::Storage(storage) => Value::Tensor(TensorRef {
+                    storage,
                     offset: self.size(offset)?,
                     shape: self.sizes(shape)?,
                     stride: self.sizes(stride)?,
-                })
-            }
+                }),
+                Value::Opaque(class) => Value::Opaque(class),
+                _ => return Err("a tensor over something that is no storage".to_owned()),
+            },
             (function, arguments) => {
                 return Err(format!(
                     "{function:?} with {} arguments, which torch.save does not write",
@@ -325,8 +415,9 @@ impl<'a> Machine<'a> {
         items.iter().map(pair).collect()
     }
 
-    /// `('storage', torch.FloatStorage, key, location, elements)`, and in the legacy form a sixth part that is None.
-    fn storage(&self, id: Id) -> Outcome<StorageRef> {
+    /// `('storage', torch.FloatStorage, key, location, elements)`, and in the legacy form a sixth part that is None. A storage of
+    /// elements that are not read is opaque.
+    fn storage(&self, id: Id) -> Outcome<Value> {
         let fail = |what: &str| Err(format!("a storage whose {what} cannot be read"));
         let Value::Tuple(parts) = self.get(id) else { return fail("description") };
         let (tag, class, key, len, view) = match *parts.as_slice() {
@@ -340,10 +431,13 @@ impl<'a> Machine<'a> {
         if view.is_some_and(|view| *self.get(view) != Value::None) {
             return Err("a storage that is a view of another one, as torch wrote before 0.4: save it again".to_owned());
         }
-        let (Value::Function(Function::Storage(element)), Value::Text(_)) = (self.get(class), self.get(key)) else {
-            return fail("type or key");
-        };
-        Ok(StorageRef { key, element: *element, len: self.size(len)? })
+        match (self.get(class), self.get(key)) {
+            (&Value::Function(Function::Storage(element)), Value::Text(_)) => {
+                Ok(Value::Storage(StorageRef { key, element, len: self.size(len)? }))
+            }
+            (Value::Foreign(_), Value::Text(_)) => Ok(Value::Opaque(class)),
+            _ => fail("type or key"),
+        }
     }
 
     fn size(&self, id: Id) -> Outcome<usize> {
@@ -363,26 +457,20 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A little-endian integer in two's complement.
-fn long(bytes: &[u8]) -> Outcome<i128> {
-    if bytes.len() > 16 {
-        return Err(format!("an integer of {} bytes", bytes.len()));
-    }
+/// A little-endian integer in two's complement, of 16 bytes at most.
+fn long(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.last().is_some_and(|b| b & 0x80 != 0);
     let mut all = if negative { [0xff; 16] } else { [0; 16] };
-    all[..bytes.len()].copy_from_slice(bytes);
-    Ok(i128::from_le_bytes(all))
+    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(i128::from_le_bytes(all))
 }
 
 /// Names of the opcodes that somebody may meet.
 fn opcode_name(code: u8) -> &'static str {
     match code {
-        0x81 => "NEWOBJ",
         0x82..=0x84 => "EXT",
-        0x8c => "SHORT_BINUNICODE",
-        0x93 => "STACK_GLOBAL",
-        0x94 => "MEMOIZE",
-        0x95 => "FRAME",
+        0x97 => "NEXT_BUFFER",
+        0x98 => "READONLY_BUFFER",
         b'i' => "INST",
         b'o' => "OBJ",
         b'P' => "PERSID",

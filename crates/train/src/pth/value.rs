@@ -23,7 +23,6 @@ pub(super) enum Value {
     None,
     Bool(bool),
     Int(i128),
-    Float,
     Text(String),
     Tuple(Vec<Id>),
     List(Vec<Id>),
@@ -31,6 +30,12 @@ pub(super) enum Value {
     Function(Function),
     Storage(StorageRef),
     Tensor(TensorRef),
+    /// Plain data whose content nobody needs; what it is, for messages.
+    Plain(&'static str),
+    /// A class or function outside the closed list, `module.name`. It is never looked up.
+    Foreign(String),
+    /// What Python would make with the foreign class or function of this id. Nothing is made of it here.
+    Opaque(Id),
 }
 
 /// The callables that stand for data.
@@ -116,6 +121,23 @@ impl Pickle {
         self.values.iter().filter_map(|v| if let Value::Storage(storage) = v { Some(storage) } else { None })
     }
 
+    /// [`Self::describe`] of the value that the pickle is of.
+    pub fn describe_root(&self) -> String {
+        self.describe(self.root)
+    }
+
+    /// What the value is, for messages: a foreign name is spelled out.
+    pub fn describe(&self, id: Id) -> String {
+        match self.get(id) {
+            Value::Foreign(name) => format!("`{name}`"),
+            Value::Opaque(class) => match self.get(*class) {
+                Value::Foreign(name) => format!("an object of `{name}`"),
+                other => other.kind().to_owned(),
+            },
+            other => other.kind().to_owned(),
+        }
+    }
+
     /// A value that is text.
     pub fn text(&self, id: Id) -> Option<&str> {
         if let Value::Text(text) = self.get(id) { Some(text) } else { None }
@@ -129,7 +151,6 @@ impl Value {
             Self::None => "None",
             Self::Bool(_) => "a bool",
             Self::Int(_) => "an integer",
-            Self::Float => "a float",
             Self::Text(_) => "a text",
             Self::Tuple(_) => "a tuple",
             Self::List(_) => "a list",
@@ -137,30 +158,30 @@ impl Value {
             Self::Function(_) => "a function",
             Self::Storage(_) => "a storage",
             Self::Tensor(_) => "a tensor",
+            Self::Plain(kind) => kind,
+            Self::Foreign(_) => "a foreign name",
+            Self::Opaque(_) => "a foreign object",
         }
     }
 }
 
-/// The closed list of names.
-pub(super) fn function(module: &str, name: &str) -> Result<Function, String> {
-    let storage = |element| Ok(Function::Storage(element));
+/// The closed list of names. Whatever is not in it stays a name.
+pub(super) fn function(module: &str, name: &str) -> Option<Function> {
+    let storage = |dtype| Some(Function::Storage(Element::Of(dtype)));
     match (module, name) {
-        ("collections", "OrderedDict") => Ok(Function::OrderedDict),
-        ("torch", "Size") => Ok(Function::Size),
-        ("torch._utils", "_rebuild_tensor_v2") => Ok(Function::RebuildTensor),
-        ("torch._utils", "_rebuild_parameter") => Ok(Function::RebuildParameter),
-        ("torch", "FloatStorage") => storage(Element::Of(DType::F32)),
-        ("torch", "DoubleStorage") => storage(Element::Of(DType::F64)),
-        ("torch", "HalfStorage") => storage(Element::Of(DType::F16)),
-        ("torch", "BFloat16Storage") => storage(Element::Of(DType::BF16)),
-        ("torch", "LongStorage") => storage(Element::Of(DType::I64)),
-        ("torch", "IntStorage") => storage(Element::Of(DType::I32)),
-        ("torch", "ShortStorage") => storage(Element::Of(DType::I16)),
-        ("torch", "ByteStorage") => storage(Element::Of(DType::U8)),
-        ("torch", "BoolStorage") => storage(Element::Bool),
-        _ => Err(format!(
-            "it asks for `{module}.{name}`; only tensors in dictionaries are read and no code is run: save the state dict alone, \
-             torch.save(model.state_dict(), FILE)"
-        )),
+        ("collections", "OrderedDict") => Some(Function::OrderedDict),
+        ("torch", "Size") => Some(Function::Size),
+        ("torch._utils", "_rebuild_tensor_v2") => Some(Function::RebuildTensor),
+        ("torch._utils", "_rebuild_parameter") => Some(Function::RebuildParameter),
+        ("torch", "FloatStorage") => storage(DType::F32),
+        ("torch", "DoubleStorage") => storage(DType::F64),
+        ("torch", "HalfStorage") => storage(DType::F16),
+        ("torch", "BFloat16Storage") => storage(DType::BF16),
+        ("torch", "LongStorage") => storage(DType::I64),
+        ("torch", "IntStorage") => storage(DType::I32),
+        ("torch", "ShortStorage") => storage(DType::I16),
+        ("torch", "ByteStorage") => storage(DType::U8),
+        ("torch", "BoolStorage") => Some(Function::Storage(Element::Bool)),
+        _ => None,
     }
 }

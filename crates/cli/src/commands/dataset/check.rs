@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use docent_coco::{CheckConfig, Dataset, Error, Finding, FindingKind, Look, OpenOptions, Policy, Splits, open_dir};
+use docent_coco::{CheckConfig, Dataset, Error, Finding, FindingKind, OpenOptions, Policy, open_dir};
 
 use crate::output::say;
 use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The data folder, COCO's or PASCAL VOC's.
+    /// The data folder; docs/data.md lists what opens as it stands.
     dir: PathBuf,
     /// Read image files' headers alone: faster, but a file that is cut or damaged further on is not found.
     #[arg(long)]
@@ -25,24 +25,32 @@ pub struct Args {
 
 /// Reports.
 pub fn run(args: &Args) -> Result<()> {
-    let OpenOptions { checks: policies, .. } = args.read.options()?;
-    let options = OpenOptions { checks: CheckConfig::lenient(), ..args.read.options()? };
+    let given = args.read.options()?;
+    // Dropping what cannot be read takes a look at every pixel.
+    let unreadable_image = if args.headers { Policy::Error } else { Policy::Drop };
+    let checks =
+        CheckConfig { unreadable_image, truncated_image: given.checks.truncated_image, ..CheckConfig::lenient() };
+    let options = OpenOptions { checks, ..given.clone() };
+    let policies = given.checks;
     // Faults that no policy forgives are listed in full like the others.
     let (splits, mut findings) = match open_dir(&args.dir, &options) {
         Ok(splits) => (Some(splits), Vec::new()),
         Err(Error::Annotations { findings, .. }) => (None, findings),
         Err(e) => return Err(e.into()),
     };
-    if let Some(Splits { train, val }) = &splits {
-        for (name, dataset) in [("training", train), ("held-out", val)] {
+    if let Some(splits) = &splits {
+        for (name, dataset) in [("training", &splits.train), ("held-out", &splits.val)] {
             describe(name, dataset);
             findings.extend(dataset.findings().iter().cloned());
-            findings.extend(dataset.check_images(if args.headers { Look::Header } else { Look::Pixels }));
+        }
+        for note in &splits.notes {
+            say!("{note}");
         }
     }
     let stopping = report(&findings, &policies, args.list);
-    if splits.is_none() {
-        say!("image files and what else there is are checked once these are gone");
+    match &splits {
+        Some(splits) => splits.require_targets()?,
+        None => say!("image files and what else there is are checked once these are gone"),
     }
     ensure!(stopping == 0, "{stopping} fault(s) would stop a training");
     say!("nothing here stops a training");
@@ -94,10 +102,10 @@ fn report(findings: &[Finding], policies: &CheckConfig, shown: usize) -> usize {
     }
     let stops = |f: &&Finding| policies.policy(f.kind) == Policy::Error;
     let stopping: Vec<FindingKind> = findings.iter().filter(stops).map(|f| f.kind).collect();
-    let keys: std::collections::BTreeSet<&str> = stopping.iter().filter_map(|kind| kind.key()).collect();
-    if !keys.is_empty() {
-        let each: Vec<String> = keys.iter().map(|key| format!("--set data.checks.{key}=drop")).collect();
-        say!("correct or remove what is listed, or train without it: {}", each.join(" "));
+    let remedies: std::collections::BTreeSet<&str> = stopping.iter().filter_map(|kind| kind.remedy()).collect();
+    if !remedies.is_empty() {
+        let flags: Vec<String> = remedies.iter().map(|remedy| format!("--policy {remedy}")).collect();
+        say!("correct or remove what is listed, or go on with {} (docs/data.md says what each does)", flags.join(" "));
     } else if !stopping.is_empty() {
         say!("correct or remove what is listed");
     }

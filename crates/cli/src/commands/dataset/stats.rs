@@ -10,7 +10,7 @@ use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The data folder, COCO's or PASCAL VOC's.
+    /// The data folder; docs/data.md lists what opens as it stands.
     dir: PathBuf,
     /// Print JSON instead of text.
     #[arg(long)]
@@ -31,7 +31,7 @@ pub fn run(args: &Args) -> Result<()> {
             path.display()
         );
     }
-    let Splits { train, val } = open_dir(&args.dir, &args.read.options()?)?;
+    let Splits { train, val, .. } = open_dir(&args.dir, &args.read.options()?)?;
     let splits = [("training", Stats::of(&train)), ("held-out", Stats::of(&val))];
     if args.json {
         let map: serde_json::Map<_, _> = splits

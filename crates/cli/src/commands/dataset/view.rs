@@ -17,7 +17,7 @@ const GROUND: [u8; 3] = [255, 255, 255];
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The data folder, COCO's or PASCAL VOC's.
+    /// The data folder; docs/data.md lists what opens as it stands.
     dir: PathBuf,
     /// The picture to write, a PNG file.
     #[arg(long, value_name = "FILE.png", default_value = "sheet.png")]
@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
         "--out {}: the sheet is a PNG file; name one that ends in .png",
         args.out.display()
     );
-    let Splits { train, val } = open_dir(&args.dir, &args.read.options()?)?;
+    let Splits { train, val, .. } = open_dir(&args.dir, &args.read.options()?)?;
     let dataset = if args.split == "train" { train } else { val };
     let class = match &args.class {
         None => None,

@@ -1,0 +1,41 @@
+//! A finished study that is asked for more epochs says how to get them, and the command that it prints works.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::bench::Bench;
+
+#[test]
+fn the_command_for_more_epochs_works() {
+    let bench = Bench::new();
+    bench.works("run", &["--set", "schedule.epochs=1"]);
+    let said = bench.say(&mut bench.train("run", &["--resume", "--set", "schedule.epochs=3"]));
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    assert!(said.err.contains("finished after 1 epochs") && said.err.contains("2 more epochs"), "{}", said.err);
+    let command = said.err.lines().last().unwrap().trim();
+    for part in [
+        "run/distilled/checkpoints/last.safetensors",
+        "--data data",
+        "--teacher run/teacher/checkpoints/last.safetensors",
+    ] {
+        assert!(command.contains(part), "{command}");
+    }
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]);
+    bench.prepare(&mut shell);
+    let more = bench.say(&mut shell);
+    assert_eq!(more.code, Some(0), "{command}: {}", more.err);
+    assert!(more.out.contains("first weights: run/distilled/checkpoints/last.safetensors"), "{}", more.out);
+    let summary: Value = serde_json::from_slice(&std::fs::read(bench.path("run-more/summary.json")).unwrap()).unwrap();
+    // Three steps an epoch.
+    assert_eq!((summary["distilled"]["steps"].as_u64(), summary["teacher"]["steps"].as_u64()), (Some(6), Some(0)));
+
+    // The next one goes elsewhere; without more epochs the finished study is just shown, and other settings are another experiment.
+    let again = bench.say(&mut bench.train("run", &["--resume", "--set", "schedule.epochs=3"]));
+    assert!(again.err.trim_end().ends_with("--out run-more2"), "{}", again.err);
+    bench.works("run", &["--resume", "--set", "schedule.epochs=1"]);
+    let other = ["--resume", "--set", "schedule.epochs=3", "--set", "schedule.lr=0.01"];
+    let other = bench.say(&mut bench.train("run", &other));
+    assert!(other.code == Some(1) && other.err.contains("is another experiment"), "{}", other.err);
+}

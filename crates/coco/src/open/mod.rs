@@ -1,0 +1,17 @@
+//! From a folder to its training and held-out splits: what is in it, which format, whose split.
+
+pub(crate) mod coco;
+pub(crate) mod find_image;
+pub(crate) mod hold_out;
+pub(crate) mod index;
+pub(crate) mod labelled;
+pub(crate) mod named;
+mod open_dir;
+pub(crate) mod roles;
+mod shared;
+pub(crate) mod sides;
+pub(crate) mod sniff;
+pub(crate) mod source;
+
+pub use hold_out::split_by_name;
+pub use open_dir::{Splits, annotation_file, open_annotations, open_dir};

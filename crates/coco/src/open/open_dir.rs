@@ -1,0 +1,257 @@
+//! From a folder to its training and held-out splits.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::coco;
+use super::hold_out::split;
+use super::index::{FileIndex, some_of};
+use super::shared::separate;
+use super::sniff::{Kind, kind_of};
+use super::source::{Plan, Source};
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::open_options::{Format, OpenOptions};
+use crate::settle::{Settled, settle};
+use crate::{labelme, table, via, voc, yolo};
+
+/// A training and a held-out split with the same ordered categories.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Splits {
+    /// What is trained on.
+    pub train: Dataset,
+    /// What is held out.
+    pub val: Dataset,
+    /// Lines about how the folder was read: what was found under another name, which part is left alone, what was renumbered.
+    pub notes: Vec<String>,
+}
+
+impl Splits {
+    /// Splits that come from elsewhere than a folder.
+    pub fn new(train: Dataset, val: Dataset) -> Self {
+        Self { train, val, notes: Vec::new() }
+    }
+
+    /// Checks that each split has a box to train on, or to score.
+    ///
+    /// # Errors
+    /// A split without one; the message says why, and names the flag that helps where all its objects are crowds.
+    pub fn require_targets(&self) -> Result<()> {
+        for (name, set) in [("training", &self.train), ("held-out", &self.val)] {
+            if (0..set.len()).any(|i| !set.truth(i).boxes.is_empty()) {
+                continue;
+            }
+            let objects = set.all_annotations().len();
+            let crowds = set.all_annotations().iter().filter(|a| a.iscrowd).count();
+            let (why, hint) = if objects > 0 && crowds == objects {
+                let voc = set.has_annotation_files();
+                (
+                    format!(
+                        "all of its {objects} objects are {}",
+                        if voc { "marked difficult" } else { "crowds (iscrowd 1)" }
+                    ),
+                    if voc {
+                        "use --difficult keep to take them as objects like others"
+                    } else {
+                        "use --crowds keep to take them as objects like others (CVAT marks every mask as a crowd)"
+                    },
+                )
+            } else if objects > 0 {
+                (
+                    format!("none of its {objects} boxes has an area inside its image"),
+                    "look at the list of `docent dataset check`",
+                )
+            } else {
+                (
+                    "its images have no objects at all".to_owned(),
+                    "is this the right folder, and do the annotations belong to it?",
+                )
+            };
+            return Err(Error::Undecided {
+                path: set.source().to_owned(),
+                problem: format!("the {name} split has no box to train on or to score: {why}"),
+                hint: hint.to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What to do where files cannot be found by their names.
+pub(crate) const NAME_THE_FILES: &str = "name the files: --train-annotations, --val-annotations and --images (docs/data.md lists the layouts that open as they stand)";
+
+/// Opens a data folder: COCO's JSON, PASCAL VOC's XML, YOLO's text, labelme's or VIA's JSON, or CSV, in any of the layouts that tools
+/// write. docs/data.md lists them.
+///
+/// The split is the author's: lists and folders that are there are used. Without them a share of the images is held out by a hash of the
+/// file names (see [`split_by_name`](crate::split_by_name)). The headers of all image files are read, so that sizes, EXIF orientations and
+/// box readings are settled.
+///
+/// # Errors
+/// Annotations or images that are missing or ambiguous (the message lists what was looked for and what was found); numbers or
+/// orientations that can mean two things; splits with different categories; faults whose policy is `error`.
+pub fn open_dir(dir: &Path, options: &OpenOptions) -> Result<Splits> {
+    let index = FileIndex::new(dir)?;
+    let images = options.images.as_deref().map(FileIndex::new).transpose()?;
+    let source = Source { index: &index, images: images.as_ref().unwrap_or(&index), options };
+    let mut notes = Vec::new();
+    let plan = match format(&source, &mut notes)? {
+        Format::Coco => coco::plan(&source, &mut notes)?,
+        Format::Voc => voc::plan(&source, &mut notes)?,
+        Format::Yolo => yolo::plan(&source, &mut notes)?,
+        Format::Labelme => labelme::plan(&source, &mut notes)?,
+        Format::Via => via::plan(&source, &mut notes)?,
+        Format::Csv => table::plan(&source, &mut notes)?,
+    };
+    let (train, val, fingerprints, by_author) = match plan {
+        Plan::Two { train, val } => {
+            let Settled { datasets, fingerprints, notes: settled } = settle(vec![*train, *val], options)?;
+            notes.extend(settled);
+            let [train, val] =
+                <[Dataset; 2]>::try_from(datasets).map_err(|_| Error::Config("a split is lost".to_owned()))?;
+            (train, val, fingerprints, true)
+        }
+        Plan::One { whole, sides, how } => {
+            let Settled { datasets, fingerprints, notes: settled } = settle(vec![*whole], options)?;
+            notes.extend(settled);
+            let [whole] =
+                <[Dataset; 1]>::try_from(datasets).map_err(|_| Error::Config("a split is lost".to_owned()))?;
+            let (train, val) = split(&whole, how, |i| sides.get(&whole.image(i).id).copied());
+            (train, val, fingerprints, how.is_empty())
+        }
+    };
+    let train = separate(train, &val, &fingerprints, by_author, &mut notes)?;
+    for (name, set) in [("training", &train), ("held-out", &val)] {
+        if set.is_empty() {
+            return Err(Error::Config(format!("the {name} split of {} holds no image", dir.display())));
+        }
+    }
+    Ok(Splits { train, val, notes })
+}
+
+/// Opens one annotation file of COCO's as one data set with its images, unsplit: to score a detector on it.
+///
+/// # Errors
+/// As [`open_dir`]'s.
+pub fn open_annotations(json: &Path, options: &OpenOptions) -> Result<Dataset> {
+    let beside = json.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let index = FileIndex::new(options.images.as_deref().unwrap_or(beside))?;
+    let source = Source { index: &index, images: &index, options };
+    let mut notes = Vec::new();
+    let part = coco::read(&source, json, None, &mut notes)?;
+    let mut settled = settle(vec![part.found], options)?;
+    settled.datasets.pop().ok_or_else(|| Error::Config(format!("{} lists no image", json.display())))
+}
+
+/// The one COCO file of a folder, where that is all of its annotations; `None` where they are of another format, or the author's split.
+///
+/// # Errors
+/// As [`open_dir`]'s, as far as files are concerned.
+pub fn annotation_file(dir: &Path, options: &OpenOptions) -> Result<Option<PathBuf>> {
+    if let Some(json) = options.train_annotations.as_ref().filter(|_| options.val_annotations.is_none()) {
+        return Ok(Some(json.clone()).filter(|json| kind_of(json) == Kind::Of(Format::Coco)));
+    }
+    let index = FileIndex::new(dir)?;
+    let source = Source { index: &index, images: &index, options };
+    if format(&source, &mut Vec::new())? != Format::Coco {
+        return Ok(None);
+    }
+    match coco::files(&source)[..] {
+        [file] => Ok(Some(file.path.clone())),
+        _ => Ok(None),
+    }
+}
+
+/// The format of a folder's annotations: the caller's, or the first that is found.
+fn format(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Format> {
+    if let Some(format) = source.options.read.format {
+        return Ok(format);
+    }
+    let given = [&source.options.train_annotations, &source.options.val_annotations];
+    for path in given.into_iter().flatten().filter(|path| path.is_file()) {
+        match kind_of(path) {
+            Kind::Of(format) => return Ok(format),
+            Kind::NotRead(name) => return Err(not_read(source, &[(name, path.display().to_string())])),
+            // A list of images says nothing about the format.
+            Kind::Other if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt")) => {}
+            // Whoever reads it says what is wrong with it.
+            Kind::Other => return Ok(Format::Coco),
+        }
+    }
+    // Images that each format tells of, as far as a glance shows.
+    let mut covered: BTreeMap<Format, usize> = BTreeMap::new();
+    let mut others = Vec::new();
+    for file in source.index.with_extension(&["json", "xml", "csv"]) {
+        match kind_of(&file.path) {
+            Kind::Of(format) => *covered.entry(format).or_default() += images_of(format, &file.path),
+            Kind::NotRead(name) => others.push((name, file.below.clone())),
+            Kind::Other => {}
+        }
+    }
+    let labels = yolo::count_labels(source);
+    if labels > 0 {
+        covered.insert(Format::Yolo, labels);
+    }
+    // The first of those that tell of half as many images as the one that tells of most: a stray file hides no data set.
+    let most = covered.values().max().copied().unwrap_or(0);
+    let Some(format) = covered.iter().find(|(_, count)| 2 * **count >= most).map(|(format, _)| *format) else {
+        return Err(if others.is_empty() { nothing(source) } else { not_read(source, &others) });
+    };
+    let rest: Vec<&str> = covered.keys().filter(|f| **f != format).map(|f| f.name()).collect();
+    if !rest.is_empty() {
+        notes.push(format!(
+            "the annotations are read from {}; {} lies there too and is not read (--format chooses)",
+            format.name(),
+            rest.join(" and ")
+        ));
+    }
+    Ok(format)
+}
+
+/// How many images an annotation file tells of, for a comparison of formats.
+fn images_of(format: Format, path: &Path) -> usize {
+    /// A bigger file is the data set.
+    const MOST_BYTES: u64 = 1 << 26;
+    let word: &[u8] = match format {
+        Format::Voc | Format::Labelme | Format::Yolo => return 1,
+        Format::Coco => b"\"file_name\"",
+        Format::Via => b"\"filename\"",
+        Format::Csv => b"\n",
+    };
+    if std::fs::metadata(path).is_ok_and(|m| m.len() > MOST_BYTES) {
+        return usize::MAX / 16;
+    }
+    let bytes = std::fs::read(path).unwrap_or_default();
+    // A file that is cut, or lists none, is read all the same, and says so.
+    bytes.windows(word.len()).filter(|w| *w == word).count().max(1)
+}
+
+fn not_read(source: &Source<'_>, files: &[(&str, String)]) -> Error {
+    let (name, file) = &files[0];
+    Error::Folder {
+        dir: source.index.root.clone(),
+        problem: format!("this looks like {name}, which is not read ({file})"),
+        looked_for: LOOKED_FOR.to_owned(),
+        found: some_of(&files.iter().map(|(_, file)| file.clone()).collect::<Vec<_>>()),
+        way_out: "export the annotations in one of these formats",
+    }
+}
+
+const LOOKED_FOR: &str = "COCO JSON, PASCAL VOC XML, YOLO text files (labels/*.txt), labelme JSON, VIA JSON, or CSV with the columns \
+                          filename, class, xmin, ymin, xmax, ymax";
+
+fn nothing(source: &Source<'_>) -> Error {
+    let broken: Vec<String> = source.index.with_extension(&["json", "xml"]).map(|f| f.below.clone()).collect();
+    let problem = match broken.len() {
+        0 => "no annotations".to_owned(),
+        n => format!("no annotations that are known among {n} JSON and XML files ({})", some_of(&broken)),
+    };
+    Error::Folder {
+        dir: source.index.root.clone(),
+        problem,
+        looked_for: LOOKED_FOR.to_owned(),
+        found: some_of(&source.index.top_names()),
+        way_out: NAME_THE_FILES,
+    }
+}

@@ -1,0 +1,6 @@
+#![no_main]
+
+use docent_fuzz::coco::table_csv;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| table_csv(bytes));

@@ -5,6 +5,7 @@ mod bench_peers;
 mod cases;
 mod ci;
 mod golden;
+mod miri;
 mod process;
 mod smoke;
 mod soak;
@@ -40,6 +41,11 @@ enum Command {
     Ablate(train::Args),
     /// Check format and clippy, run all tests, build the docs, run the cases of `../shared/cases` where they are.
     Test,
+    /// Run the tests of the tensor and operation crates under Miri, which finds undefined behaviour (half an hour).
+    ///
+    /// Needs rustup and a nightly toolchain with Miri. Example: cargo xtask miri --kernels
+    Miri(miri::Args),
+
     /// Run docent on every input of a folder of cases and compare what it reads with `expect.json`.
     ///
     /// Prints one line an input: `ok`, `WRONG: ..` or `SILENT WRONG: ..` (exit code 0, and the boxes, the classes or the
@@ -70,6 +76,8 @@ fn main() -> anyhow::Result<()> {
         Command::Train(args) => train::run("train", &args),
         Command::Ablate(args) => train::run("ablate", &args),
         Command::Test => test::run(),
+        Command::Miri(args) => miri::run(&args),
+
         Command::Cases(args) => cases::run(&args),
         Command::Smoke => smoke::run(),
         Command::Soak(args) => soak::run(&args),

@@ -10,10 +10,10 @@ use rayon::prelude::*;
 use crate::simd::wide;
 
 /// Elements of one piece of an element-wise operation.
-const CHUNK: usize = if cfg!(miri) { 1 << 6 } else { 1 << 14 };
+const CHUNK: usize = if cfg!(miri) { 1 << 5 } else { 1 << 14 };
 
 /// Below this much work (multiply-adds or elements moved) waking another thread costs more than it brings.
-const SMALL: usize = if cfg!(miri) { 1 << 8 } else { 1 << 15 };
+const SMALL: usize = if cfg!(miri) { 1 << 6 } else { 1 << 15 };
 
 /// Runs `f(0..tasks)`, on all threads when `work` (multiply-adds, or elements moved) is worth it.
 pub(crate) fn for_each(tasks: usize, work: usize, f: impl Fn(usize) + Sync + Send) {

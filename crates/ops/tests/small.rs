@@ -1,4 +1,4 @@
-//! Each operation, forward and backward, at sizes that Miri can run: the same bits on one thread and on three.
+//! Each operation, forward and backward, at sizes that Miri can run: the same bits on one thread and on several.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -35,11 +35,11 @@ fn results(operation: &Operation) -> Vec<Vec<u32>> {
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
     for operation in operations() {
-        let [one, three] = [1, 3].map(|threads| {
+        let [one, several] = [1, if cfg!(miri) { 2 } else { 3 }].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| results(&operation))
         });
-        assert!(one == three, "{}: other bits on three threads", operation.name);
+        assert!(one == several, "{}: other bits on several threads", operation.name);
         assert!(one.iter().flatten().any(|&bits| bits != 0), "{}: zeros alone", operation.name);
     }
 }

@@ -52,7 +52,7 @@
 //! std::fs::create_dir(dir.path().join("images"))?;
 //! for (split, id) in [("train", 1), ("val", 2)] {
 //!     let file_name = format!("{split}.png");
-//!     Rgb8::filled(64, 48, [90, 120, 30]).save_png(&dir.path().join("images").join(&file_name))?;
+//!     Rgb8::filled(64, 48, [90, 120, id as u8]).save_png(&dir.path().join("images").join(&file_name))?;
 //!     Dataset::from_parts(
 //!         split,
 //!         dir.path().join("images"),

@@ -150,7 +150,7 @@ impl CheckConfig {
             if !known.contains(&policy) {
                 let names: Vec<&str> = known.iter().map(|p| p.name()).collect();
                 return Err(Error::Config(format!(
-                    "{key} = {}: that policy has no meaning here; use {}",
+                    "checks.{key} = {}: that policy has no meaning here; use {}",
                     policy.name(),
                     names.join(" or ")
                 )));

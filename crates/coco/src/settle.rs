@@ -85,7 +85,12 @@ pub(crate) fn settle(mut parts: Vec<Found>, options: &OpenOptions) -> Result<Set
 fn look(found: &mut Found) -> Vec<Looked> {
     let probes = in_order(found.images.len(), 0, |i| {
         let path = found.path(i);
-        if path.exists() && !path.is_dir() { Some(probe(&path)) } else { None }
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => Some(Some(probe(&path))),
+            // What a pipe gives can be read once, when the image is loaded.
+            Ok(metadata) if !metadata.is_dir() => Some(None),
+            _ => None,
+        }
     });
     let mut all = Vec::with_capacity(probes.len());
     // A missing image that a reader has listed already is not listed again.
@@ -93,8 +98,9 @@ fn look(found: &mut Found) -> Vec<Looked> {
     for (i, probed) in probes.into_iter().enumerate() {
         let known = listed.contains(&found.images[i].id);
         let probe = match probed {
-            Some(Ok(probe)) => Some(probe),
-            Some(Err(error)) => {
+            Some(Some(Ok(probe))) => Some(probe),
+            Some(None) => None,
+            Some(Some(Err(error))) => {
                 found.fault(FindingKind::UnreadableImage, i, reason(&error));
                 None
             }

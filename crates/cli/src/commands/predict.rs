@@ -209,7 +209,7 @@ fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.push(input.clone());
             continue;
         };
-        inside.retain(|p| is_picture(p) && !is_hidden(p));
+        inside.retain(|p| is_picture(p) && !is_hidden(p, input));
         inside.sort();
         ensure!(!inside.is_empty(), "{} holds or fits no image (.{})", input.display(), IMAGE_EXTENSIONS.join(", ."));
         files.append(&mut inside);
@@ -226,10 +226,11 @@ fn is_picture(path: &Path) -> bool {
     path.extension().is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.to_string_lossy().to_lowercase().as_str()))
 }
 
-/// Files that systems and editors leave begin with a dot, as do their folders.
-fn is_hidden(path: &Path) -> bool {
-    path.components()
-        .any(|part| matches!(part, std::path::Component::Normal(name) if name.to_string_lossy().starts_with('.')))
+/// Whether a name below `input` begins with a dot: files and folders that systems and editors leave.
+fn is_hidden(path: &Path, input: &Path) -> bool {
+    let named =
+        input.components().take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '['])).count();
+    path.components().skip(named).any(|part| part.as_os_str().to_string_lossy().starts_with('.'))
 }
 
 /// No picture of the caller's lies where ours will.
@@ -373,7 +374,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::create_dir_all(at("in/deep")).unwrap();
-        for name in ["in/b.PNG", "in/a.jpg", "in/notes.txt", "in/deep/c.jpeg", "in/odd[1].jpg"] {
+        for name in
+            ["in/b.PNG", "in/a.jpg", "in/notes.txt", "in/deep/c.jpeg", "in/odd[1].jpg", "in/._a.jpg", "in/.x/d.jpg"]
+        {
             std::fs::write(at(name), "").unwrap();
         }
         let found = |inputs: &[&str]| {

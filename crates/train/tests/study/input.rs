@@ -27,7 +27,7 @@ fn add_picture(data: &Path, split: &str, id: u64, (width, height): (usize, usize
         .find(|folder| folder.join(&name).is_file())
         .unwrap();
     let name = Path::new(&name).with_file_name(format!("odd{id}.png"));
-    Rgb8::filled(width, height, [10, 200, 90]).save_png(&beside.join(&name)).unwrap();
+    Rgb8::filled(width, height, [(id % 251) as u8, 200, 90]).save_png(&beside.join(&name)).unwrap();
     let push = |list: &mut Value, item: Value| list.as_array_mut().unwrap().push(item);
     push(&mut value["images"], json!({ "id": id, "file_name": name, "width": width, "height": height }));
     let category = value["categories"][0]["id"].clone();

@@ -373,7 +373,9 @@ mod tests {
     fn inputs_are_files_folders_and_patterns() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        std::fs::create_dir_all(at("in/deep")).unwrap();
+        for folder in ["in/deep", "in/.x"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
         for name in
             ["in/b.PNG", "in/a.jpg", "in/notes.txt", "in/deep/c.jpeg", "in/odd[1].jpg", "in/._a.jpg", "in/.x/d.jpg"]
         {

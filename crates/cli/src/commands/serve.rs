@@ -44,7 +44,7 @@ pub struct Args {
     /// Requests that may wait while one is worked on; more are answered with 503.
     #[arg(long, value_name = "N", default_value_t = Limits::default().queue)]
     queue: usize,
-    /// Let pages of this origin ask from a browser: http://example.org, or `*` for any. May be repeated.
+    /// Let pages of this origin ask from a browser: `http://example.org`, or `*` for any. May be repeated.
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     cors: Vec<HeaderValue>,
 }

@@ -28,7 +28,7 @@ pub struct DecodeOptions {
 /// is dropped without blending (as PIL's `convert("RGB")` does). The first image of a TIFF or an animated WebP is taken.
 ///
 /// # Errors
-/// A file that cannot be read, is of another format, is cut or damaged, or claims more than [`MAX_SIDE`] or [`MAX_PIXELS`].
+/// A file that cannot be read, is of another format, is cut or damaged, or claims more than [`MAX_SIDE`](crate::MAX_SIDE) or [`MAX_PIXELS`](crate::MAX_PIXELS).
 pub fn decode_file(path: &Path, options: DecodeOptions) -> Result<Rgb8> {
     let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
     decode(&bytes, options).map_err(|reason| Error::decode(path, reason))

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub enum FindingKind {
     /// A box without area.
     DegenerateBox,
-    /// A box that reaches more than [`OUTSIDE_TOLERANCE`] over the image's border.
+    /// A box that reaches more than [`OUTSIDE_TOLERANCE`](crate::OUTSIDE_TOLERANCE) over the image's border.
     OutsideBox,
     /// A box whose left corner stands right of its right one, or whose top one stands below.
     SwappedCorners,

@@ -13,7 +13,7 @@ use docent_coco::{Dataset, rng};
 /// COCO 2017's training split has 118,287 images and 860,001 boxes.
 const IMAGES: usize = 118_000;
 const BOXES: usize = 860_000;
-const MAX_SECONDS: f64 = 4.0;
+const MAX_SECONDS: f64 = 3.0;
 const MAX_BYTES: u64 = 1 << 30;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -41,11 +41,10 @@ enum Command {
     Ablate(train::Args),
     /// Check format and clippy, run all tests, build the docs, run the cases of `../shared/cases` where they are.
     Test,
-    /// Run the tests of the tensor and operation crates under Miri, which finds undefined behaviour (half an hour).
+    /// Run the tests of the tensor and operation crates under Miri, which finds undefined behaviour.
     ///
-    /// Needs rustup and a nightly toolchain with Miri. Example: cargo xtask miri --kernels
+    /// Needs rustup and a nightly toolchain with Miri; Miri interprets, so it takes long. Example: cargo xtask miri
     Miri(miri::Args),
-
     /// Run docent on every input of a folder of cases and compare what it reads with `expect.json`.
     ///
     /// Prints one line an input: `ok`, `WRONG: ..` or `SILENT WRONG: ..` (exit code 0, and the boxes, the classes or the
@@ -77,7 +76,6 @@ fn main() -> anyhow::Result<()> {
         Command::Ablate(args) => train::run("ablate", &args),
         Command::Test => test::run(),
         Command::Miri(args) => miri::run(&args),
-
         Command::Cases(args) => cases::run(&args),
         Command::Smoke => smoke::run(),
         Command::Soak(args) => soak::run(&args),

@@ -85,7 +85,8 @@ fn link<'a>(
     link.ok_or_else(|| Error::operand(OP, "there is no map"))
 }
 
-/// Gradients of maps, on their way from the backward pass that computes them to those of the [`MapLink`]s.
+/// Gradients of maps, on their way from the backward pass that computes them to those of the [`MapLink`]s. What a backward pass leaves that
+/// then fails goes with the graph.
 #[derive(Default)]
 struct Handover(Mutex<Waiting>);
 

@@ -76,18 +76,14 @@ impl ReadArgs {
         })
     }
 
-    /// The words of the command line that say the same, apart from files.
+    /// What has to be said again when COCO's JSON is read that was written under these arguments: turns are no part of it.
     pub fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        let mut add = |flag: &str, value: Option<serde_json::Value>| {
-            if let Some(serde_json::Value::String(value)) = value {
-                words.extend([format!("--{flag}"), value]);
-            }
+        let exif = match self.exif {
+            None => return Vec::new(),
+            Some(Exif::Apply) => "apply",
+            Some(Exif::Ignore) => "ignore",
         };
-        let value = |given: serde_json::Result<serde_json::Value>| given.ok();
-        add("exif", self.exif.and_then(|v| value(serde_json::to_value(v))));
-        add("crowds", self.crowds.and_then(|v| value(serde_json::to_value(v))));
-        words
+        vec!["--exif".to_owned(), exif.to_owned()]
     }
 }
 

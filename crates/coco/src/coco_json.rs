@@ -316,12 +316,21 @@ impl<'a> Reading<'a> {
             let category_id = categories.of(&category).or_else(|| by_name(&category)).unwrap_or(u64::MAX);
             let size = sizes.get(&image_id).copied().flatten();
             let outline = |a: &AnnotationIn<'_>| a.segmentation.and_then(|raw| box_of_segmentation(raw.get(), size));
+            let has_outline = |a: &AnnotationIn<'_>| {
+                a.segmentation.is_some_and(|raw| !["null", "[]", "{}", "\"\""].contains(&raw.get()))
+            };
             // Some tools write zeros where they have an outline.
             let has_area = |n: &[f64; 4]| n.iter().all(|v| v.is_finite()) && n[2] != 0.0 && n[3] != 0.0;
             let (numbers, reading) = match a.bbox {
                 BoxNumbers::Four(numbers) if has_area(&numbers) => (numbers, None),
                 BoxNumbers::Odd if outline(&a).is_none() => {
                     self.broken(format!("{own}: its bbox is no list of four numbers"));
+                    continue;
+                }
+                BoxNumbers::Missing if has_outline(&a) && outline(&a).is_none() => {
+                    self.broken(format!(
+                        "{own}: it has no box, and its segmentation cannot be read, or is of another image size"
+                    ));
                     continue;
                 }
                 given => match outline(&a) {

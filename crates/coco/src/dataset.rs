@@ -4,26 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde::Serialize;
-
 use crate::atomic::write_atomic;
 use crate::checks::{checks, is_outside};
 use crate::coco_json::{CocoJson, parse};
 use crate::decode::{DecodeOptions, decode_file};
 use crate::digest::hex_digest;
 use crate::error::{Error, Result};
-use crate::finding::{Finding, FindingKind};
+use crate::finding::Finding;
 use crate::header::image_header;
+use crate::parts::Parts;
 use crate::policy::{CheckConfig, Policy};
 use crate::rgb8::Rgb8;
 use crate::types::{Annotation, Category, Image};
-
-#[derive(Serialize)]
-struct FileOut<'a> {
-    images: &'a [Image],
-    annotations: &'a [Annotation],
-    categories: &'a [Category],
-}
+use crate::write_json::coco_text;
 
 /// The training truth of one image: crowds and boxes without area are left out, the rest is clipped to the image.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -69,22 +62,6 @@ pub struct Dataset {
     /// For each image whether it is turned as its EXIF orientation says.
     upright: Vec<bool>,
     digest: OnceLock<String>,
-}
-
-/// What a data set is made of, before it is checked.
-pub(crate) struct Parts {
-    pub name: String,
-    pub source: PathBuf,
-    pub image_root: PathBuf,
-    pub images: Vec<Image>,
-    pub annotations: Vec<Annotation>,
-    pub categories: Vec<Category>,
-    /// As [`Dataset::annotation_files`].
-    pub annotation_files: Vec<PathBuf>,
-    /// For each image whether it is turned as its EXIF orientation says.
-    pub upright: Vec<bool>,
-    /// SHA-256 of the annotation file, where there is one.
-    pub digest: Option<String>,
 }
 
 impl Dataset {
@@ -425,10 +402,7 @@ impl Dataset {
 
     /// The annotations as COCO JSON: `images`, `annotations`, `categories`, nothing else. The same data gives the same bytes.
     pub fn to_json(&self) -> String {
-        let file = FileOut { images: &self.images, annotations: &self.annotations, categories: &self.categories };
-        // Maps with string keys and plain numbers: serialisation has nothing to fail on (a number that is not finite becomes
-        // null, and does not load again).
-        serde_json::to_string(&file).unwrap_or_default()
+        coco_text(&self.images, &self.annotations, &self.categories)
     }
 
     /// Writes [`Self::to_json`] to a file, whole or not at all, making its folder where that is missing. [`Self::load`] reads it
@@ -476,34 +450,6 @@ impl Dataset {
         self.name = name;
         self
     }
-}
-
-impl Parts {
-    /// Takes out the images and annotations that `findings` list and whose policy was not `error`.
-    fn drop_faults(&mut self, findings: &[Finding]) {
-        use FindingKind::{MissingImage, SizeMismatch, UnknownCategory, UnlistedImage, UnreadableImage};
-        let of_image = |f: &Finding| matches!(f.kind, MissingImage | SizeMismatch | UnreadableImage);
-        let gone: HashSet<u64> = findings.iter().filter(|f| of_image(f)).filter_map(|f| f.image_id).collect();
-        let contradicts = |f: &Finding| matches!(f.kind, UnlistedImage | UnknownCategory);
-        if gone.is_empty() && !findings.iter().any(contradicts) {
-            return;
-        }
-        let keep: Vec<bool> = self.images.iter().map(|image| !gone.contains(&image.id)).collect();
-        retain_by(&mut self.images, &keep);
-        retain_by(&mut self.upright, &keep);
-        if !self.annotation_files.is_empty() {
-            retain_by(&mut self.annotation_files, &keep);
-        }
-        let images: HashSet<u64> = self.images.iter().map(|image| image.id).collect();
-        let categories: HashSet<u64> = self.categories.iter().map(|c| c.id).collect();
-        self.annotations.retain(|a| images.contains(&a.image_id) && categories.contains(&a.category_id));
-    }
-}
-
-/// Keeps the items whose flag is set.
-fn retain_by<T>(items: &mut Vec<T>, keep: &[bool]) {
-    let mut flags = keep.iter();
-    items.retain(|_| flags.next().copied().unwrap_or(true));
 }
 
 /// A file's name without its extension.

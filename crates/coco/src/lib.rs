@@ -107,6 +107,7 @@ mod open;
 mod open_options;
 mod outline;
 mod parallel;
+mod parts;
 mod pick;
 mod policy;
 mod resample;
@@ -122,6 +123,7 @@ mod text_file;
 mod types;
 mod via;
 mod voc;
+mod write_json;
 mod yolo;
 
 pub use analysis::{Analysis, BACKGROUND_IOU, Curve, ErrorKind, ErrorShare, Errors, ImageScore, Verdict, analyze};

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use crate::box_reading::{BoxReading, Measured, ReadingCheck, are_shares};
 use crate::checks::{checks, locate};
-use crate::dataset::{Dataset, Parts};
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::found::Found;
 use crate::header::{Probe, probe};
 use crate::open_options::{Exif, OpenOptions};
 use crate::parallel::in_order;
+use crate::parts::Parts;
 use crate::policy::Policy;
 use crate::types::{Annotation, Image};
 
@@ -128,6 +129,7 @@ pub(crate) fn reason(error: &Error) -> String {
 fn sizes(parts: &mut [Found], looked: &mut [Vec<Looked>], notes: &mut Vec<String>) {
     let mut taken = 0;
     for (found, looked) in parts.iter_mut().zip(looked) {
+        let listed: HashSet<u64> = found.findings.iter().filter_map(|f| f.image_id).collect();
         for (i, image) in looked.iter_mut().enumerate() {
             if image.size.is_some() {
                 continue;
@@ -137,7 +139,7 @@ fn sizes(parts: &mut [Found], looked: &mut [Vec<Looked>], notes: &mut Vec<String
                     image.size = Some((probe.header.width, probe.header.height));
                     taken += 1;
                 }
-                None if found.findings.iter().any(|f| f.image_id == Some(found.images[i].id)) => {}
+                None if listed.contains(&found.images[i].id) => {}
                 None => found.fault(FindingKind::EmptyImage, i, found.images[i].file_name.clone()),
             }
         }

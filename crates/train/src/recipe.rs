@@ -4,11 +4,12 @@
 //! overridden ([`Recipe::parse`] takes `a.b=c` assignments), and every run folder keeps the resolved text.
 
 mod assign;
+mod data;
+mod renamed;
 mod training;
 
 use std::path::{Path, PathBuf};
 
-use docent_coco::{Augment, CheckConfig, OpenOptions, ReadConfig, Resize};
 use docent_detect::FasterRcnnConfig;
 use docent_detect::config::FREEZABLE;
 use docent_distill::{Channels, MethodConfig};
@@ -18,6 +19,8 @@ use crate::{CacheSize, EarlyStop, Error, Result};
 
 use assign::nearest;
 pub(crate) use assign::{assign, with_hint};
+pub use data::{DataRecipe, Source};
+use renamed::refuse_renamed;
 pub use training::TrainingRecipe;
 
 /// One experiment.
@@ -56,108 +59,6 @@ pub struct Recipe {
     /// What is written beside `metrics.jsonl`. No part of the experiment: it may differ after a resume.
     #[serde(default, skip_serializing_if = "LogRecipe::is_default")]
     pub log: LogRecipe,
-}
-
-/// Where a data set comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// A folder of labelled images (docs/data.md lists what opens as it stands), named by `data.dir` (or `--data`).
-    #[default]
-    Folder,
-    /// The project's own generator, [`docent_coco::shapes`].
-    Shapes,
-}
-
-/// Images and boxes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataRecipe {
-    /// Embedded generator or folder.
-    #[serde(default)]
-    pub source: Source,
-    /// The data folder (for `shapes`: where it is written; chosen by the program when absent).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dir: Option<PathBuf>,
-    /// Training annotations, where the folder's layout does not tell: a JSON or CSV file, or a folder of XML or text files.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_annotations: Option<PathBuf>,
-    /// Held-out annotations, likewise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub val_annotations: Option<PathBuf>,
-    /// Image folder of both splits, where it lies elsewhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub images: Option<PathBuf>,
-    /// Use only the first images of the training split (for smoke runs).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// Score on the training images instead of the held-out ones (for overfitting tests; never for results).
-    #[serde(default)]
-    pub eval_on_train: bool,
-    /// Image size the network sees.
-    pub resize: Resize,
-    /// Probability of a horizontal flip in training.
-    #[serde(default = "half")]
-    pub flip: f32,
-    /// Other changes of the images in training: sizes, colours, crops. Absent: none.
-    #[serde(default, skip_serializing_if = "Augment::is_off")]
-    pub augment: Augment,
-    /// Threads that decode and augment.
-    #[serde(default = "one")]
-    pub loader_threads: usize,
-    /// Batches that may wait, decoded, for the loop.
-    #[serde(default = "four")]
-    pub prefetch: usize,
-    /// What is done about faults in the data, kind by kind.
-    #[serde(default)]
-    pub checks: CheckConfig,
-    /// What the annotations mean, where the folder does not tell by itself. Absent: all as the format has it.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub read: ReadConfig,
-}
-
-fn is_default(read: &ReadConfig) -> bool {
-    *read == ReadConfig::default()
-}
-
-impl DataRecipe {
-    /// How the data folder is opened.
-    pub fn open_options(&self) -> OpenOptions {
-        OpenOptions {
-            train_annotations: self.train_annotations.clone(),
-            val_annotations: self.val_annotations.clone(),
-            images: self.images.clone(),
-            checks: self.checks.clone(),
-            read: self.read.clone(),
-        }
-    }
-
-    /// Takes over how the data folder is opened.
-    pub fn set_open_options(&mut self, options: OpenOptions) {
-        let OpenOptions { train_annotations, val_annotations, images, checks, read } = options;
-        (self.train_annotations, self.val_annotations, self.images) = (train_annotations, val_annotations, images);
-        (self.checks, self.read) = (checks, read);
-    }
-
-    /// Settings for walking a data set that is opened elsewhere: only the size matters.
-    pub fn for_evaluation(resize: Resize) -> Self {
-        Self {
-            source: Source::Folder,
-            dir: None,
-            train_annotations: None,
-            val_annotations: None,
-            images: None,
-            limit: None,
-            eval_on_train: false,
-            resize,
-            flip: 0.0,
-            augment: Augment::default(),
-            loader_threads: one(),
-            prefetch: four(),
-            checks: CheckConfig::default(),
-            read: ReadConfig::default(),
-        }
-    }
 }
 
 /// A detector and its first weights.
@@ -278,16 +179,6 @@ impl LogRecipe {
     }
 }
 
-fn half() -> f32 {
-    0.5
-}
-fn one() -> usize {
-    1
-}
-fn four() -> usize {
-    4
-}
-
 /// The recipes inside the program: name and TOML text.
 pub fn shipped() -> &'static [(&'static str, &'static str)] {
     &[
@@ -317,33 +208,6 @@ pub fn text_of(name_or_path: &str) -> Result<String> {
         names.join(", "),
         nearest(name_or_path, names.iter().copied())
     )))
-}
-
-/// Keys of older recipes, and what they are called now.
-const RENAMED: [(&str, &str); 6] = [
-    ("data.train_json", "data.train_annotations"),
-    ("data.val_json", "data.val_annotations"),
-    ("data.voc.boxes", "data.read.boxes"),
-    ("data.voc.difficult", "data.read.difficult"),
-    ("data.voc.classes", "data.read.classes"),
-    ("data.voc", "data.read"),
-];
-
-/// Names the new key where a recipe has an old one.
-fn refuse_renamed(table: &toml::Table) -> Result<()> {
-    for (old, new) in RENAMED {
-        let mut keys = old.split('.');
-        let first = keys.next().and_then(|key| table.get(key));
-        if keys.try_fold(first, |at, key| Some(at?.as_table()?.get(key))).flatten().is_some() {
-            return Err(Error::Recipe(format!("`{old}` is called `{new}` now")));
-        }
-    }
-    if table.get("data").and_then(|d| d.get("checks")).and_then(|c| c.get("duplicate_id")).is_some() {
-        return Err(Error::Recipe(
-            "`data.checks.duplicate_id` is gone: annotations are numbered anew, and two images with one id are an error".to_owned(),
-        ));
-    }
-    Ok(())
 }
 
 impl Recipe {

@@ -72,7 +72,11 @@ fn truth(args: &Args) -> Result<Dataset> {
         return Ok(Dataset::load_with(json, args.read.images.as_deref().unwrap_or(beside), &options.checks)?);
     }
     let dir = args.data.as_ref().context("name --data or --annotations")?;
-    Ok(open_dir(dir, &options)?.val)
+    let splits = open_dir(dir, &options)?;
+    for note in &splits.notes {
+        tell!("{note}");
+    }
+    Ok(splits.val)
 }
 
 /// The detections of a file, whose image ids must be those of `truth`.

@@ -55,6 +55,9 @@ pub fn run(args: &Args) -> Result<()> {
         tell!("measuring this machine: a few steps of each run of the proposed study");
     }
     let proposal = propose(&options)?;
+    for note in &proposal.notes {
+        tell!("{note}");
+    }
     let Some(out) = &args.out else {
         print(format_args!("{}", proposal.toml));
         return Ok(());

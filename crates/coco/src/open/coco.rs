@@ -116,8 +116,8 @@ pub(crate) fn plan_files(
                     }
                 }
                 (train, val) => {
-                    if wanted_train {
-                        notes.extend(parts.notes.into_iter().filter(|note| val.is_some() || note.contains("share")));
+                    if wanted_train && val.is_some() {
+                        notes.extend(parts.notes);
                     }
                     for file in roles.get(&None).into_iter().flatten() {
                         notes.push(format!("{} is not used: its name tells no part of a split", file.below));
@@ -131,10 +131,16 @@ pub(crate) fn plan_files(
         return Err(ambiguous(source, "no training annotations", found));
     };
     let train = read(source, &train, train_below.as_deref(), notes)?;
-    match val {
-        None => one(source, train, notes),
-        Some((val, below)) => two(train, read(source, &val, below.as_deref(), notes)?, notes),
+    let Some((val, below)) = val else { return one(source, train, notes) };
+    let val = read(source, &val, below.as_deref(), notes)?;
+    if val.found.objects.is_empty() && options.val_annotations.is_none() {
+        notes.push(format!(
+            "{} lists no object, so nothing could be scored on it; it is not used",
+            val.found.source.display()
+        ));
+        return one(source, train, notes);
     }
+    two(train, val, notes)
 }
 
 fn ambiguous(source: &Source<'_>, problem: &str, files: &[&IndexedFile]) -> Error {
@@ -251,11 +257,11 @@ pub(crate) fn one(source: &Source<'_>, part: Part, notes: &mut Vec<String>) -> R
         }
         Sides::Share(used) => used,
     };
-    by_hash(source, found, &sides)
+    by_hash(source, found, &sides, notes)
 }
 
 /// Plans to hold out a share of the images that are used.
-pub(crate) fn by_hash(source: &Source<'_>, found: Found, used: &[bool]) -> Result<Plan> {
+pub(crate) fn by_hash(source: &Source<'_>, found: Found, used: &[bool], notes: &mut Vec<String>) -> Result<Plan> {
     if found.images.is_empty() {
         let Found { source: path, findings, .. } = found;
         return Err(if findings.is_empty() {
@@ -268,6 +274,11 @@ pub(crate) fn by_hash(source: &Source<'_>, found: Found, used: &[bool]) -> Resul
     let names: Vec<&str> = positions.iter().map(|&i| found.images[i].file_name.as_str()).collect();
     let held = held_out(&names, source.options.read.val_fraction)
         .map_err(|e| Error::Config(format!("{}: {e}", found.source.display())))?;
+    notes.push(format!(
+        "there is no val part: a share of the images ({} of {}) is held out, by a hash of the file name",
+        held.len(),
+        positions.len()
+    ));
     let sides = positions.iter().enumerate().map(|(at, &i)| (found.images[i].id, held.contains(&at))).collect();
     Ok(Plan::One { whole: Box::new(found), sides, how: " by hash of name" })
 }
@@ -320,14 +331,13 @@ fn number_by_name(train: &mut Found, val: &mut Found) {
     }
 }
 
-/// Gives a file's classes and objects the ids that `categories` have for their names.
+/// Gives a file's classes and objects the ids that `categories` have for their names. An object of a class that the file does not list
+/// stays one of an unknown class.
 fn renumber(part: &mut Found, categories: &[Category]) {
     let id_of = |c: &Category| categories.iter().find(|d| d.name == c.name).map(|d| (c.id, d.id));
     let new_id: HashMap<u64, u64> = part.categories.iter().filter_map(id_of).collect();
     for object in &mut part.objects {
-        if let Some(id) = new_id.get(&object.category_id) {
-            object.category_id = *id;
-        }
+        object.category_id = new_id.get(&object.category_id).copied().unwrap_or(u64::MAX);
     }
     part.categories = categories.to_vec();
 }

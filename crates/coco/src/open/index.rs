@@ -143,8 +143,12 @@ pub(crate) fn some_of(names: &[String]) -> String {
 /// A path below a folder as an index spells it, however both are written; `None` for a path that lies elsewhere.
 pub(crate) fn below_root(path: &Path, root: &Path) -> Option<String> {
     let (path, root) = (path.canonicalize().ok()?, root.canonicalize().ok()?);
-    let below = path.strip_prefix(root).ok()?;
-    Some(nfc(&below.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")))
+    Some(nfc(&slashed(path.strip_prefix(root).ok()?)))
+}
+
+/// A path with `/` between folders, as COCO's files have it.
+pub(crate) fn slashed(path: &Path) -> String {
+    path.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 /// Whether `path` is `tail`, or ends with it after a `/`.

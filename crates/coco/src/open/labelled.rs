@@ -265,7 +265,7 @@ fn found(
     found.findings.append(&mut findings);
     plain_root(&mut found);
     match sides {
-        Sides::Share(used) => by_hash(source, found, &used),
+        Sides::Share(used) => by_hash(source, found, &used, notes),
         Sides::Author(sides) => {
             let known = found.images.iter().zip(&sides).filter_map(|(image, side)| Some((image.id, (*side)?)));
             Ok(Plan::One { sides: known.collect(), whole: Box::new(found), how: "" })

@@ -103,49 +103,27 @@ pub(crate) struct Parts<T> {
 pub(crate) fn assign<T>(mut part: impl FnMut(Role) -> Option<T>) -> Parts<T> {
     let (train, val) = (part(Role::Train), part(Role::Val));
     let (test, both) = (part(Role::Test), part(Role::TrainVal));
-    let mut notes = Vec::new();
-    let mut parts = match (train, val, test, both) {
-        (train, Some(val), test, both) => {
-            if test.is_some() {
-                notes.push("the test part is left alone: the val part is held out".to_owned());
-            }
-            if train.is_none() && both.is_none() {
-                notes.push("there is no train part: all images that are in no other part are trained on".to_owned());
-            }
-            match train {
-                Some(train) => {
-                    if both.is_some() {
-                        notes.push("the trainval part is not used: train and val are there".to_owned());
-                    }
-                    Parts { train: Some(train), val: Some(val), notes: Vec::new() }
-                }
-                // The caller takes val out of it.
-                None => Parts { train: both, val: Some(val), notes: Vec::new() },
-            }
+    let mut notes: Vec<&str> = Vec::new();
+    let held_out = val.is_some() || test.is_some();
+    match (val.is_some(), test.is_some()) {
+        (true, true) => notes.push("the test part is left alone: the val part is held out"),
+        (false, true) => notes.push("there is no val part: the test part is held out"),
+        _ => {}
+    }
+    match (train.is_some(), both.is_some()) {
+        (false, false) if held_out => {
+            notes.push("there is no train part: all images that are in no other part are trained on");
         }
-        (train, None, Some(test), both) => {
-            notes.push("there is no val part: the test part is held out".to_owned());
-            if train.is_none() && both.is_none() {
-                notes.push("there is no train part: all images that are in no other part are trained on".to_owned());
-            }
-            if train.is_some() && both.is_some() {
-                notes.push("the trainval part trains, and the train part in it is not used by itself".to_owned());
-            }
-            Parts { train: both.or(train), val: Some(test), notes: Vec::new() }
+        (true, true) if val.is_some() => notes.push("the trainval part is not used: train and val are there"),
+        (true, true) if test.is_some() => {
+            notes.push("the trainval part trains, and the train part in it is not used by itself");
         }
-        (train, None, None, both) => {
-            if train.is_some() && both.is_some() {
-                notes.push("there is no val part: trainval without train is held out".to_owned());
-            } else {
-                notes.push(
-                    "there is no val part: a share of the images is held out, by a hash of the file name".to_owned(),
-                );
-            }
-            Parts { train: train.or(both), val: None, notes: Vec::new() }
-        }
-    };
-    parts.notes = notes;
-    parts
+        (true, true) => notes.push("there is no val part: trainval without train is held out"),
+        _ => {}
+    }
+    // Beside test, trainval is what trains; beside val, the caller takes val out of it.
+    let train = if val.is_none() && test.is_some() { both.or(train) } else { train.or(both) };
+    Parts { train, val: val.or(test), notes: notes.into_iter().map(str::to_owned).collect() }
 }
 
 #[cfg(test)]

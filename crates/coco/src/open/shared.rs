@@ -1,8 +1,6 @@
 //! One image on both sides of a split, and copies of images: files are compared byte by byte where their fingerprints are equal.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::dataset::Dataset;
@@ -100,9 +98,5 @@ fn copies(name: &str, set: &Dataset, fingerprints: &Fingerprints, notes: &mut Ve
 
 /// Whether two files hold the same bytes; no for a file that cannot be read.
 fn same_bytes(a: &Path, b: &Path) -> bool {
-    let open = |path: &Path| File::open(path).map(BufReader::new);
-    let (Ok(a), Ok(b)) = (open(a), open(b)) else { return false };
-    let mut b = b.bytes();
-    a.bytes().all(|byte| byte.is_ok_and(|byte| b.next().is_some_and(|other| other.is_ok_and(|other| other == byte))))
-        && b.next().is_none()
+    matches!((std::fs::read(a), std::fs::read(b)), (Ok(a), Ok(b)) if a == b)
 }

@@ -228,7 +228,7 @@ fn lists(index: &FileIndex) -> Result<Lists<'_>> {
             (Some(_), _) if other_task => unused.push(file),
             (Some(role), _) => found.entry(role).or_default().push(file),
             (None, Some(role)) if in_sets && !other_task => of_classes.entry(role).or_default().push(file),
-            (None, _) if in_sets && file.stem() == "default" => unused.push(file),
+            (None, None) if in_sets => unused.push(file),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::find_image::{ImageFinder, Lookup, Place};
-use super::index::{FileIndex, nfc, without_extension};
+use super::index::{FileIndex, nfc, slashed, without_extension};
 use crate::finding::{Finding, FindingKind};
 use crate::found::Found;
 use crate::open_options::OpenOptions;
@@ -92,8 +92,7 @@ impl<'a> Source<'a> {
 
     /// A file's path below the folder of images, as the system spells it, with `/` between folders.
     pub fn relative(&self, path: &Path) -> String {
-        let below = path.strip_prefix(&self.images.root).unwrap_or(path);
-        below.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+        slashed(path.strip_prefix(&self.images.root).unwrap_or(path))
     }
 
     /// Where images of an annotation file are looked for first.

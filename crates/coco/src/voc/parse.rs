@@ -70,6 +70,10 @@ pub fn parse_voc(xml: &[u8], encoding: Option<&'static Encoding>) -> std::result
     // Counted on from object to object: from the start each time would be quadratic.
     let (mut line, mut upto) = (1, 0);
     for node in root.children().filter(|n| n.has_tag_name("object")) {
+        // LabelMe's web tool keeps what was deleted.
+        if child(node, "deleted").is_some_and(|n| text_of(n) == "1") {
+            continue;
+        }
         let start = node.range().start;
         line += text.as_bytes()[upto..start].iter().filter(|byte| **byte == b'\n').count() as u32;
         upto = start;

@@ -67,7 +67,7 @@ pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan>
     let entries: Vec<&Entry<'_>> = kept.iter().map(|&i| &entries[i]).collect();
     let found = read_entries(source, &described, &entries, &labels, notes)?;
     match sides {
-        Sides::Share(_) => by_hash(source, found, &vec![true; kept.len()]),
+        Sides::Share(_) => by_hash(source, found, &vec![true; kept.len()], notes),
         Sides::Author(sides) => {
             let known = found.images.iter().zip(&kept).filter_map(|(image, &i)| Some((image.id, sides[i]?)));
             Ok(Plan::One { sides: known.collect(), whole: Box::new(found), how: "" })
@@ -164,9 +164,7 @@ fn named_parts(
     if let (Some(train), Some(val)) = (members.get(&Role::Train), members.get(&Role::Val))
         && train == val
     {
-        notes.push(
-            "train and val are the same images: a share of them is held out, by a hash of the file name".to_owned(),
-        );
+        notes.push("train and val are the same images, so nothing would be held out".to_owned());
         let train = train.clone();
         return Ok(Some(Sides::Share((0..items.len()).map(|i| train.contains(&i)).collect())));
     }

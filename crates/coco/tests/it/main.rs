@@ -21,4 +21,5 @@ mod resize;
 mod stats;
 mod support;
 mod voc;
+mod voc_xml;
 mod yolo;

@@ -63,6 +63,8 @@ pub struct Proposal {
     pub anchors: AnchorFit,
     /// What was measured, where it was.
     pub measured: Option<Fit>,
+    /// Lines about how the folder was read.
+    pub notes: Vec<String>,
 }
 
 /// Why a part of the recipe is as it is.
@@ -151,7 +153,14 @@ pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
     draft.because("anchors", reason);
     let measured = draft.fit_schedule(&ladder)?;
     let toml = write::toml(&draft);
-    Ok(Proposal { recipe: draft.recipe()?, toml, reasons: draft.reasons, anchors: draft.anchors, measured })
+    Ok(Proposal {
+        recipe: draft.recipe()?,
+        toml,
+        reasons: draft.reasons,
+        anchors: draft.anchors,
+        measured,
+        notes: data.notes,
+    })
 }
 
 impl Draft<'_> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::one;
+use super::data::one;
 use crate::optim::{AdamWConfig, OptimizerConfig, OptimizerKind, ParamGroup, SgdConfig};
 use crate::schedule::ScheduleConfig;
 use crate::{EarlyStop, EmaConfig, Error, Result};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use docent_coco::{Splits, Spread, Stats, open_dir, picture};
 
-use crate::output::say;
+use crate::output::{say, tell};
 use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
@@ -31,7 +31,10 @@ pub fn run(args: &Args) -> Result<()> {
             path.display()
         );
     }
-    let Splits { train, val, .. } = open_dir(&args.dir, &args.read.options()?)?;
+    let Splits { train, val, notes, .. } = open_dir(&args.dir, &args.read.options()?)?;
+    for note in &notes {
+        tell!("{note}");
+    }
     let splits = [("training", Stats::of(&train)), ("held-out", Stats::of(&val))];
     if args.json {
         let map: serde_json::Map<_, _> = splits

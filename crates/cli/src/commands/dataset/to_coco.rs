@@ -11,30 +11,23 @@ use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The data folder.
-    src: PathBuf,
+    /// The data folder; for `split` also one COCO annotation file.
+    pub src: PathBuf,
     /// The folder to write to; may be SRC itself.
-    out: PathBuf,
-    /// Where SRC has no split of its own: the share of images that is held out.
+    pub out: PathBuf,
+    /// Where SRC has no split of its own, or one is made: the share of images that is held out.
     #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
-    val: f64,
+    pub val: f64,
     #[command(flatten)]
-    read: ReadArgs,
+    pub read: ReadArgs,
 }
 
 /// Writes a folder's annotations as COCO's; `format` is what an older name of the command stands for.
 pub fn run(args: &Args, format: Option<Format>) -> Result<()> {
-    write(&args.src, &args.out, args.val, &args.read, format)
-}
-
-/// Writes what `src` holds to `out`.
-pub fn write(src: &Path, out: &Path, val: f64, read: &ReadArgs, format: Option<Format>) -> Result<()> {
-    let files = ["train", "val"].map(|split| out.join(format!("annotations/instances_{split}.json")));
-    if let Some(there) = files.iter().find(|path| path.exists()) {
-        bail!("{} is there already; choose another OUT, or take it away", there.display());
-    }
+    let Args { src, out, val, read } = args;
+    let files = free_files(out)?;
     let mut options = read.options()?;
-    options.read.val_fraction = val;
+    options.read.val_fraction = *val;
     options.read.format = options.read.format.or(format);
     let splits = open_dir(src, &options)?;
     report(&splits, &options);
@@ -54,6 +47,15 @@ pub fn write(src: &Path, out: &Path, val: f64, read: &ReadArgs, format: Option<F
     let place = quoted(&words);
     say!("next: docent init {place}\n  or: docent train --recipe mine.toml --data {place}");
     Ok(())
+}
+
+/// The two files of `out`, where neither is there yet.
+pub fn free_files(out: &Path) -> Result<[PathBuf; 2]> {
+    let files = ["train", "val"].map(|split| out.join(format!("annotations/instances_{split}.json")));
+    match files.iter().find(|path| path.exists()) {
+        Some(there) => bail!("{} is there already; choose another OUT, or take it away", there.display()),
+        None => Ok(files),
+    }
 }
 
 /// Notes and faults of both splits together: a count is that of the whole folder.

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use docent_coco::{Dataset, Resize, ResizeRule, Rgb8, Splits, open_dir};
 
 use crate::draw::{Mark, draw};
-use crate::output::say;
+use crate::output::{say, tell};
 use crate::reading::ReadArgs;
 
 /// Pixels between pictures.
@@ -52,7 +52,10 @@ pub fn run(args: &Args) -> Result<()> {
         "--out {}: the sheet is a PNG file; name one that ends in .png",
         args.out.display()
     );
-    let Splits { train, val, .. } = open_dir(&args.dir, &args.read.options()?)?;
+    let Splits { train, val, notes, .. } = open_dir(&args.dir, &args.read.options()?)?;
+    for note in &notes {
+        tell!("{note}");
+    }
     let dataset = if args.split == "train" { train } else { val };
     let class = match &args.class {
         None => None,

@@ -9,6 +9,8 @@ use super::to_coco;
 use crate::output::say;
 
 #[derive(clap::Args)]
+// clap names a group after the struct, and the flattened one is called `Args` too.
+#[group(skip)]
 pub struct Args {
     #[command(flatten)]
     to: to_coco::Args,

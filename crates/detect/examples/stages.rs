@@ -6,7 +6,12 @@
 
 use candle_core::{DType, Device};
 use candle_nn::{Optimizer, SGD, VarBuilder, VarMap};
-use docent_detect::{FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, NormKind, RandomSampler, ResNetConfig, Targets};
+use docent_detect::backbone::ResNetConfig;
+use docent_detect::layers::NormKind;
+use docent_detect::{
+    BalancedPositiveNegativeSampler, Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, RegionHeads, Size,
+    Target,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -18,15 +23,15 @@ fn config() -> FasterRcnnConfig {
     let mut config = FasterRcnnConfig {
         classes: 3,
         fpn_channels: 32,
-        backbone: ResNetConfig { depth: 18, width: 0.25, norm, ..ResNetConfig::default() }.into(),
+        backbone: ResNetConfig { depth: 18, width_multiplier: 0.25, norm, ..ResNetConfig::default() }.into(),
         ..FasterRcnnConfig::default()
     };
     config.anchors.sizes = vec![16.0, 24.0, 32.0, 64.0, 128.0];
-    config.rpn.post_nms_train = 100;
-    config.rpn.post_nms_test = 50;
-    config.roi.samples = 32;
-    config.roi.hidden = 64;
-    config.roi.canonical_scale = 56.0;
+    config.rpn.post_nms_top_n_train = 100;
+    config.rpn.post_nms_top_n_test = 50;
+    config.roi.batch_size_per_image = 32;
+    config.roi.representation_size = 64;
+    config.roi.canonical_box_size = 56.0;
     config
 }
 
@@ -41,21 +46,21 @@ fn main() -> Outcome<()> {
         at.map_or(0.5, |object| colours[object][c])
     };
     let planes: Vec<f32> = (0..3 * height * width).map(pixel).collect();
-    let batch = ImageBatch::from_planes(&[(height, width, &planes)], 32, &Device::Cpu)?;
-    let targets = [Targets { boxes: truth.to_vec(), labels: vec![1, 2] }];
+    let batch = ImageBatch::from_planes(&[(Size::new(height, width), &planes)], 32, &Device::Cpu)?;
+    let targets = [Target { boxes: truth.to_vec(), labels: vec![1, 2] }];
 
     let store = VarMap::new();
     let model = FasterRcnn::new(&config(), VarBuilder::from_varmap(&store, DType::F32, &Device::Cpu))?;
-    println!("{:.2} GFLOPs an image", model.flops((height, width)) as f64 / 1e9);
+    println!("{:.2} GFLOPs an image", model.flops(Size::new(height, width)) as f64 / 1e9);
 
     let features = model.features(&batch, Mode::Eval)?;
     for (level, stride) in features.levels.iter().zip(&features.strides) {
         println!("stride {stride:>2}: {:?}", level.dims());
     }
-    let rpn = model.rpn(&features, &batch)?;
+    let rpn = model.rpn(&features, &batch, Mode::Eval)?;
     let anchors: usize = rpn.anchors.iter().map(Vec::len).sum();
-    let proposals = model.propose(&rpn, &batch.sizes, Mode::Eval)?;
-    let head = model.box_head(&features, &proposals.rois())?;
+    let proposals = model.propose(&features, &batch, Mode::Eval)?;
+    let head = model.box_head(&features, &proposals.rois(), Mode::Eval)?;
     println!(
         "{anchors} anchors, {} proposals, class logits {:?}, deltas {:?}\n",
         proposals.boxes[0].len(),
@@ -66,9 +71,9 @@ fn main() -> Outcome<()> {
     let mut optimizer = SGD::new(store.all_vars(), 0.02)?;
     for step in 1..=60 {
         // The sampler draws which anchors and regions the losses look at.
-        let mut sampler = RandomSampler::new(vec![ChaCha8Rng::seed_from_u64(step)]);
-        let out = model.train(&batch, &targets, &mut sampler)?;
-        let loss = out.losses.total()?;
+        let mut sampler = BalancedPositiveNegativeSampler::new(vec![ChaCha8Rng::seed_from_u64(step)]);
+        let out = model.forward_train(&batch, &targets, &mut sampler)?;
+        let loss = out.total()?;
         if step == 1 || step % 10 == 0 {
             println!("step {step:>2}: loss {:.3}", loss.to_scalar::<f32>()?);
         }

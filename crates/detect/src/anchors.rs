@@ -1,6 +1,7 @@
 //! Anchors as torchvision lays them: rounded boxes around the upper left corner of every cell.
 
-use crate::{AnchorConfig, Error, Result};
+use crate::config::AnchorConfig;
+use crate::{Error, Result, Size};
 use docent_ops::BoxXyxy;
 
 /// One level's anchors around the origin, one a ratio, with torchvision's float32 arithmetic: for the ratio r = h / w
@@ -18,28 +19,24 @@ pub fn base_anchors(size: f32, ratios: &[f32]) -> Vec<BoxXyxy> {
 }
 
 /// The anchors of a grid, in the order (row, column, anchor): the base anchors moved by whole strides.
-pub fn grid_anchors(base: &[BoxXyxy], grid: (usize, usize), stride: (usize, usize)) -> Vec<BoxXyxy> {
-    let mut all = Vec::with_capacity(base.len() * grid.0 * grid.1);
-    for row in 0..grid.0 {
-        let y = (row * stride.0) as f32;
-        for column in 0..grid.1 {
-            let x = (column * stride.1) as f32;
+pub fn grid_anchors(base: &[BoxXyxy], grid: Size, stride: Size) -> Vec<BoxXyxy> {
+    let mut all = Vec::with_capacity(base.len() * grid.height * grid.width);
+    for row in 0..grid.height {
+        let y = (row * stride.height) as f32;
+        for column in 0..grid.width {
+            let x = (column * stride.width) as f32;
             all.extend(base.iter().map(|b| [x + b[0], y + b[1], x + b[2], y + b[3]]));
         }
     }
     all
 }
 
-/// The anchors of every level of an image padded to `image` (height, width) whose feature maps have the sizes `grids`.
+/// The anchors of every level of an image padded to `image` whose feature maps have the sizes `grids`.
 /// A level's stride is, as in torchvision, `image / grid` rounded down, for rows and columns apart.
 ///
 /// # Errors
 /// Another number of levels than of anchor sizes; a grid without a cell.
-pub fn pyramid_anchors(
-    cfg: &AnchorConfig,
-    image: (usize, usize),
-    grids: &[(usize, usize)],
-) -> Result<Vec<Vec<BoxXyxy>>> {
+pub fn pyramid_anchors(cfg: &AnchorConfig, image: Size, grids: &[Size]) -> Result<Vec<Vec<BoxXyxy>>> {
     if grids.len() != cfg.sizes.len() {
         return Err(Error::input(
             "anchors",
@@ -49,11 +46,12 @@ pub fn pyramid_anchors(
     grids
         .iter()
         .zip(&cfg.sizes)
-        .map(|(&(h, w), &size)| {
-            if h == 0 || w == 0 {
-                return Err(Error::input("anchors", format!("a feature level of {h}x{w} cells")));
+        .map(|(&grid, &size)| {
+            if grid.height == 0 || grid.width == 0 {
+                return Err(Error::input("anchors", format!("a feature level of {grid} cells")));
             }
-            Ok(grid_anchors(&base_anchors(size, &cfg.ratios), (h, w), (image.0 / h, image.1 / w)))
+            let stride = Size { height: image.height / grid.height, width: image.width / grid.width };
+            Ok(grid_anchors(&base_anchors(size, &cfg.ratios), grid, stride))
         })
         .collect()
 }
@@ -61,6 +59,10 @@ pub fn pyramid_anchors(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn size(height: usize, width: usize) -> Size {
+        Size { height, width }
+    }
 
     // The literals are torchvision 0.29's, from AnchorGenerator(sizes, (0.5, 1, 2)).
     #[test]
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn the_grid_runs_over_rows_columns_anchors() {
         let base = base_anchors(16.0, &[0.5, 1.0, 2.0]);
-        let all = grid_anchors(&base, (2, 3), (8, 4));
+        let all = grid_anchors(&base, size(2, 3), size(8, 4));
         assert_eq!(all.len(), 18);
         assert_eq!(&all[..3], &base[..]);
         assert_eq!(all[3 + 1], [-4., -8., 12., 8.], "second column: x moves by 4");
@@ -91,10 +93,10 @@ mod tests {
     fn strides_are_whole_quotients_of_the_padded_image() {
         let cfg = AnchorConfig { sizes: vec![16.0, 32.0], ratios: vec![1.0] };
         // 65 // 17 = 3, 67 // 17 = 3; 65 // 9 = 7.
-        let all = pyramid_anchors(&cfg, (65, 67), &[(17, 17), (9, 9)]).unwrap();
+        let all = pyramid_anchors(&cfg, size(65, 67), &[size(17, 17), size(9, 9)]).unwrap();
         assert_eq!(all[0][17 + 1], [-8. + 3., -8. + 3., 8. + 3., 8. + 3.]);
         assert_eq!(all[1][9], [-16., -16. + 7., 16., 16. + 7.]);
-        assert!(pyramid_anchors(&cfg, (65, 67), &[(17, 17)]).is_err());
-        assert!(pyramid_anchors(&cfg, (65, 67), &[(17, 17), (0, 9)]).is_err());
+        assert!(pyramid_anchors(&cfg, size(65, 67), &[size(17, 17)]).is_err());
+        assert!(pyramid_anchors(&cfg, size(65, 67), &[size(17, 17), size(0, 9)]).is_err());
     }
 }

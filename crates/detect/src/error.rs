@@ -19,6 +19,16 @@ pub enum Error {
         /// What was given, what is needed.
         message: String,
     },
+    /// A name that the registry does not hold.
+    #[error("unknown {kind} `{name}`; known are {}", known.join(", "))]
+    Unknown {
+        /// `detector` or `backbone`.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
     /// An error of a tensor's values or of the backward pass.
     #[error(transparent)]
     Tensor(#[from] docent_tensor::Error),

@@ -1,213 +1,187 @@
-//! The whole detector: its stages one by one, and the two ways through them.
+//! Faster R-CNN with a feature pyramid: its parts put together.
+
+use std::sync::Arc;
+
+use candle_nn::VarBuilder;
+use docent_ops::{BoxCoder, BoxXyxy};
 
 use crate::anchors::pyramid_anchors;
-use crate::backbone::Backbone;
-use crate::flops::{self, Flops};
+use crate::backbone::{self, Backbone};
+use crate::config::FasterRcnnConfig;
+use crate::detector::{Detector, RegionHeads, RegionStage, TrainOutput};
+use crate::detector_config::DetectorConfig;
 use crate::fpn::Fpn;
+use crate::layers::{LayerList, ModelBuilder};
 use crate::roi_heads::{self, RoiHeads};
 use crate::rpn::{self, RpnHead};
 use crate::stages::check_targets;
 use crate::{
-    BackboneFeatures, BoxHeadOutput, Detection, DetectionLosses, FasterRcnnConfig, Features, ImageBatch, Mode,
-    Proposals, Result, RpnOutput, SampledRois, Sampler, Targets,
+    BoxHeadOutput, DenseHeadOutput, Detection, Error, FeaturePyramid, FeatureSpec, ImageBatch, Losses, Mode, Proposals,
+    Result, SampledRois, Sampler, Size, Target,
 };
-use candle_nn::VarBuilder;
-use docent_ops::{BoxCoder, BoxXyxy};
 
 /// A Faster R-CNN with a feature pyramid, as torchvision's `FasterRCNN`.
-///
-/// Whether a parameter trains is the builder's choice: a variable has a gradient, a plain tensor is frozen, and a layer
-/// whose BatchNorm's scale is frozen keeps to its running statistics.
 #[derive(Debug, Clone)]
 pub struct FasterRcnn {
     cfg: FasterRcnnConfig,
-    body: Backbone,
+    body: Arc<dyn Backbone>,
     fpn: Fpn,
     rpn: RpnHead,
     heads: RoiHeads,
-}
-
-/// Everything that a training step computes; distillation reads the parts.
-#[derive(Debug, Clone)]
-pub struct TrainOutput {
-    /// The backbone's stages.
-    pub stages: BackboneFeatures,
-    /// The pyramid of the batch.
-    pub features: Features,
-    /// The RPN's maps and anchors.
-    pub rpn: RpnOutput,
-    /// The sampled regions.
-    pub rois: SampledRois,
-    /// What the heads say of them.
-    pub head: BoxHeadOutput,
-    /// The four losses.
-    pub losses: DetectionLosses,
+    layers: LayerList,
 }
 
 impl FasterRcnn {
-    /// Takes its parameters from `vb`, by torchvision's names (`backbone.body.conv1.weight`, ..), and gives torchvision's
-    /// initialisations as hints.
+    /// A detector over one of this crate's backbones. Takes its parameters from `vb`, by torchvision's names
+    /// (`backbone.body.conv1.weight`, ..), and gives torchvision's initialisations as hints.
     ///
     /// # Errors
-    /// A configuration that is not valid; a parameter that is missing or has another shape.
-    pub fn new(cfg: &FasterRcnnConfig, vb: VarBuilder) -> Result<Self> {
+    /// A configuration that is not valid, a backbone of somebody else's; a parameter that is missing or has another shape.
+    pub fn new(cfg: &FasterRcnnConfig, vb: VarBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
-        let backbone = vb.pp("backbone");
-        Ok(Self {
-            body: Backbone::new(&cfg.backbone, backbone.pp("body"))?,
-            fpn: Fpn::new(&cfg.backbone.channels(), cfg.fpn_channels, backbone.pp("fpn"))?,
-            rpn: RpnHead::new(cfg.fpn_channels, cfg.anchors_per_cell(), vb.pp("rpn").pp("head"))?,
-            heads: RoiHeads::new(&cfg.roi, cfg.fpn_channels, cfg.classes, vb.pp("roi_heads"))?,
-            cfg: cfg.clone(),
-        })
+        let builder = ModelBuilder::new(vb);
+        let body = backbone::builtin(&cfg.backbone, &builder.pp("backbone").pp("body"))?;
+        Self::from_parts(cfg, body, &builder)
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &FasterRcnnConfig {
-        &self.cfg
-    }
-
-    /// The coder of the heads' boxes.
-    pub fn box_coder(&self) -> BoxCoder {
-        BoxCoder::new(self.cfg.roi.box_weights)
-    }
-
-    /// The same model over the same storage, outside any graph: what it computes has no gradient, its BatchNorm keeps to
-    /// the running statistics, and later changes of the weights show in it. A teacher is one.
-    pub fn detached(&self) -> Self {
-        Self {
-            cfg: self.cfg.clone(),
-            body: self.body.detached(),
-            fpn: self.fpn.detached(),
-            rpn: self.rpn.detached(),
-            heads: self.heads.detached(),
+    /// A detector over a backbone that was made from `builder`, so that its layers are in the list.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use candle_core::{DType, Device};
+    /// use candle_nn::VarBuilder;
+    /// use docent_detect::backbone::{ResNet, ResNetConfig};
+    /// use docent_detect::layers::ModelBuilder;
+    /// use docent_detect::{Detector, FasterRcnn, FasterRcnnConfig};
+    ///
+    /// # fn main() -> docent_detect::Result<()> {
+    /// let builder = ModelBuilder::new(VarBuilder::zeros(DType::F32, &Device::Cpu));
+    /// let config = ResNetConfig { depth: 18, width_multiplier: 0.125, ..Default::default() };
+    /// let body = Arc::new(ResNet::new(&config, &builder.pp("backbone").pp("body"))?);
+    /// let model = FasterRcnn::from_parts(&FasterRcnnConfig { classes: 3, ..Default::default() }, body, &builder)?;
+    /// assert_eq!(model.levels().len(), 5);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// A configuration that is not valid, another number of anchor sizes than of levels; a parameter that is missing or has another
+    /// shape.
+    pub fn from_parts(cfg: &FasterRcnnConfig, body: Arc<dyn Backbone>, builder: &ModelBuilder<'_>) -> Result<Self> {
+        cfg.validate()?;
+        let fpn = Fpn::new(body.outputs(), cfg.fpn_channels, &builder.pp("backbone").pp("fpn"))?;
+        let (levels, sizes) = (fpn.outputs().len(), cfg.anchors.sizes.len());
+        if sizes != levels {
+            let message =
+                format!("{sizes} sizes given; the pyramid has {levels} levels (P2 to P{}), each takes one", levels + 1);
+            return Err(Error::config("anchors.sizes", message));
         }
+        let rpn = RpnHead::new(fpn.outputs(), cfg.anchors_per_cell(), &builder.pp("rpn").pp("head"))?;
+        let heads = RoiHeads::new(&cfg.roi, fpn.outputs(), cfg.classes, &builder.pp("roi_heads"))?;
+        Ok(Self { cfg: cfg.clone(), body, fpn, rpn, heads, layers: builder.layers() })
     }
 
-    /// Normalises the batch by the model's own statistics, sets its padding to 0, and runs the backbone.
-    ///
-    /// # Errors
-    /// A batch whose parts do not fit.
-    pub fn backbone(&self, batch: &ImageBatch, mode: Mode) -> Result<BackboneFeatures> {
-        self.body.forward(&self.cfg.normalize.apply(batch)?, mode)
-    }
-
-    /// The pyramid over the backbone's output.
-    ///
-    /// # Errors
-    /// Features of another backbone.
-    pub fn fpn(&self, features: &BackboneFeatures) -> Result<Features> {
-        self.fpn.forward(features)
-    }
-
-    /// Backbone and pyramid.
-    ///
-    /// # Errors
-    /// A batch whose parts do not fit.
-    pub fn features(&self, batch: &ImageBatch, mode: Mode) -> Result<Features> {
-        self.fpn(&self.backbone(batch, mode)?)
+    /// The settings.
+    pub fn settings(&self) -> &FasterRcnnConfig {
+        &self.cfg
     }
 
     /// The RPN's maps and the anchors they speak of.
     ///
     /// # Errors
     /// Features of another pyramid or of another batch.
-    pub fn rpn(&self, features: &Features, batch: &ImageBatch) -> Result<RpnOutput> {
-        let (objectness, deltas) = self.rpn.forward(features)?;
-        let grids = features.levels.iter().map(|t| Ok((t.dim(2)?, t.dim(3)?))).collect::<Result<Vec<_>>>()?;
+    pub fn rpn(&self, pyramid: &FeaturePyramid, batch: &ImageBatch, mode: Mode) -> Result<DenseHeadOutput> {
+        let (logits, deltas) = self.rpn.forward(pyramid, mode)?;
+        let grid = |t: &candle_core::Tensor| Ok(Size { height: t.dim(2)?, width: t.dim(3)? });
+        let grids = pyramid.levels.iter().map(grid).collect::<Result<Vec<_>>>()?;
         let anchors = pyramid_anchors(&self.cfg.anchors, batch.padded()?, &grids)?;
-        Ok(RpnOutput { objectness, deltas, anchors })
+        Ok(DenseHeadOutput { logits, deltas, anchors })
+    }
+}
+
+impl Detector for FasterRcnn {
+    fn config(&self) -> DetectorConfig {
+        self.cfg.clone().into()
     }
 
-    /// Proposals of each image: see [`rpn::propose`]. `sizes` are the images' true (height, width).
-    ///
-    /// # Errors
-    /// Parts that do not fit each other.
-    pub fn propose(&self, output: &RpnOutput, sizes: &[(usize, usize)], mode: Mode) -> Result<Proposals> {
-        rpn::propose(&self.cfg.rpn, output, sizes, mode)
+    fn layers(&self) -> &LayerList {
+        &self.layers
     }
 
-    /// The RPN's objectness and box loss: see [`rpn::rpn_losses`].
-    ///
-    /// # Errors
-    /// Targets with boxes without area or unknown labels; parts that do not fit each other.
-    pub fn rpn_losses(
-        &self,
-        output: &RpnOutput,
-        targets: &[Targets],
-        sampler: &mut dyn Sampler,
-    ) -> Result<(candle_core::Tensor, candle_core::Tensor)> {
-        check_targets("rpn_losses", targets, targets.len(), self.cfg.classes)?;
-        rpn::rpn_losses(&self.cfg.rpn, output, targets, sampler)
+    fn stages(&self) -> &[FeatureSpec] {
+        self.body.outputs()
     }
 
-    /// The regions of a training step, ground truths among them: see [`roi_heads::sample`].
-    ///
-    /// # Errors
-    /// Targets with boxes without area or unknown labels; parts that do not fit each other.
-    pub fn sample(&self, proposals: &Proposals, targets: &[Targets], sampler: &mut dyn Sampler) -> Result<SampledRois> {
-        check_targets("sample", targets, proposals.boxes.len(), self.cfg.classes)?;
-        roi_heads::sample(&self.cfg.roi, proposals, targets, sampler)
+    fn levels(&self) -> &[FeatureSpec] {
+        self.fpn.outputs()
     }
 
-    /// What the heads say of any regions, in their order.
-    ///
-    /// # Errors
-    /// A region of an image outside the batch; features of another pyramid.
-    pub fn box_head(&self, features: &Features, rois: &[(usize, BoxXyxy)]) -> Result<BoxHeadOutput> {
-        self.heads.forward(features, rois)
+    fn backbone(&self, batch: &ImageBatch, mode: Mode) -> Result<FeaturePyramid> {
+        self.body.forward(&self.cfg.normalize.apply(batch)?, mode)
     }
 
-    /// The heads' classification and box loss: see [`roi_heads::head_losses`].
-    ///
-    /// # Errors
-    /// Parts that do not fit each other.
-    pub fn head_losses(
-        &self,
-        output: &BoxHeadOutput,
-        rois: &SampledRois,
-    ) -> Result<(candle_core::Tensor, candle_core::Tensor)> {
-        roi_heads::head_losses(&self.cfg.roi, output, rois)
+    fn pyramid(&self, stages: &FeaturePyramid, mode: Mode) -> Result<FeaturePyramid> {
+        self.fpn.forward(stages, mode)
     }
 
-    /// A whole training step up to the losses, with what lies between.
-    ///
-    /// # Errors
-    /// As its stages'.
-    pub fn train(&self, batch: &ImageBatch, targets: &[Targets], sampler: &mut dyn Sampler) -> Result<TrainOutput> {
-        check_targets("train", targets, batch.len(), self.cfg.classes)?;
+    fn forward_train(&self, batch: &ImageBatch, targets: &[Target], sampler: &mut dyn Sampler) -> Result<TrainOutput> {
+        check_targets("forward_train", targets, batch.len(), self.cfg.classes)?;
         let stages = self.backbone(batch, Mode::Train)?;
-        let features = self.fpn(&stages)?;
-        let rpn = self.rpn(&features, batch)?;
-        let (rpn_objectness, rpn_box) = self.rpn_losses(&rpn, targets, sampler)?;
-        let proposals = self.propose(&rpn, &batch.sizes, Mode::Train)?;
-        let rois = self.sample(&proposals, targets, sampler)?;
-        let head = self.box_head(&features, &rois.rois)?;
-        let (head_class, head_box) = self.head_losses(&head, &rois)?;
-        let losses = DetectionLosses { rpn_objectness, rpn_box, head_class, head_box };
-        Ok(TrainOutput { stages, features, rpn, rois, head, losses })
+        let pyramid = self.pyramid(&stages, Mode::Train)?;
+        let rpn = self.rpn(&pyramid, batch, Mode::Train)?;
+        let (rpn_objectness, rpn_box) = rpn::rpn_losses(&self.cfg.rpn, &rpn, targets, sampler)?;
+        let proposals = rpn::propose(&self.cfg.rpn, &rpn, &batch.sizes, Mode::Train)?;
+        let rois = self.label_and_sample_proposals(&proposals, targets, sampler)?;
+        let head = self.box_head(&pyramid, &rois.rois, Mode::Train)?;
+        let (head_class, head_box) = roi_heads::head_losses(&self.cfg.roi, &head, &rois)?;
+        let losses = Losses::new([
+            ("rpn_objectness", rpn_objectness),
+            ("rpn_box", rpn_box),
+            ("head_class", head_class),
+            ("head_box", head_box),
+        ]);
+        Ok(TrainOutput { stages, pyramid, dense: Some(rpn), regions: vec![RegionStage { rois, head }], losses })
     }
 
-    /// The objects of each image, best first, in pixels of the batch's images; see [`roi_heads::postprocess`]. Builds no
-    /// graph, and reads BatchNorm's running statistics as they stand.
-    ///
-    /// # Errors
-    /// A batch whose parts do not fit.
-    pub fn detect(&self, batch: &ImageBatch) -> Result<Vec<Vec<Detection>>> {
-        let model = self.detached();
-        let features = model.features(batch, Mode::Eval)?;
-        let output = model.rpn(&features, batch)?;
-        let proposals = model.propose(&output, &batch.sizes, Mode::Eval)?;
-        let rois = proposals.rois();
-        let head = model.box_head(&features, &rois)?;
+    fn detect(&self, batch: &ImageBatch) -> Result<Vec<Vec<Detection>>> {
+        let pyramid = self.features(batch, Mode::Eval)?;
+        let rois = self.propose(&pyramid, batch, Mode::Eval)?.rois();
+        let head = self.box_head(&pyramid, &rois, Mode::Eval)?;
         roi_heads::postprocess(&self.cfg.roi, &head, &rois, &batch.sizes)
     }
 
-    /// Floating point operations of a detection in an image padded to `(height, width)`, with the RPN's test count of
-    /// proposals: see [`crate::flops`].
-    pub fn flops(&self, size: (usize, usize)) -> u64 {
-        // The configuration was valid when the model was made.
-        flops::count(&self.cfg, size, self.cfg.rpn.post_nms_test).as_ref().map_or(0, Flops::total)
+    fn region_heads(&self) -> Option<&dyn RegionHeads> {
+        Some(self)
+    }
+
+    /// With the RPN's test count of proposals.
+    fn flops(&self, size: Size) -> u64 {
+        self.layers.flops(size, self.cfg.rpn.post_nms_top_n_test)
+    }
+}
+
+impl RegionHeads for FasterRcnn {
+    fn propose(&self, pyramid: &FeaturePyramid, batch: &ImageBatch, mode: Mode) -> Result<Proposals> {
+        rpn::propose(&self.cfg.rpn, &self.rpn(pyramid, batch, mode)?, &batch.sizes, mode)
+    }
+
+    fn label_and_sample_proposals(
+        &self,
+        proposals: &Proposals,
+        targets: &[Target],
+        sampler: &mut dyn Sampler,
+    ) -> Result<SampledRois> {
+        check_targets("label_and_sample_proposals", targets, proposals.boxes.len(), self.cfg.classes)?;
+        roi_heads::label_and_sample_proposals(&self.cfg.roi, proposals, targets, sampler)
+    }
+
+    fn box_head(&self, pyramid: &FeaturePyramid, rois: &[(usize, BoxXyxy)], mode: Mode) -> Result<BoxHeadOutput> {
+        self.heads.forward(pyramid, rois, mode)
+    }
+
+    fn box_coder(&self) -> BoxCoder {
+        BoxCoder::new(self.cfg.roi.box_weights)
     }
 }
 

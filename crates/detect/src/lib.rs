@@ -1,10 +1,13 @@
 //! Faster R-CNN with a feature pyramid on candle, with torchvision's semantics and parameter names.
 //!
-//! A detector is made of stages, plain functions with plain structs between them: an [`ImageBatch`] gives
-//! [`BackboneFeatures`] (C2 to C5), these [`Features`] (P2 to P6), these an [`RpnOutput`] and [`Proposals`]; a training
-//! step draws [`SampledRois`] from them, and the heads give a [`BoxHeadOutput`] for any regions. Each stage can be called
-//! alone, on [`FasterRcnn`] or on its own type ([`backbone::Backbone`], [`fpn::Fpn`], [`rpn::RpnHead`],
-//! [`roi_heads::RoiHeads`]), and whoever wants to look between two stages, as distillation does, reads the struct.
+//! [`Detector`] is what a loop knows of a model; [`FasterRcnn`] is one. It is made of parts that can be called alone or put
+//! together in another way ([`FasterRcnn::from_parts`]): a [`backbone::Backbone`], an [`fpn::Fpn`], an [`rpn::RpnHead`] and
+//! [`roi_heads::RoiHeads`]. Plain structs pass between them: an [`ImageBatch`] gives a [`FeaturePyramid`] (C2 to C5), this another
+//! one (P2 to P6), this a [`DenseHeadOutput`] and [`Proposals`]; a training step draws [`SampledRois`] from them, and the heads
+//! give a [`BoxHeadOutput`] for any regions. Whoever wants to look between two stages, as distillation does, reads the struct.
+//!
+//! A [`Registry`] holds detectors and backbones by name, for recipes and checkpoints. [`layers`] has the layers and the list in
+//! which each registers itself.
 //!
 //! Shorthand, here and in every comment: B images, C channels, H W rows and columns, L levels, A anchors a cell,
 //! N boxes, R regions of interest (RoIs), K classes with the background, which is class 0. Boxes are f32
@@ -16,29 +19,29 @@
 //! ```
 //! use candle_core::{DType, Device};
 //! use candle_nn::VarBuilder;
-//! use docent_detect::{FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, ResNetConfig};
+//! use docent_detect::backbone::ResNetConfig;
+//! use docent_detect::{Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, RegionHeads, Size};
 //!
 //! # fn main() -> docent_detect::Result<()> {
 //! let mut cfg = FasterRcnnConfig {
 //!     classes: 4,
 //!     fpn_channels: 16,
-//!     backbone: ResNetConfig { depth: 18, width: 0.125, ..Default::default() }.into(),
+//!     backbone: ResNetConfig { depth: 18, width_multiplier: 0.125, ..Default::default() }.into(),
 //!     ..Default::default()
 //! };
-//! cfg.roi.hidden = 32;
-//! cfg.rpn.post_nms_test = 50;
+//! cfg.roi.representation_size = 32;
+//! cfg.rpn.post_nms_top_n_test = 50;
 //!
 //! // Weights of zero find nothing sure; a real builder reads a file or a store.
 //! let model = FasterRcnn::new(&cfg, VarBuilder::zeros(DType::F32, &Device::Cpu))?;
 //! let grey = vec![0.5f32; 3 * 60 * 80];
-//! let batch = ImageBatch::from_planes(&[(60, 80, &grey)], 32, &Device::Cpu)?;
+//! let batch = ImageBatch::from_planes(&[(Size::new(60, 80), &grey)], 32, &Device::Cpu)?;
 //!
 //! // Stage by stage ..
 //! let features = model.features(&batch, Mode::Eval)?;
 //! assert_eq!(features.levels[0].dims(), [1, 16, 16, 24]); // P2 of 64x96 pixels
-//! let output = model.rpn(&features, &batch)?;
-//! let proposals = model.propose(&output, &batch.sizes, Mode::Eval)?;
-//! let head = model.box_head(&features, &proposals.rois())?;
+//! let proposals = model.propose(&features, &batch, Mode::Eval)?;
+//! let head = model.box_head(&features, &proposals.rois(), Mode::Eval)?;
 //! assert_eq!(head.class_logits.dims()[1], 4);
 //!
 //! // .. or in one go: one list of detections an image.
@@ -50,11 +53,9 @@
 pub mod anchors;
 pub mod backbone;
 pub mod config;
-pub mod flops;
 pub mod fpn;
+pub mod layers;
 pub mod matcher;
-pub mod mobilenet;
-pub mod resnet;
 pub mod roi_heads;
 pub mod rpn;
 pub mod sampler;
@@ -62,26 +63,27 @@ pub mod sampler;
 pub mod testing;
 
 mod batch;
-mod conv_norm;
+mod detector;
+mod detector_config;
 mod error;
 mod faster_rcnn;
-mod layers;
-mod norm;
 mod normalize;
+mod ranges;
+mod registry;
 mod stages;
 
 pub use batch::ImageBatch;
-pub use config::{
-    AnchorConfig, BackboneConfig, FasterRcnnConfig, MobileNetV2Config, NormKind, ResNetConfig, RoiConfig, RpnConfig,
-    StridePlace,
-};
+pub use config::FasterRcnnConfig;
+pub use detector::{Detector, RegionHeads, RegionStage, TrainOutput};
+pub use detector_config::{DetectorConfig, OtherDetector};
 pub use error::{Error, Result};
-pub use faster_rcnn::{FasterRcnn, TrainOutput};
+pub use faster_rcnn::FasterRcnn;
 pub use normalize::Normalize;
-pub use sampler::{RandomSampler, SamplePurpose, Sampler};
+pub use registry::Registry;
+pub use sampler::{BalancedPositiveNegativeSampler, SamplePurpose, Sampler};
 pub use stages::{
-    BackboneFeatures, BoxHeadOutput, Detection, DetectionLosses, Features, Mode, Proposals, RpnOutput, SampledRois,
-    Targets,
+    BoxHeadOutput, DenseHeadOutput, Detection, FeaturePyramid, FeatureSpec, Losses, Mode, Proposals, SampledRois, Size,
+    Target,
 };
 
 pub use docent_ops::{BoxCoder, BoxXyxy};

@@ -1,9 +1,11 @@
 //! The normalisation of pixels, which belongs to a model and travels with its weights.
 
-use crate::{Error, ImageBatch, Result};
-use candle_core::Tensor;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use docent_tensor::{f32_operand, f32_values};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, ImageBatch, Result, Size};
 
 /// `(x - mean) / std` for each of R, G and B, over pixels from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -53,18 +55,36 @@ impl Normalize {
     /// # Errors
     /// Pixels of another shape or type.
     pub fn apply(&self, batch: &ImageBatch) -> Result<Tensor> {
-        let (b, h, w) = batch.check()?;
-        let mut data = batch.pixels.flatten_all()?.to_vec1::<f32>()?;
-        data.par_chunks_mut((h * w).max(1)).enumerate().for_each(|(plane, pixels)| {
-            let (mean, std) = (self.mean[plane % 3], self.std[plane % 3]);
-            let (true_h, true_w) = batch.sizes[plane / 3];
-            for (y, row) in pixels.chunks_mut(w).enumerate() {
-                let inside = if y < true_h { true_w } else { 0 };
-                row[..inside].iter_mut().for_each(|x| *x = (*x - mean) / std);
-                row[inside..].fill(0.0);
+        batch.padded()?;
+        let op = NormalizePixels { statistics: *self, sizes: batch.sizes.clone() };
+        Ok(f32_operand("normalize", "pixels", &batch.pixels)?.apply_op1_no_bwd(&op)?)
+    }
+}
+
+/// The normalisation as one operation on the batch's storage.
+struct NormalizePixels {
+    statistics: Normalize,
+    sizes: Vec<Size>,
+}
+
+impl CustomOp1 for NormalizePixels {
+    fn name(&self) -> &'static str {
+        "normalize"
+    }
+
+    fn cpu_fwd(&self, pixels: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (_, channels, h, w) = layout.shape().dims4()?;
+        let pixels = f32_values(self.name(), pixels, layout)?;
+        let mut out = vec![0f32; pixels.len()];
+        let planes = pixels.par_chunks((h * w).max(1)).zip(out.par_chunks_mut((h * w).max(1)));
+        planes.enumerate().for_each(|(plane, (pixels, out))| {
+            let (mean, std) = (self.statistics.mean[plane % channels], self.statistics.std[plane % channels]);
+            let size = self.sizes[plane / channels];
+            for (row, out) in pixels.chunks(w).zip(out.chunks_mut(w)).take(size.height) {
+                row[..size.width].iter().zip(out).for_each(|(x, out)| *out = (x - mean) / std);
             }
         });
-        Ok(Tensor::from_vec(data, (b, 3, h, w), batch.pixels.device())?)
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
 
@@ -76,9 +96,10 @@ mod tests {
     #[test]
     fn normalises_inside_and_zeroes_the_padding() {
         let planes = vec![0.5f32; 3 * 2 * 3];
-        let batch = ImageBatch::from_planes(&[(2, 3, &planes)], 4, &Device::Cpu).unwrap();
+        let batch = ImageBatch::from_planes(&[(Size { height: 2, width: 3 }, &planes)], 4, &Device::Cpu).unwrap();
         let n = Normalize { mean: [0.5, 0.25, 0.0], std: [1.0, 0.5, 0.25] };
         let out = n.apply(&batch).unwrap();
+        assert!(!out.track_op());
         assert_eq!(out.dims(), &[1, 3, 4, 4]);
         let v = out.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(&v[..8], &[0.0; 8]);

@@ -30,11 +30,11 @@ pub trait Sampler {
 
 /// Draws without replacement, with one generator an image, so that an image's choice does not depend on its batch.
 #[derive(Debug, Clone)]
-pub struct RandomSampler<R> {
+pub struct BalancedPositiveNegativeSampler<R> {
     rngs: Vec<R>,
 }
 
-impl<R: RngCore> RandomSampler<R> {
+impl<R: RngCore> BalancedPositiveNegativeSampler<R> {
     /// One generator for each image of the batch. Image i takes generator `i % rngs.len()`; without any, the first
     /// candidates are taken.
     pub fn new(rngs: Vec<R>) -> Self {
@@ -42,7 +42,7 @@ impl<R: RngCore> RandomSampler<R> {
     }
 }
 
-impl<R: RngCore> Sampler for RandomSampler<R> {
+impl<R: RngCore> Sampler for BalancedPositiveNegativeSampler<R> {
     fn sample(
         &mut self,
         _: SamplePurpose,
@@ -143,7 +143,7 @@ mod tests {
     fn draws_are_keyed_distinct_and_even() {
         let from: Vec<usize> = (10..30).collect();
         let of = |seed| {
-            let mut s = RandomSampler::new(vec![SplitMix(seed)]);
+            let mut s = BalancedPositiveNegativeSampler::new(vec![SplitMix(seed)]);
             choose(&mut s, SamplePurpose::Rpn, 0, (&from, &[1, 2, 3]), (8, 0.75)).unwrap()
         };
         assert_eq!(of(5), of(5));
@@ -159,8 +159,8 @@ mod tests {
     #[test]
     fn images_have_their_own_generators() {
         let from: Vec<usize> = (0..50).collect();
-        let mut both = RandomSampler::new(vec![SplitMix(1), SplitMix(2)]);
-        let mut alone = RandomSampler::new(vec![SplitMix(2)]);
+        let mut both = BalancedPositiveNegativeSampler::new(vec![SplitMix(1), SplitMix(2)]);
+        let mut alone = BalancedPositiveNegativeSampler::new(vec![SplitMix(2)]);
         let a = both.sample(SamplePurpose::Roi, 1, &from, &from, 5, 5);
         assert_eq!(a, alone.sample(SamplePurpose::Roi, 0, &from, &from, 5, 5));
     }

@@ -9,40 +9,91 @@ use docent_ops::BoxXyxy;
 pub enum Mode {
     /// BatchNorm takes the batch's statistics and updates the running ones; the RPN keeps its training counts.
     Train,
-    /// BatchNorm takes the running statistics; the RPN keeps its test counts.
+    /// BatchNorm takes the running statistics; the RPN keeps its test counts. Parameters stand outside any graph: what is computed
+    /// has no gradient for them.
     Eval,
+}
+
+impl Mode {
+    /// A layer's parameter as this mode sees it: with its graph, or outside any.
+    pub fn parameter(self, tensor: &Tensor) -> Tensor {
+        match self {
+            Self::Train => tensor.clone(),
+            Self::Eval => tensor.detach(),
+        }
+    }
+}
+
+/// Height and width in pixels or cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Size {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Size {
+    /// A size by height and width.
+    pub const fn new(height: usize, width: usize) -> Self {
+        Self { height, width }
+    }
+
+    /// Both sides over `stride`, rounded up: the map of an image.
+    #[must_use]
+    pub fn div_ceil(self, stride: usize) -> Self {
+        Self { height: self.height.div_ceil(stride), width: self.width.div_ceil(stride) }
+    }
+}
+
+impl std::fmt::Display for Size {
+    /// `480x640`: height, then width.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.height, self.width)
+    }
 }
 
 /// The ground truth of one image.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Targets {
+pub struct Target {
     /// Boxes in pixels of the (resized, unpadded) image.
     pub boxes: Vec<BoxXyxy>,
     /// The class of each box, from 1 to K - 1.
     pub labels: Vec<u32>,
 }
 
-/// The backbone's output: C2, C3, C4 and C5.
-#[derive(Debug, Clone)]
-pub struct BackboneFeatures {
-    /// `[B, C_l, H_l, W_l]`, finest first.
-    pub levels: Vec<Tensor>,
+/// One of a backbone's or a pyramid's feature maps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureSpec {
+    /// Its name: `c2`, `p3`.
+    pub name: String,
+    /// Side of a cell in pixels of the padded image.
+    pub stride: usize,
+    /// Channels.
+    pub channels: usize,
 }
 
-/// The pyramid: P2 to P6.
+/// Feature maps of one batch at several strides: a backbone's C2 to C5, or the pyramid's P2 to P6.
 #[derive(Debug, Clone)]
-pub struct Features {
-    /// `[B, C, H_l, W_l]`, finest first.
+pub struct FeaturePyramid {
+    /// `[B, C_l, H_l, W_l]`, finest first.
     pub levels: Vec<Tensor>,
     /// Nominal stride of each level in pixels of the padded image: 4, 8, 16, 32, 64.
     pub strides: Vec<usize>,
 }
 
-/// What the RPN says of every anchor.
+impl FeaturePyramid {
+    /// Maps with the strides of their descriptions.
+    pub fn new(levels: Vec<Tensor>, specs: &[FeatureSpec]) -> Self {
+        Self { levels, strides: specs.iter().map(|spec| spec.stride).collect() }
+    }
+}
+
+/// What a dense head says of every anchor: the RPN of Faster R-CNN, whose one class is objectness.
 #[derive(Debug, Clone)]
-pub struct RpnOutput {
-    /// A level's objectness logits, `[B, A, H, W]`.
-    pub objectness: Vec<Tensor>,
+pub struct DenseHeadOutput {
+    /// A level's class logits, `[B, A * classes, H, W]`, the background not among the classes.
+    pub logits: Vec<Tensor>,
     /// A level's box deltas, `[B, 4A, H, W]`; channel `4a + k` is delta k of anchor a.
     pub deltas: Vec<Tensor>,
     /// A level's anchors, in the order (row, column, anchor); they are the same for every image of the batch.
@@ -66,7 +117,7 @@ pub struct SampledRois {
     /// The class of each, 0 for background.
     pub labels: Vec<u32>,
     /// The ground truth of each positive; a background RoI's own box.
-    pub matched: Vec<BoxXyxy>,
+    pub matched_gt_boxes: Vec<BoxXyxy>,
     /// Indices of the positives in `rois`, ascending.
     pub positives: Vec<usize>,
 }
@@ -80,26 +131,39 @@ pub struct BoxHeadOutput {
     pub box_deltas: Tensor,
 }
 
-/// The four losses of a training step, scalars.
+/// The losses of a training step by name, scalars, in the order in which they are summed.
 #[derive(Debug, Clone)]
-pub struct DetectionLosses {
-    /// Binary cross-entropy of the sampled anchors.
-    pub rpn_objectness: Tensor,
-    /// Smooth L1 of the positive anchors.
-    pub rpn_box: Tensor,
-    /// Cross-entropy of the sampled RoIs.
-    pub head_class: Tensor,
-    /// Smooth L1 of the positive RoIs.
-    pub head_box: Tensor,
-}
+pub struct Losses(Vec<(String, Tensor)>);
 
-impl DetectionLosses {
-    /// Their sum.
+impl Losses {
+    /// Losses by name; a log shows them under these names.
+    pub fn new<const N: usize>(losses: [(&str, Tensor); N]) -> Self {
+        Self(losses.into_iter().map(|(name, loss)| (name.to_owned(), loss)).collect())
+    }
+
+    /// Name and value of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, loss)| (name.as_str(), loss))
+    }
+
+    /// The loss of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, loss)| loss)
+    }
+
+    /// Their sum, added in pairs from the left: `(a + b) + (c + d)`.
     ///
     /// # Errors
-    /// candle's, when one is no scalar.
+    /// No loss; candle's, when one is no scalar.
     pub fn total(&self) -> Result<Tensor> {
-        Ok(((&self.rpn_objectness + &self.rpn_box)? + (&self.head_class + &self.head_box)?)?)
+        let mut sums: Vec<Tensor> = self.0.iter().map(|(_, loss)| loss.clone()).collect();
+        while sums.len() > 1 {
+            sums = sums
+                .chunks(2)
+                .map(|pair| if let [a, b] = pair { a + b } else { Ok(pair[0].clone()) })
+                .collect::<candle_core::Result<_>>()?;
+        }
+        sums.pop().ok_or_else(|| Error::input("losses", "a detector gave none"))
     }
 }
 
@@ -115,7 +179,7 @@ pub struct Detection {
 }
 
 /// One set of targets an image; boxes finite and with area, labels of the model's classes.
-pub(crate) fn check_targets(stage: &'static str, targets: &[Targets], images: usize, classes: usize) -> Result<()> {
+pub(crate) fn check_targets(stage: &'static str, targets: &[Target], images: usize, classes: usize) -> Result<()> {
     if targets.len() != images {
         return Err(Error::input(stage, format!("{} targets for {images} images", targets.len())));
     }
@@ -153,14 +217,14 @@ mod tests {
 
     #[test]
     fn targets_are_checked() {
-        let good = Targets { boxes: vec![[0.0, 0.0, 2.0, 3.0]], labels: vec![2] };
-        check_targets("t", &[good.clone(), Targets::default()], 2, 3).unwrap();
-        let bad = |t: Targets| check_targets("t", &[t], 1, 3).unwrap_err().to_string();
-        assert!(bad(Targets { labels: vec![3], ..good.clone() }).contains("1 to 2"));
-        assert!(bad(Targets { labels: vec![0], ..good.clone() }).contains("label 0"));
-        assert!(bad(Targets { labels: vec![], ..good.clone() }).contains("0 labels"));
-        assert!(bad(Targets { boxes: vec![[1.0, 0.0, 1.0, 3.0]], ..good.clone() }).contains("no area"));
-        assert!(bad(Targets { boxes: vec![[f32::NAN, 0.0, 1.0, 3.0]], ..good }).contains("no area"));
+        let good = Target { boxes: vec![[0.0, 0.0, 2.0, 3.0]], labels: vec![2] };
+        check_targets("t", &[good.clone(), Target::default()], 2, 3).unwrap();
+        let bad = |t: Target| check_targets("t", &[t], 1, 3).unwrap_err().to_string();
+        assert!(bad(Target { labels: vec![3], ..good.clone() }).contains("1 to 2"));
+        assert!(bad(Target { labels: vec![0], ..good.clone() }).contains("label 0"));
+        assert!(bad(Target { labels: vec![], ..good.clone() }).contains("0 labels"));
+        assert!(bad(Target { boxes: vec![[1.0, 0.0, 1.0, 3.0]], ..good.clone() }).contains("no area"));
+        assert!(bad(Target { boxes: vec![[f32::NAN, 0.0, 1.0, 3.0]], ..good }).contains("no area"));
         assert!(check_targets("t", &[], 1, 3).is_err());
     }
 }

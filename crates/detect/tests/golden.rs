@@ -28,7 +28,7 @@ struct Case {
 
 impl Case {
     fn new(name: &'static str, depth: usize, norm: NormKind, norm_eps: f64, stride_place: StridePlace) -> Self {
-        let config = config(ResNetConfig { depth, width: 0.25, norm, norm_eps, stride_place }, 32, 64);
+        let config = config(ResNetConfig { depth, width_multiplier: 0.25, norm, norm_eps, stride_place }, 32, 64);
         Self::with(name, "model.safetensors", config)
     }
 
@@ -50,7 +50,7 @@ impl Case {
         for (i, level) in stages.levels.iter().enumerate() {
             self.golden.summary(&self.key(&format!("eval.c{}", i + 2)), level, 32);
         }
-        let features = self.model.fpn(&stages).unwrap();
+        let features = self.model.pyramid(&stages, Mode::Eval).unwrap();
         for (i, level) in features.levels.iter().enumerate() {
             self.golden.summary(&self.key(&format!("eval.p{}", i + 2)), level, 32);
         }
@@ -78,7 +78,7 @@ impl Case {
             golden.compare_f32(&self.key(&format!("eval.proposals{i}.boxes")), found.as_flattened());
             golden.compare_f32(&self.key(&format!("eval.proposals{i}.scores")), scores);
         }
-        let head = model.box_head(&features, &proposals.rois()).unwrap();
+        let head = model.box_head(&features, &proposals.rois()).unwrap(, Mode::Eval);
         golden.summary(&self.key("eval.class_logits"), &head.class_logits, 128);
         golden.summary(&self.key("eval.box_deltas"), &head.box_deltas, 128);
         self.detections("eval.detections", model);
@@ -99,14 +99,14 @@ impl Case {
     fn strict(&self) {
         let mut config = self.config.clone();
         config.roi.score_threshold = 0.12;
-        config.roi.detections = 100;
+        config.roi.detections_per_image = 100;
         self.detections("strict", &FasterRcnn::new(&config, builder(&self.formula.anew())).unwrap());
     }
 
     /// One step: losses, sampled RoIs, each parameter's gradient, the buffers afterwards.
     fn training(&self) {
         let prefix = self.key("train");
-        let out = self.model.train(&self.batch, &targets(&self.golden, &prefix), &mut Even).unwrap();
+        let out = self.model.forward_train(&self.batch, &targets(&self.golden, &prefix), &mut Even).unwrap();
         compare_step(&self.golden, &prefix, &out, &self.formula, Some(16));
     }
 
@@ -165,7 +165,7 @@ fn resnet50_of_msras_form() {
 
 #[test]
 fn every_gradient_of_a_narrow_model() {
-    let backbone = ResNetConfig { depth: 18, width: 0.125, norm: NormKind::BatchNorm, ..ResNetConfig::default() };
+    let backbone = ResNetConfig { depth: 18, width_multiplier: 0.125, norm: NormKind::BatchNorm, ..ResNetConfig::default() };
     let case = Case::with("eighth", "training.safetensors", config(backbone, 16, 32));
     case.training_with_given(None);
     case.finish();

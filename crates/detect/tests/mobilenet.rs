@@ -14,8 +14,8 @@ use common::{Golden, fill, image, parameter, values};
 use docent_detect::backbone::Backbone;
 use docent_detect::testing::{FormulaStore, Kind, SplitMix};
 use docent_detect::{
-    BackboneConfig, BoxXyxy, FasterRcnn, FasterRcnnConfig, ImageBatch, MobileNetV2Config, Mode, NormKind, Normalize,
-    RandomSampler, Targets,
+    BackboneConfig, BalancedPositiveNegativeSampler, BoxXyxy, FasterRcnn, FasterRcnnConfig, ImageBatch,
+    MobileNetV2Config, Mode, NormKind, Normalize, Target,
 };
 
 const PREFIX: &str = "backbone.body";
@@ -49,7 +49,7 @@ fn against_torchvision(kind: &str, norm: NormKind) {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "mobilenet.safetensors");
     let (width, gain) = (golden.note("width").as_f64().unwrap(), golden.note("gain").as_f64().unwrap());
     let norm_scale = golden.note("norm_scale")[kind].as_f64().unwrap() as f32;
-    let cfg: BackboneConfig = MobileNetV2Config { width, norm, norm_eps: 1e-5 }.into();
+    let cfg: BackboneConfig = MobileNetV2Config { width_multiplier: width, norm, norm_eps: 1e-5 }.into();
     let whole = FasterRcnnConfig { backbone: cfg.clone(), ..Default::default() };
     let (mut vars, mut plain, mut all) = (BTreeMap::new(), BTreeMap::new(), std::collections::HashMap::new());
     for (name, shape) in names(&cfg) {
@@ -126,12 +126,13 @@ fn freezing_covers_every_tensor_once() {
 #[test]
 fn it_learns_two_boxes() {
     const BOXES: [BoxXyxy; 2] = [[8., 6., 30., 40.], [34., 20., 60., 38.]];
-    let backbone = MobileNetV2Config { width: 0.35, norm: NormKind::GroupNorm { groups: 4 }, norm_eps: 1e-5 };
+    let backbone =
+        MobileNetV2Config { width_multiplier: 0.35, norm: NormKind::GroupNorm { groups: 4 }, norm_eps: 1e-5 };
     let mut cfg =
         FasterRcnnConfig { classes: 3, fpn_channels: 16, backbone: backbone.into(), ..FasterRcnnConfig::default() };
     cfg.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
-    (cfg.rpn.samples, cfg.rpn.post_nms_train) = (64, 60);
-    (cfg.roi.samples, cfg.roi.hidden, cfg.roi.canonical_scale) = (32, 32, 56.0);
+    (cfg.rpn.batch_size_per_image, cfg.rpn.post_nms_top_n_train) = (64, 60);
+    (cfg.roi.batch_size_per_image, cfg.roi.representation_size, cfg.roi.canonical_box_size) = (32, 32, 56.0);
     let prefixes = cfg.backbone.frozen_prefixes(2);
     let frozen = move |name: &str| {
         name.strip_prefix("backbone.body.").is_some_and(|n| prefixes.iter().any(|p| n.starts_with(p.as_str())))
@@ -145,12 +146,12 @@ fn it_learns_two_boxes() {
     let picture: Vec<f32> =
         (0..3 * h * w).map(|i| if inside(i / w % h, i % w) { 0.5 + 0.2 * (i / (h * w)) as f32 } else { 0.3 }).collect();
     let batch = ImageBatch::from_planes(&[(h, w, &picture)], 32, &Device::Cpu).unwrap();
-    let targets = [Targets { boxes: BOXES.to_vec(), labels: vec![1, 2] }];
+    let targets = [Target { boxes: BOXES.to_vec(), labels: vec![1, 2] }];
     let before = store.get("backbone.body.2.conv.2.weight").unwrap().copy().unwrap();
     let mut losses = vec![];
     for step in 0..40 {
-        let mut draw = RandomSampler::new(vec![SplitMix(step)]);
-        let total = model.train(&batch, &targets, &mut draw).unwrap().losses.total().unwrap();
+        let mut draw = BalancedPositiveNegativeSampler::new(vec![SplitMix(step)]);
+        let total = model.forward_train(&batch, &targets, &mut draw).unwrap().losses.total().unwrap();
         losses.push(total.to_scalar::<f32>().unwrap());
         let grads = total.backward().unwrap();
         for (name, var) in store.vars() {

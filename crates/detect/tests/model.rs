@@ -5,8 +5,8 @@
 use candle_core::{Device, Tensor};
 use docent_detect::testing::{FormulaStore, Kind, SplitMix};
 use docent_detect::{
-    BoxXyxy, FasterRcnn, FasterRcnnConfig, Features, ImageBatch, Mode, NormKind, RandomSampler, ResNetConfig,
-    StridePlace, Targets,
+    BoxXyxy, FasterRcnn, FasterRcnnConfig, FeaturePyramid, ImageBatch, Mode, NormKind, BalancedPositiveNegativeSampler, ResNetConfig,
+    StridePlace, Target,
 };
 
 /// A detector of some ten thousand parameters.
@@ -14,16 +14,16 @@ fn tiny(depth: usize, norm: NormKind) -> FasterRcnnConfig {
     let mut cfg = FasterRcnnConfig {
         classes: 3,
         fpn_channels: 16,
-        backbone: ResNetConfig { depth, width: 0.125, norm, ..Default::default() }.into(),
+        backbone: ResNetConfig { depth, width_multiplier: 0.125, norm, ..Default::default() }.into(),
         ..Default::default()
     };
     cfg.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
-    cfg.rpn.samples = 64;
-    cfg.rpn.post_nms_train = 60;
-    cfg.rpn.post_nms_test = 40;
-    cfg.roi.samples = 32;
-    cfg.roi.hidden = 32;
-    cfg.roi.canonical_scale = 56.0;
+    cfg.rpn.batch_size_per_image = 64;
+    cfg.rpn.post_nms_top_n_train = 60;
+    cfg.rpn.post_nms_top_n_test = 40;
+    cfg.roi.batch_size_per_image = 32;
+    cfg.roi.representation_size = 32;
+    cfg.roi.canonical_box_size = 56.0;
     cfg
 }
 
@@ -54,8 +54,8 @@ fn batch(images: &[(usize, usize, &[BoxXyxy])], divisor: usize) -> ImageBatch {
     ImageBatch::from_planes(&all, divisor, &Device::Cpu).unwrap()
 }
 
-fn sampler(images: usize) -> RandomSampler<SplitMix> {
-    RandomSampler::new((0..images as u64).map(|i| SplitMix(100 + i)).collect())
+fn sampler(images: usize) -> BalancedPositiveNegativeSampler<SplitMix> {
+    BalancedPositiveNegativeSampler::new((0..images as u64).map(|i| SplitMix(100 + i)).collect())
 }
 
 fn values(t: &Tensor) -> Vec<f32> {
@@ -64,11 +64,11 @@ fn values(t: &Tensor) -> Vec<f32> {
 
 const BOXES: [BoxXyxy; 2] = [[8., 6., 30., 40.], [34., 20., 60., 38.]];
 
-fn two_images() -> (ImageBatch, Vec<Targets>) {
+fn two_images() -> (ImageBatch, Vec<Target>) {
     let batch = batch(&[(48, 64, &BOXES), (44, 50, &BOXES[..1])], 32);
     let targets = vec![
-        Targets { boxes: BOXES.to_vec(), labels: vec![1, 2] },
-        Targets { boxes: BOXES[..1].to_vec(), labels: vec![1] },
+        Target { boxes: BOXES.to_vec(), labels: vec![1, 2] },
+        Target { boxes: BOXES[..1].to_vec(), labels: vec![1] },
     ];
     (batch, targets)
 }
@@ -86,22 +86,22 @@ fn every_stage_has_its_shape_on_odd_sizes() {
         for ((level, c), (h, w)) in body.levels.iter().zip(cfg.backbone.channels()).zip(sizes) {
             assert_eq!(level.dims(), [2, c, h, w]);
         }
-        let features = model.fpn(&body).unwrap();
+        let features = model.pyramid(&body, Mode::Eval).unwrap();
         assert_eq!(features.strides, [4, 8, 16, 32, 64]);
-        let output = model.rpn(&features, &batch).unwrap();
+        let output = model.rpn(&features, &batch, Mode::Eval).unwrap();
         for (l, (h, w)) in sizes.into_iter().enumerate() {
             assert_eq!(features.levels[l].dims(), [2, 16, h, w]);
-            assert_eq!(output.objectness[l].dims(), [2, 3, h, w]);
+            assert_eq!(output.logits[l].dims(), [2, 3, h, w]);
             assert_eq!(output.deltas[l].dims(), [2, 12, h, w]);
             assert_eq!(output.anchors[l].len(), 3 * h * w);
         }
-        let proposals = model.propose(&output, &batch.sizes, Mode::Eval).unwrap();
+        let proposals = model.propose(&features, &batch, Mode::Eval).unwrap();
         assert!(proposals.boxes.iter().all(|b| !b.is_empty() && b.len() <= 40));
         for (boxes, (h, w)) in proposals.boxes.iter().zip(&batch.sizes) {
             assert!(boxes.iter().all(|b| b[0] >= 0.0 && b[1] >= 0.0 && b[2] <= *w as f32 && b[3] <= *h as f32));
         }
         let rois = proposals.rois();
-        let head = model.box_head(&features, &rois).unwrap();
+        let head = model.box_head(&features, &rois).unwrap(, Mode::Eval);
         assert_eq!(head.class_logits.dims(), [rois.len(), 3]);
         assert_eq!(head.box_deltas.dims(), [rois.len(), 12]);
         assert_eq!(model.detect(&batch).unwrap().len(), 2);
@@ -162,9 +162,9 @@ fn every_trainable_parameter_has_a_finite_gradient_and_no_frozen_one() {
         let store = store(&cfg, frozen);
         let model = FasterRcnn::new(&cfg, store.builder()).unwrap();
         let (batch, targets) = two_images();
-        let out = model.train(&batch, &targets, &mut sampler(2)).unwrap();
+        let out = model.forward_train(&batch, &targets, &mut sampler(2)).unwrap();
         assert!(!out.rois.positives.is_empty());
-        let grads = out.losses.total().unwrap().backward().unwrap();
+        let grads = out.total().unwrap().backward().unwrap();
         let vars = store.vars();
         assert!(vars.iter().all(|(n, _)| !frozen.iter().any(|f| n.starts_with(f))));
         for (name, var) in &vars {
@@ -216,7 +216,7 @@ fn images_without_objects_have_finite_losses() {
     let store = store(&cfg, &[]);
     let model = FasterRcnn::new(&cfg, store.builder()).unwrap();
     let (batch, _) = two_images();
-    let out = model.train(&batch, &[Targets::default(), Targets::default()], &mut sampler(2)).unwrap();
+    let out = model.forward_train(&batch, &[Target::default(), Target::default()], &mut sampler(2)).unwrap();
     let l = &out.losses;
     for (t, zero) in [(&l.rpn_objectness, false), (&l.rpn_box, true), (&l.head_class, false), (&l.head_box, true)] {
         let v = t.to_scalar::<f32>().unwrap();
@@ -237,12 +237,12 @@ fn without_a_proposal_nothing_is_found_and_losses_are_finite() {
     let (batch, targets) = two_images();
     assert_eq!(model.detect(&batch).unwrap(), [vec![], vec![]]);
     // With targets the ground truths are the proposals; without, no region is left.
-    let with = model.train(&batch, &targets, &mut sampler(2)).unwrap();
+    let with = model.forward_train(&batch, &targets, &mut sampler(2)).unwrap();
     assert_eq!(with.rois.positives, [0, 1, 2]);
-    let none = model.train(&batch, &[Targets::default(), Targets::default()], &mut sampler(2)).unwrap();
+    let none = model.forward_train(&batch, &[Target::default(), Target::default()], &mut sampler(2)).unwrap();
     assert!(none.rois.rois.is_empty());
     for out in [with, none] {
-        let total = out.losses.total().unwrap();
+        let total = out.total().unwrap();
         assert!(total.to_scalar::<f32>().unwrap().is_finite());
         total.backward().unwrap();
     }
@@ -262,17 +262,17 @@ fn the_heads_answer_in_the_order_of_the_regions() {
         (0, [0., 0., 64., 48.]),
         (0, [3., 3., 40., 35.]),
     ];
-    let all = model.box_head(&features, &rois).unwrap();
+    let all = model.box_head(&features, &rois).unwrap(, Mode::Eval);
     let (logits, deltas) = (all.class_logits.to_vec2::<f32>().unwrap(), all.box_deltas.to_vec2::<f32>().unwrap());
     for (i, roi) in rois.iter().enumerate() {
-        let one = model.box_head(&features, &[*roi]).unwrap();
+        let one = model.box_head(&features, &[*roi]).unwrap(, Mode::Eval);
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-5);
         assert!(close(&logits[i], &values(&one.class_logits)), "{i}");
         assert!(close(&deltas[i], &values(&one.box_deltas)), "{i}");
     }
     for strides in [[4, 16, 32, 64], [32, 16, 8, 4], [3, 6, 12, 24]] {
-        let other = Features { strides: strides.to_vec(), ..features.clone() };
-        let message = model.box_head(&other, &rois).unwrap_err().to_string();
+        let other = FeaturePyramid { strides: strides.to_vec(), ..features.clone() };
+        let message = model.box_head(&other, &rois).unwrap_err().to_string(, Mode::Eval);
         assert!(message.contains(&format!("{strides:?}")), "{message}");
     }
 }
@@ -285,7 +285,7 @@ fn a_detached_model_follows_the_weights_without_a_graph() {
     let copy = model.detached();
     let (batch, _) = two_images();
     let features = copy.features(&batch, Mode::Train).unwrap();
-    let output = copy.rpn(&features, &batch).unwrap();
+    let output = copy.rpn(&features, &batch, Mode::Eval).unwrap();
     assert!(features.levels.iter().chain(&output.deltas).all(|t| !t.track_op()));
     let (_, var) = store.vars().into_iter().find(|(n, _)| n == "backbone.body.conv1.weight").unwrap();
     var.set(&(var.as_tensor().detach() * 0.5).unwrap()).unwrap();
@@ -303,8 +303,8 @@ fn one_and_two_threads_give_the_same_bits() {
             let store = store(&cfg, &[]);
             let model = FasterRcnn::new(&cfg, store.builder()).unwrap();
             let (batch, targets) = two_images();
-            let out = model.train(&batch, &targets, &mut sampler(2)).unwrap();
-            let total = out.losses.total().unwrap();
+            let out = model.forward_train(&batch, &targets, &mut sampler(2)).unwrap();
+            let total = out.total().unwrap();
             let grads = total.backward().unwrap();
             let mut bits: Vec<u32> = vec![total.to_scalar::<f32>().unwrap().to_bits()];
             for (_, var) in store.vars() {
@@ -328,12 +328,12 @@ fn a_few_steps_learn_one_image() {
     let store = store(&cfg, &[]);
     let model = FasterRcnn::new(&cfg, store.builder()).unwrap();
     let batch = batch(&[(48, 64, &BOXES)], 32);
-    let targets = [Targets { boxes: BOXES.to_vec(), labels: vec![1, 2] }];
+    let targets = [Target { boxes: BOXES.to_vec(), labels: vec![1, 2] }];
     let mut speed: Vec<Tensor> = store.vars().iter().map(|(_, v)| v.zeros_like().unwrap()).collect();
     let mut losses = vec![];
     for step in 0..80 {
-        let mut draw = RandomSampler::new(vec![SplitMix(step)]);
-        let total = model.train(&batch, &targets, &mut draw).unwrap().losses.total().unwrap();
+        let mut draw = BalancedPositiveNegativeSampler::new(vec![SplitMix(step)]);
+        let total = model.forward_train(&batch, &targets, &mut draw).unwrap().losses.total().unwrap();
         losses.push(total.to_scalar::<f32>().unwrap());
         let grads = total.backward().unwrap();
         for ((_, var), v) in store.vars().iter().zip(&mut speed) {
@@ -356,11 +356,11 @@ fn inputs_that_do_not_fit_are_named() {
     let cfg = tiny(18, NormKind::FrozenBatchNorm);
     let model = FasterRcnn::new(&cfg, store(&cfg, &[]).builder()).unwrap();
     let (batch, mut targets) = two_images();
-    let message = |targets: &[Targets]| model.train(&batch, targets, &mut sampler(2)).unwrap_err().to_string();
+    let message = |targets: &[Target]| model.forward_train(&batch, targets, &mut sampler(2)).unwrap_err().to_string();
     assert!(message(&targets[..1]).contains("1 targets for 2 images"));
     targets[1].labels[0] = 3;
     assert!(message(&targets).contains("image 1") && message(&targets).contains("1 to 2"));
-    targets[1] = Targets { boxes: vec![[4., 4., 4., 9.]], labels: vec![1] };
+    targets[1] = Target { boxes: vec![[4., 4., 4., 9.]], labels: vec![1] };
     assert!(message(&targets).contains("no area"));
     let mut bad = cfg.clone();
     bad.backbone = ResNetConfig { depth: 52, ..Default::default() }.into();

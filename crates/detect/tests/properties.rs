@@ -4,7 +4,7 @@
 use docent_detect::anchors::{base_anchors, grid_anchors};
 use docent_detect::matcher::{Match, Matcher};
 use docent_detect::testing::SplitMix;
-use docent_detect::{RandomSampler, SamplePurpose, Sampler};
+use docent_detect::{BalancedPositiveNegativeSampler, SamplePurpose, Sampler};
 use docent_ops::BoxXyxy;
 use docent_ops::boxes::iou;
 use proptest::collection::vec;
@@ -20,10 +20,10 @@ fn boxes(most: usize) -> impl Strategy<Value = Vec<BoxXyxy>> {
 }
 
 fn matcher() -> impl Strategy<Value = Matcher> {
-    (0.05f32..0.5, 0f32..0.5, any::<bool>()).prop_map(|(negative_iou, more, low_quality)| Matcher {
-        positive_iou: negative_iou + more,
-        negative_iou,
-        low_quality,
+    (0.05f32..0.5, 0f32..0.5, any::<bool>()).prop_map(|(bg_iou_threshold, more, allow_low_quality_matches)| Matcher {
+        fg_iou_threshold: bg_iou_threshold + more,
+        bg_iou_threshold,
+        allow_low_quality_matches,
     })
 }
 
@@ -47,19 +47,19 @@ proptest! {
         prop_assert_eq!(matches.len(), boxes.len());
         for (found, b) in matches.iter().zip(&boxes) {
             if truths.is_empty() {
-                prop_assert_eq!(*found, Match::Background);
+                prop_assert_eq!(*found, Match::Negative);
                 continue;
             }
             let (g, overlap) = best(&truths, b);
             // Claimed: no other box overlaps one of the truths more than this one does.
-            let claimed = m.low_quality
+            let claimed = m.allow_low_quality_matches
                 && truths.iter().any(|t| iou(t, b) > 0.0 && boxes.iter().all(|other| iou(t, other) <= iou(t, b)));
-            let expected = if overlap >= m.positive_iou || claimed {
-                Match::Truth(g)
-            } else if overlap < m.negative_iou {
-                Match::Background
+            let expected = if overlap >= m.fg_iou_threshold || claimed {
+                Match::Positive(g)
+            } else if overlap < m.bg_iou_threshold {
+                Match::Negative
             } else {
-                Match::Ignored
+                Match::Ignore
             };
             prop_assert_eq!(*found, expected, "box {:?} of {:?}", b, truths);
         }
@@ -67,10 +67,10 @@ proptest! {
 
     #[test]
     fn with_low_quality_every_truth_that_is_touched_has_a_box(truths in boxes(6), boxes in boxes(25), m in matcher()) {
-        let matches = Matcher { low_quality: true, ..m }.assign(&truths, &boxes);
+        let matches = Matcher { allow_low_quality_matches: true, ..m }.assign(&truths, &boxes);
         for t in truths.iter().filter(|t| boxes.iter().any(|b| iou(t, b) > 0.0)) {
             let most = boxes.iter().map(|b| iou(t, b)).fold(0.0, f32::max);
-            let claimed = |(found, b): (&Match, &BoxXyxy)| matches!(found, Match::Truth(_)) && iou(t, b) == most;
+            let claimed = |(found, b): (&Match, &BoxXyxy)| matches!(found, Match::Positive(_)) && iou(t, b) == most;
             prop_assert!(matches.iter().zip(&boxes).any(claimed));
         }
     }
@@ -92,7 +92,7 @@ proptest! {
         let (p, n): (Vec<usize>, Vec<usize>) = ((0..positives).map(|i| 2 * i).collect(), (0..negatives).map(|i| 2 * i + 1).collect());
         let (n_pos, n_neg) = (a.min(positives), b.min(negatives));
         let draw = || {
-            let mut sampler = RandomSampler::new(vec![SplitMix(seed)]);
+            let mut sampler = BalancedPositiveNegativeSampler::new(vec![SplitMix(seed)]);
             sampler.sample(SamplePurpose::Roi, 0, &p, &n, n_pos, n_neg)
         };
         let (chosen_p, chosen_n) = draw();

@@ -6,7 +6,7 @@
 
 use candle_core::{DType, Device};
 use candle_nn::{Optimizer, SGD, VarBuilder, VarMap};
-use docent_detect::{FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, NormKind, RandomSampler, ResNetConfig, Targets};
+use docent_detect::{FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, NormKind, BalancedPositiveNegativeSampler, ResNetConfig, Target};
 use docent_distill::{Channels, Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -25,10 +25,10 @@ fn detector(width: f64, fpn_channels: usize, store: &VarMap) -> Outcome<FasterRc
         ..FasterRcnnConfig::default()
     };
     config.anchors.sizes = vec![16.0, 24.0, 32.0, 64.0, 128.0];
-    config.rpn.post_nms_train = 100;
-    config.roi.samples = 32;
-    config.roi.hidden = 64;
-    config.roi.canonical_scale = 56.0;
+    config.rpn.post_nms_top_n_train = 100;
+    config.roi.batch_size_per_image = 32;
+    config.roi.representation_size = 64;
+    config.roi.canonical_box_size = 56.0;
     Ok(FasterRcnn::new(&config, VarBuilder::from_varmap(store, DType::F32, &Device::Cpu))?)
 }
 
@@ -43,8 +43,8 @@ fn main() -> Outcome<()> {
     };
     let planes: Vec<f32> = (0..3 * height * width).map(pixel).collect();
     let batch = ImageBatch::from_planes(&[(height, width, &planes)], 32, &Device::Cpu)?;
-    let targets = [Targets { boxes: truth.to_vec(), labels: vec![1, 2] }];
-    let sampler = |step: usize| RandomSampler::new(vec![ChaCha8Rng::seed_from_u64(step as u64)]);
+    let targets = [Target { boxes: truth.to_vec(), labels: vec![1, 2] }];
+    let sampler = |step: usize| BalancedPositiveNegativeSampler::new(vec![ChaCha8Rng::seed_from_u64(step as u64)]);
 
     // A teacher that knows the picture. `detached` shares its weights and builds no graph: no gradient can reach it.
     let theirs = VarMap::new();

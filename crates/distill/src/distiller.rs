@@ -1,7 +1,7 @@
 //! What a training loop and a distillation method say to each other.
 
 use candle_core::{DType, Device, Tensor};
-use docent_detect::{BoxHeadOutput, FasterRcnnConfig, Features, SampledRois, Targets};
+use docent_detect::{BoxHeadOutput, FasterRcnnConfig, FeaturePyramid, SampledRois, Target};
 use docent_ops::{BoxCoder, BoxXyxy};
 
 use crate::decay::Progress;
@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy)]
 pub struct StepContext<'a> {
     /// The student's pyramid, with its graph.
-    pub student_features: &'a Features,
+    pub student_features: &'a FeaturePyramid,
     /// The teacher's pyramid, if the method [needs](Needs::features) it. Its graph, if it has one, is never followed.
-    pub teacher_features: Option<&'a Features>,
+    pub teacher_features: Option<&'a FeaturePyramid>,
     /// Both backbones' C2 to C5, if the method [needs](Needs::stages) them.
     pub stages: Option<Stages<'a>>,
     /// The student's sampled RoIs, their labels and matched ground truths.
@@ -31,7 +31,7 @@ pub struct StepContext<'a> {
     /// The student's anchors, one list a level of its pyramid, each in the order (row, column, anchor).
     pub anchors: &'a [Vec<BoxXyxy>],
     /// Each image's ground truth.
-    pub targets: &'a [Targets],
+    pub targets: &'a [Target],
     /// Each image's (rows, columns) without padding.
     pub sizes: &'a [(usize, usize)],
     /// (rows, columns) of the padded batch.
@@ -57,7 +57,7 @@ impl<'a> StepContext<'a> {
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the loop did not compute it.
-    pub fn teacher_pyramid(&self) -> Result<&'a Features> {
+    pub fn teacher_pyramid(&self) -> Result<&'a FeaturePyramid> {
         self.teacher_features.ok_or_else(|| not_given("pyramid", "features"))
     }
 
@@ -106,9 +106,9 @@ fn not_given(what: &str, need: &str) -> Error {
 #[derive(Clone, Copy)]
 pub struct Stages<'a> {
     /// The student's, with its graph.
-    pub student: &'a Features,
+    pub student: &'a FeaturePyramid,
     /// The teacher's.
-    pub teacher: &'a Features,
+    pub teacher: &'a FeaturePyramid,
 }
 
 /// A set of RoIs, and what both heads say of it.

@@ -123,8 +123,8 @@ impl Adapters {
 /// # Errors
 /// [`Error::Mismatch`] where the pyramids differ in levels, batch or size.
 pub fn feature_loss(
-    student: &Features,
-    teacher: &Features,
+    student: &FeaturePyramid,
+    teacher: &FeaturePyramid,
     masks: &[LevelMask],
     adapters: &Adapters,
     norm: LevelNorm,
@@ -154,7 +154,7 @@ pub fn feature_loss(
     }
 }
 
-pub(crate) fn check_pyramids(student: &Features, teacher: &Features, masks: usize) -> Result<()> {
+pub(crate) fn check_pyramids(student: &FeaturePyramid, teacher: &FeaturePyramid, masks: usize) -> Result<()> {
     let (s, t) = (&student.levels, &teacher.levels);
     if s.len() != t.len() || s.len() != masks {
         return Err(Error::mismatch(

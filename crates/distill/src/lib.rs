@@ -34,7 +34,7 @@
 //! ```
 //! use candle_core::{DType, Device, Tensor, Var};
 //! use candle_nn::{VarBuilder, VarMap};
-//! use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
+//! use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
 //! use docent_distill::{Channels, Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
 //! use docent_ops::BoxCoder;
 //!
@@ -42,15 +42,15 @@
 //! let device = Device::Cpu;
 //! // What your models give: one level of stride 8, student 4 channels, teacher 6; three classes with the background.
 //! let map = Var::from_tensor(&Tensor::full(0.5f32, (1, 4, 4, 4), &device)?)?;
-//! let student_features = Features { levels: vec![map.as_tensor().clone()], strides: vec![8] };
+//! let student_features = FeaturePyramid { levels: vec![map.as_tensor().clone()], strides: vec![8] };
 //! let theirs = Tensor::ones((1, 6, 4, 4), DType::F32, &device)?;
-//! let teacher_features = Features { levels: vec![theirs], strides: vec![8] };
+//! let teacher_features = FeaturePyramid { levels: vec![theirs], strides: vec![8] };
 //!
 //! let truth = [4.0, 4.0, 28.0, 20.0];
 //! let rois = SampledRois {
 //!     rois: vec![(0, [8.0, 4.0, 30.0, 24.0]), (0, [0.0, 20.0, 8.0, 32.0])],
 //!     labels: vec![2, 0],
-//!     matched: vec![truth, [0.0, 20.0, 8.0, 32.0]],
+//!     matched_gt_boxes: vec![truth, [0.0, 20.0, 8.0, 32.0]],
 //!     positives: vec![0],
 //! };
 //! let logits = Var::zeros((2, 3), DType::F32, &device)?;
@@ -80,7 +80,7 @@
 //!     teacher_head: Some(&teacher_head),
 //!     teacher_rois: None,
 //!     anchors: &[],
-//!     targets: &[Targets { boxes: vec![truth], labels: vec![2] }],
+//!     targets: &[Target { boxes: vec![truth], labels: vec![2] }],
 //!     sizes: &[(32, 32)],
 //!     image_size: (32, 32),
 //!     epoch: 3,

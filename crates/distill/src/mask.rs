@@ -1,6 +1,6 @@
 //! The foreground mask: what of a feature map the student is asked to imitate.
 
-use docent_detect::{Features, Targets};
+use docent_detect::{FeaturePyramid, Target};
 use docent_ops::BoxXyxy;
 
 use crate::config::{Grid, LevelRule, MaskKind, TaskAdaptiveConfig};
@@ -108,7 +108,7 @@ pub fn level_mask(
 ///
 /// # Errors
 /// [`Error::Mismatch`] if the targets are not one an image, or the strides not one a level.
-pub fn masks(rule: &MaskRule, maps: &Features, targets: &[Targets]) -> Result<Vec<LevelMask>> {
+pub fn masks(rule: &MaskRule, maps: &FeaturePyramid, targets: &[Target]) -> Result<Vec<LevelMask>> {
     let boxes: Vec<&[BoxXyxy]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
     let levels = maps.levels.len();
     if maps.strides.len() != levels {

@@ -54,7 +54,7 @@ impl TaskAdaptive {
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the step does not hold them.
-    pub fn maps<'a>(&self, step: &StepContext<'a>) -> Result<(&'a Features, &'a Features)> {
+    pub fn maps<'a>(&self, step: &StepContext<'a>) -> Result<(&'a FeaturePyramid, &'a FeaturePyramid)> {
         match self.config.tap {
             Tap::Fpn => Ok((step.student_features, step.teacher_pyramid()?)),
             Tap::Stages => step.both_stages().map(|stages| (stages.student, stages.teacher)),
@@ -149,7 +149,7 @@ fn gate_rows(step: &StepContext<'_>, set: &RoiSet<'_>) -> Result<Vec<GateRow>> {
         })?;
         Ok(GateRow {
             proposal,
-            truth: rois.matched[r],
+            truth: rois.matched_gt_boxes[r],
             image,
             teacher: class_deltas(&teacher, classes, r, rois.labels[r])?,
             student: class_deltas(&student, classes, r, rois.labels[r])?,
@@ -164,7 +164,7 @@ pub(crate) fn check_set(set: &RoiSet<'_>) -> Result<()> {
     let count = rois.rois.len();
     let lists = [
         ("labels", rois.labels.len()),
-        ("matched boxes", rois.matched.len()),
+        ("matched boxes", rois.matched_gt_boxes.len()),
         ("rows of student logits", set.student.class_logits.dim(0)?),
         ("rows of teacher logits", set.teacher.class_logits.dim(0)?),
     ];

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
-use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
+use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
 use docent_distill::config::{Adapt, RegGate};
 use docent_distill::{Channels, Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
 use docent_ops::BoxCoder;
@@ -75,10 +75,10 @@ fn variant(golden: &Golden, name: &str) {
     let rois = SampledRois {
         rois: image.iter().copied().zip(boxes(&golden.input("rois"))).collect(),
         positives: positives.collect(),
-        matched: boxes(&golden.input("matched")),
+        matched_gt_boxes: boxes(&golden.input("matched")),
         labels: labels_of_rois,
     };
-    let truth = |i| Targets {
+    let truth = |i| Target {
         boxes: boxes(&golden.input(&format!("truth{i}.boxes"))),
         labels: labels(golden, &format!("truth{i}.labels")),
     };
@@ -92,11 +92,11 @@ fn variant(golden: &Golden, name: &str) {
     let deltas = golden.input(&format!("{name}.teacher_deltas"));
     let strides = vec![4, 8, 16, 32, 64];
     let step = StepContext {
-        student_features: &Features {
+        student_features: &FeaturePyramid {
             levels: (0..5).map(|l| student(&format!("p{}", l + 2))).collect(),
             strides: strides.clone(),
         },
-        teacher_features: Some(&Features { levels: (0..5).map(map).collect(), strides }),
+        teacher_features: Some(&FeaturePyramid { levels: (0..5).map(map).collect(), strides }),
         stages: None,
         rois: &rois,
         student_head: &BoxHeadOutput { class_logits: student("class_logits"), box_deltas: student("box_deltas") },

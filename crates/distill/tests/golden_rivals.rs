@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
-use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
+use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
 use docent_distill::rivals::imitation_mask;
 use docent_distill::{Channels, MethodConfig, StepContext};
 use docent_ops::BoxCoder;
@@ -42,7 +42,7 @@ fn variant(golden: &Golden, name: &str) {
     let rois = SampledRois {
         rois: golden.counts("image").into_iter().zip(boxes(&golden.input("rois"))).collect(),
         positives: (0..count).filter(|&r| labels[r] > 0).collect(),
-        matched: boxes(&golden.input("matched")),
+        matched_gt_boxes: boxes(&golden.input("matched")),
         labels,
     };
     let logits = leaf("rivals.student.class_logits", &[count, CLASSES], 6.0, 0.0);
@@ -57,14 +57,14 @@ fn variant(golden: &Golden, name: &str) {
     }
     let strides = vec![4, 8, 16];
     let maps = (0..3).map(|level| leaves[&format!("map.{level}")].as_tensor().clone());
-    let student = Features { levels: maps.collect(), strides: strides.clone() };
+    let student = FeaturePyramid { levels: maps.collect(), strides: strides.clone() };
     let teacher = |level: usize| {
         let (h, w) = SIZES[level];
         filled(&format!("rivals.teacher.{level}"), &[2, TEACHER, h, w], 0.7, 0.2)
     };
-    let teacher = Features { levels: (0..3).map(teacher).collect(), strides };
+    let teacher = FeaturePyramid { levels: (0..3).map(teacher).collect(), strides };
     let anchors: Vec<_> = (0..3).map(|level| boxes(&golden.input(&format!("anchors.{level}")))).collect();
-    let truth = |i| Targets { boxes: boxes(&golden.input(&format!("truth{i}.boxes"))), labels: vec![1; 3] };
+    let truth = |i| Target { boxes: boxes(&golden.input(&format!("truth{i}.boxes"))), labels: vec![1; 3] };
     let coder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
 
     let adapters: HashMap<_, _> = leaves

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
-use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
+use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
 use docent_distill::config::{Adapt, Share, Tap};
 use docent_distill::{Channels, Distiller, RoiSet, Stages, StepContext, TaskAdaptive, TaskAdaptiveConfig};
 use docent_ops::BoxCoder;
@@ -51,7 +51,7 @@ fn set(golden: &Golden, key: &str, leaves: &mut BTreeMap<String, Var>) -> Set {
                 .zip(boxes(&golden.input(&format!("{key}.rois"))))
                 .collect(),
             positives: (0..count).filter(|&r| labels[r] > 0).collect(),
-            matched: boxes(&golden.input(&format!("{key}.matched"))),
+            matched_gt_boxes: boxes(&golden.input(&format!("{key}.matched_gt_boxes"))),
             labels,
         },
     }
@@ -82,13 +82,13 @@ fn variant(golden: &Golden, name: &str) {
         }
     }
     let strides: Vec<usize> = (0..student.len()).map(|level| 4 << level).collect();
-    let own = Features { levels: own, strides: strides.clone() };
-    let theirs = Features { levels: theirs, strides };
+    let own = FeaturePyramid { levels: own, strides: strides.clone() };
+    let theirs = FeaturePyramid { levels: theirs, strides };
     let mut set = |key| set(golden, key, &mut leaves);
     // A set that the variant does not name is given all the same: it must not count.
     let (mine, shared) = (set("own"), set("shared"));
     let shared = RoiSet { rois: &shared.rois, student: &shared.student, teacher: &shared.teacher };
-    let truth = |i| Targets { boxes: boxes(&golden.input(&format!("truth{i}.boxes"))), labels: vec![1; 3] };
+    let truth = |i| Target { boxes: boxes(&golden.input(&format!("truth{i}.boxes"))), labels: vec![1; 3] };
     let coder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
     let stages = config.tap == Tap::Stages;
     let step = StepContext {

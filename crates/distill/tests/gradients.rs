@@ -30,7 +30,7 @@ fn feature_term() {
         )
         .unwrap();
         let loss = |maps: &[candle_core::Tensor]| {
-            let student = Features { levels: maps.to_vec(), strides: vec![4, 8] };
+            let student = FeaturePyramid { levels: maps.to_vec(), strides: vec![4, 8] };
             feature_loss(&student, &teacher, &masks, &adapters, norm)
         };
         // The loss is quadratic in its inputs, so a wide step costs no accuracy.
@@ -56,7 +56,7 @@ fn feature_term_by_its_adapter() {
 fn feature_term_without_adapter() {
     let (student, teacher, masks) = (features(1, TEACHER), features(11, TEACHER), masks());
     let loss = |maps: &[candle_core::Tensor]| {
-        let student = Features { levels: maps.to_vec(), strides: vec![4, 8] };
+        let student = FeaturePyramid { levels: maps.to_vec(), strides: vec![4, 8] };
         feature_loss(&student, &teacher, &masks, &Adapters::none(), LevelNorm::PerLevelMean)
     };
     check_gradient(loss, &student.levels, 0.25, 1e-4).unwrap();

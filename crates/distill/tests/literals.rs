@@ -63,7 +63,7 @@ fn the_gates() {
     let (rois, student, teacher) = (rois(), numbers(&student_deltas()), numbers(&teacher_deltas()));
     let row = |&r: &usize| GateRow {
         proposal: rois.rois[r].1,
-        truth: rois.matched[r],
+        truth: rois.matched_gt_boxes[r],
         image: SIZES[rois.rois[r].0],
         teacher: class_deltas(&teacher, CLASSES, r, rois.labels[r]).unwrap(),
         student: class_deltas(&student, CLASSES, r, rois.labels[r]).unwrap(),

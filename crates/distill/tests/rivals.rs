@@ -132,7 +132,7 @@ fn gradients_are_those_of_finite_differences() {
     for config in all() {
         let (scene, method) = (scene(), build(&config));
         let loss = |maps: &[Tensor]| {
-            let student_features = Features { levels: maps.to_vec(), strides: vec![4, 8] };
+            let student_features = FeaturePyramid { levels: maps.to_vec(), strides: vec![4, 8] };
             let step = StepContext { anchors: &anchors, student_features: &student_features, ..scene.step() };
             method.loss(&step)?.total()
         };

@@ -6,7 +6,7 @@ mod common;
 
 use candle_core::{Tensor, backprop::GradStore};
 use common::*;
-use docent_detect::{BoxHeadOutput, Features};
+use docent_detect::{BoxHeadOutput, FeaturePyramid};
 use docent_distill::config::{Adapt, ClsLoss, DecayKind, LevelRule, MaskKind, RegGate, RegLoss};
 use docent_distill::{DistillOutput, Distiller, Needs, TaskAdaptive, TaskAdaptiveConfig};
 use docent_ops::BoxCoder;
@@ -286,7 +286,7 @@ fn misfits_are_named() {
         &|s| {
             let level = noise(9, &[2, TEACHER, 9, 13], 1.0);
             s.teacher_features =
-                Features { levels: vec![level, s.teacher_features.levels[1].clone()], strides: vec![4, 8] };
+                FeaturePyramid { levels: vec![level, s.teacher_features.levels[1].clone()], strides: vec![4, 8] };
         },
         "level 0",
     );

@@ -1,6 +1,7 @@
 //! From the heads' output to detections.
 
-use crate::{BoxHeadOutput, Detection, Error, Result, RoiConfig};
+use crate::config::RoiConfig;
+use crate::{BoxHeadOutput, Detection, Error, Result, Size};
 use docent_ops::{BoxCoder, BoxXyxy, batched_nms, boxes};
 use rayon::prelude::*;
 
@@ -17,7 +18,7 @@ pub fn postprocess(
     cfg: &RoiConfig,
     output: &BoxHeadOutput,
     rois: &[(usize, BoxXyxy)],
-    sizes: &[(usize, usize)],
+    sizes: &[Size],
 ) -> Result<Vec<Vec<Detection>>> {
     let classes = match (output.class_logits.dims(), output.box_deltas.dims()) {
         (&[n, k], &[m, k4]) if n == rois.len() && m == n && k4 == 4 * k && k > 0 => k,
@@ -46,14 +47,14 @@ pub fn postprocess(
     Ok(of_image
         .par_iter()
         .zip(sizes)
-        .map(|(list, &(h, w))| {
+        .map(|(list, size)| {
             let (mut found, mut scores, mut labels) = (vec![], vec![], vec![]);
             for &i in list {
                 let scored = softmax(&logits[i * classes..(i + 1) * classes]);
                 for (k, score) in scored.enumerate().skip(1).filter(|(_, s)| *s > cfg.score_threshold) {
                     let at = (i * classes + k) * 4;
                     let d = [deltas[at], deltas[at + 1], deltas[at + 2], deltas[at + 3]];
-                    let bbox = boxes::clip(&coder.decode(&d, &rois[i].1), (h as f32, w as f32));
+                    let bbox = boxes::clip(&coder.decode(&d, &rois[i].1), (size.height as f32, size.width as f32));
                     if !boxes::is_small(&bbox, MIN_SIZE) {
                         found.push(bbox);
                         scores.push(score);
@@ -61,9 +62,9 @@ pub fn postprocess(
                     }
                 }
             }
-            batched_nms(&found, &scores, &labels, cfg.nms)
+            batched_nms(&found, &scores, &labels, cfg.nms_threshold)
                 .into_iter()
-                .take(cfg.detections)
+                .take(cfg.detections_per_image)
                 .map(|i| Detection { bbox: found[i], score: scores[i], label: labels[i] as u32 })
                 .collect()
         })
@@ -96,7 +97,7 @@ mod tests {
             &RoiConfig { score_threshold: 0.06, ..RoiConfig::default() },
             &out,
             &rois,
-            &[(40, 40), (40, 20), (9, 9)],
+            &[Size::new(40, 40), Size::new(40, 20), Size::new(9, 9)],
         )
         .unwrap();
         let short = |d: &Detection| (d.label, d.bbox, (d.score * 1000.0).round());
@@ -117,7 +118,7 @@ mod tests {
         d[4] = 10.0; // Class 1 moves right by one width: out of the image.
         d[8..12].copy_from_slice(&[0.0, 5.0, 0.0, 0.0]); // Class 2 moves down by half a height.
         let out = output(&[[0.0; 3]], &[d]);
-        let found = postprocess(&RoiConfig::default(), &out, &[(0, [0., 0., 10., 10.])], &[(40, 10)]).unwrap();
+        let found = postprocess(&RoiConfig::default(), &out, &[(0, [0., 0., 10., 10.])], &[Size::new(40, 10)]).unwrap();
         assert_eq!(found[0].len(), 1);
         assert_eq!((found[0][0].label, found[0][0].bbox), (2, [0., 5., 10., 15.]));
     }
@@ -127,14 +128,14 @@ mod tests {
         let logits = [[0.0f32; 3]; 3];
         let rois = [(0, [0., 0., 5., 5.]), (0, [10., 0., 15., 5.]), (0, [20., 0., 25., 5.])];
         let out = output(&logits, &[[0.0; 12]; 3]);
-        let cfg = RoiConfig { detections: 4, ..RoiConfig::default() };
-        let found = postprocess(&cfg, &out, &rois, &[(40, 40)]).unwrap();
+        let cfg = RoiConfig { detections_per_image: 4, ..RoiConfig::default() };
+        let found = postprocess(&cfg, &out, &rois, &[Size::new(40, 40)]).unwrap();
         // All scores are equal: regions in order, classes in order.
         assert_eq!(
             found[0].iter().map(|d| (d.bbox[0], d.label)).collect::<Vec<_>>(),
             [(0., 1), (0., 2), (10., 1), (10., 2)]
         );
-        assert!(postprocess(&cfg, &out, &rois[..2], &[(40, 40)]).is_err());
-        assert!(postprocess(&cfg, &out, &[rois[0], rois[1], (1, rois[2].1)], &[(40, 40)]).is_err());
+        assert!(postprocess(&cfg, &out, &rois[..2], &[Size::new(40, 40)]).is_err());
+        assert!(postprocess(&cfg, &out, &[rois[0], rois[1], (1, rois[2].1)], &[Size::new(40, 40)]).is_err());
     }
 }

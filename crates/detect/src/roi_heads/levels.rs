@@ -1,6 +1,6 @@
 //! Which level of the pyramid a region is pooled from.
 
-use crate::RoiConfig;
+use crate::config::RoiConfig;
 use docent_ops::BoxXyxy;
 use docent_ops::boxes::area;
 
@@ -8,7 +8,7 @@ use docent_ops::boxes::area;
 const EPS: f32 = 1e-6;
 
 /// Equation 1 of the FPN paper, with torchvision's guard:
-/// `floor(canonical_level + log2(sqrt(area) / canonical_scale) + 1e-6)`, kept within the levels that there are.
+/// `floor(canonical_level + log2(sqrt(area) / canonical_box_size) + 1e-6)`, kept within the levels that there are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LevelMapper {
     scale: f32,
@@ -22,7 +22,7 @@ impl LevelMapper {
     pub fn new(cfg: &RoiConfig, strides: &[usize]) -> Self {
         let least = strides.first().map_or(0.0, |s| s.max(&1).ilog2() as f32);
         Self {
-            scale: cfg.canonical_scale,
+            scale: cfg.canonical_box_size,
             level: cfg.canonical_level as f32,
             least,
             most: least + strides.len().saturating_sub(1) as f32,
@@ -68,8 +68,8 @@ mod tests {
     }
 
     #[test]
-    fn the_canonical_scale_moves_the_borders() {
-        let cfg = RoiConfig { canonical_scale: 56.0, ..RoiConfig::default() };
+    fn the_canonical_box_size_moves_the_borders() {
+        let cfg = RoiConfig { canonical_box_size: 56.0, ..RoiConfig::default() };
         let m = LevelMapper::new(&cfg, &[4, 8, 16, 32]);
         assert_eq!([27.0, 28.0, 56.0, 112.0].map(|s| m.level(&square(s))), [0, 1, 2, 3]);
     }

@@ -1,6 +1,7 @@
 //! The losses of the heads.
 
-use crate::{BoxHeadOutput, Error, Result, RoiConfig, SampledRois};
+use crate::config::RoiConfig;
+use crate::{BoxHeadOutput, Error, Result, SampledRois};
 use candle_core::Tensor;
 use docent_ops::{BoxCoder, loss};
 
@@ -18,10 +19,10 @@ pub fn head_losses(cfg: &RoiConfig, output: &BoxHeadOutput, rois: &SampledRois) 
             return Err(Error::input("head_losses", format!("logits {l:?} and deltas {d:?} for {r} regions")));
         }
     };
-    if rois.labels.len() != r || rois.matched.len() != r {
+    if rois.labels.len() != r || rois.matched_gt_boxes.len() != r {
         return Err(Error::input(
             "head_losses",
-            format!("{} labels and {} matched boxes for {r} regions", rois.labels.len(), rois.matched.len()),
+            format!("{} labels and {} matched boxes for {r} regions", rois.labels.len(), rois.matched_gt_boxes.len()),
         ));
     }
     if let Some(&label) = rois.labels.iter().find(|&&l| l as usize >= classes) {
@@ -40,7 +41,7 @@ pub fn head_losses(cfg: &RoiConfig, output: &BoxHeadOutput, rois: &SampledRois) 
         }
         let first = (i * classes + rois.labels[i] as usize) * 4;
         picks.extend(first..first + 4);
-        targets.extend(coder.encode(&rois.matched[i], &rois.rois[i].1));
+        targets.extend(coder.encode(&rois.matched_gt_boxes[i], &rois.rois[i].1));
     }
     let normalizer = r as f32;
     Ok((
@@ -60,7 +61,7 @@ mod tests {
         let rois = SampledRois {
             rois: vec![(0, [0., 0., 10., 10.]), (0, [5., 5., 15., 25.])],
             labels: vec![0, 2],
-            matched: vec![[0., 0., 10., 10.], [6., 5., 16., 20.]],
+            matched_gt_boxes: vec![[0., 0., 10., 10.], [6., 5., 16., 20.]],
             positives: vec![1],
         };
         (

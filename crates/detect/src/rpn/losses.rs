@@ -1,9 +1,10 @@
 //! The RPN's losses: anchors assigned, sampled, and picked straight from the maps.
 
 use super::{CODER, LevelLayout};
+use crate::config::RpnConfig;
 use crate::matcher::{Match, Matcher, split};
 use crate::sampler::choose;
-use crate::{Result, RpnConfig, RpnOutput, SamplePurpose, Sampler, Targets};
+use crate::{DenseHeadOutput, Result, SamplePurpose, Sampler, Target};
 use candle_core::Tensor;
 use docent_ops::loss;
 use rayon::prelude::*;
@@ -27,8 +28,8 @@ struct Picks {
 /// The targets' contents are checked by [`crate::FasterRcnn::rpn_losses`].
 pub fn rpn_losses(
     cfg: &RpnConfig,
-    output: &RpnOutput,
-    targets: &[Targets],
+    output: &DenseHeadOutput,
+    targets: &[Target],
     sampler: &mut dyn Sampler,
 ) -> Result<(Tensor, Tensor)> {
     let (images, layouts) = LevelLayout::of(output, "rpn_losses")?;
@@ -36,7 +37,11 @@ pub fn rpn_losses(
         return Err(crate::Error::input("rpn_losses", format!("{} targets for {images} images", targets.len())));
     }
     let anchors = output.anchors.concat();
-    let matcher = Matcher { positive_iou: cfg.positive_iou, negative_iou: cfg.negative_iou, low_quality: true };
+    let matcher = Matcher {
+        fg_iou_threshold: cfg.fg_iou_threshold,
+        bg_iou_threshold: cfg.bg_iou_threshold,
+        allow_low_quality_matches: true,
+    };
     let matches: Vec<Vec<Match>> = targets.par_iter().map(|t| matcher.assign(&t.boxes, &anchors)).collect();
 
     let mut starts = Vec::with_capacity(layouts.len());
@@ -54,14 +59,19 @@ pub fn rpn_losses(
     let mut sampled = 0;
     for (b, (matches, target)) in matches.iter().zip(targets).enumerate() {
         let (positives, negatives) = split(matches);
-        let (chosen, background) =
-            choose(sampler, SamplePurpose::Rpn, b, (&positives, &negatives), (cfg.samples, cfg.positive_fraction))?;
+        let (chosen, background) = choose(
+            sampler,
+            SamplePurpose::Rpn,
+            b,
+            (&positives, &negatives),
+            (cfg.batch_size_per_image, cfg.positive_fraction),
+        )?;
         sampled += chosen.len() + background.len();
         for i in chosen {
             let (l, n) = place(i);
             picks[l].logits.push(layouts[l].logit(b, n));
             picks[l].labels.push(1.0);
-            if let Match::Truth(g) = matches[i] {
+            if let Match::Positive(g) = matches[i] {
                 picks[l].deltas.extend(layouts[l].deltas(b, n));
                 picks[l].targets.extend(CODER.encode(&target.boxes[g], &anchors[i]));
             }
@@ -75,7 +85,7 @@ pub fn rpn_losses(
     let normalizer = sampled.max(1) as f32;
     let objectness = sum(picks
         .iter()
-        .zip(&output.objectness)
+        .zip(&output.logits)
         .map(|(p, x)| Ok(loss::bce_with_logits(x, &p.logits, &p.labels, normalizer)?)))?;
     let boxes = sum(picks
         .iter()
@@ -114,9 +124,9 @@ mod tests {
         }
     }
 
-    fn output(logits: &[Var], deltas: &[Var]) -> RpnOutput {
-        RpnOutput {
-            objectness: logits.iter().map(|v| v.as_tensor().clone()).collect(),
+    fn output(logits: &[Var], deltas: &[Var]) -> DenseHeadOutput {
+        DenseHeadOutput {
+            logits: logits.iter().map(|v| v.as_tensor().clone()).collect(),
             deltas: deltas.iter().map(|v| v.as_tensor().clone()).collect(),
             anchors: vec![
                 vec![[0., 0., 4., 4.], [0., 0., 8., 4.], [10., 0., 14., 4.], [10., 0., 18., 4.]],
@@ -136,8 +146,8 @@ mod tests {
     #[test]
     fn the_sums_are_those_written_out_by_hand() {
         let (logits, deltas) = vars();
-        let targets = [Targets { boxes: vec![[0., 0., 8., 5.]], labels: vec![1] }, Targets::default()];
-        let cfg = RpnConfig { samples: 5, ..RpnConfig::default() };
+        let targets = [Target { boxes: vec![[0., 0., 8., 5.]], labels: vec![1] }, Target::default()];
+        let cfg = RpnConfig { batch_size_per_image: 5, ..RpnConfig::default() };
         let (obj, bbox) = rpn_losses(&cfg, &output(&logits, &deltas), &targets, &mut Everything).unwrap();
         // Image 0: anchor 1 overlaps by 32/40 = 0.8, anchor 4 (level 1) by 1/2 and is ignored, anchor 0 by 0.4 and is
         // ignored, the rest is negative: 2, 3, 5. Image 1: five negatives of six, the last ones: 1 .. 5.
@@ -172,7 +182,7 @@ mod tests {
     #[test]
     fn without_truth_the_box_loss_is_zero() {
         let (logits, deltas) = vars();
-        let targets = [Targets::default(), Targets::default()];
+        let targets = [Target::default(), Target::default()];
         let (obj, bbox) =
             rpn_losses(&RpnConfig::default(), &output(&logits, &deltas), &targets, &mut Everything).unwrap();
         assert!(obj.to_scalar::<f32>().unwrap() > 0.0);

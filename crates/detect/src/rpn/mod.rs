@@ -3,52 +3,56 @@
 mod losses;
 mod proposals;
 
-use crate::layers::{Conv, NORMAL_001};
-use crate::{Error, Features, Result};
 use candle_core::Tensor;
-use candle_nn::VarBuilder;
+use candle_nn::Init;
+
+use crate::layers::{Conv2d, Conv2dConfig, ModelBuilder};
+use crate::{DenseHeadOutput, Error, FeaturePyramid, FeatureSpec, Mode, Result};
 
 pub use losses::rpn_losses;
 pub use proposals::propose;
 
+/// torchvision's initialisation of the RPN.
+const NORMAL_001: Init = Init::Randn { mean: 0.0, stdev: 0.01 };
+
 /// A 3x3 convolution with ReLU and two 1x1 convolutions, shared by all levels.
 #[derive(Debug, Clone)]
 pub struct RpnHead {
-    conv: Conv,
-    logits: Conv,
-    deltas: Conv,
+    conv: Conv2d,
+    logits: Conv2d,
+    deltas: Conv2d,
 }
 
 impl RpnHead {
-    /// Takes `conv.0.0`, `cls_logits` and `bbox_pred` from `vb`, for `anchors` anchors a cell.
+    /// Takes `conv.0.0`, `cls_logits` and `bbox_pred` from `builder`, for `anchors` anchors a cell of the levels `inputs`.
     ///
     /// # Errors
-    /// A parameter that is missing or has another shape.
-    pub fn new(channels: usize, anchors: usize, vb: VarBuilder) -> Result<Self> {
+    /// No level; a parameter that is missing or has another shape.
+    pub fn new(inputs: &[FeatureSpec], anchors: usize, builder: &ModelBuilder<'_>) -> Result<Self> {
+        let Some(first) = inputs.first() else { return Err(Error::input("rpn", "the pyramid has no level")) };
+        let (channels, strides): (usize, Vec<usize>) = (first.channels, inputs.iter().map(|i| i.stride).collect());
+        let builder = builder.on_maps(&strides);
+        let conv = |c_out, kernel| Conv2dConfig::new(channels, c_out, kernel).bias(NORMAL_001);
         Ok(Self {
-            conv: Conv::new((channels, channels, 3, 1), true, NORMAL_001, &vb.pp("conv").pp(0).pp(0))?,
-            logits: Conv::new((channels, anchors, 1, 1), true, NORMAL_001, &vb.pp("cls_logits"))?,
-            deltas: Conv::new((channels, 4 * anchors, 1, 1), true, NORMAL_001, &vb.pp("bbox_pred"))?,
+            conv: Conv2d::new(&conv(channels, 3), &builder.pp("conv").pp(0).pp(0))?,
+            logits: Conv2d::new(&conv(anchors, 1), &builder.pp("cls_logits"))?,
+            deltas: Conv2d::new(&conv(4 * anchors, 1), &builder.pp("bbox_pred"))?,
         })
     }
 
     /// Objectness logits `[B, A, H, W]` and box deltas `[B, 4A, H, W]` of every level.
     ///
     /// # Errors
-    /// Features of other channels.
-    pub fn forward(&self, features: &Features) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    /// Levels of other channels.
+    pub fn forward(&self, features: &FeaturePyramid, mode: Mode) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         let mut objectness = Vec::with_capacity(features.levels.len());
         let mut deltas = Vec::with_capacity(features.levels.len());
         for level in &features.levels {
-            let hidden = self.conv.forward(level, true)?;
-            objectness.push(self.logits.forward(&hidden, false)?);
-            deltas.push(self.deltas.forward(&hidden, false)?);
+            let hidden = self.conv.forward(level, true, mode)?;
+            objectness.push(self.logits.forward(&hidden, false, mode)?);
+            deltas.push(self.deltas.forward(&hidden, false, mode)?);
         }
         Ok((objectness, deltas))
-    }
-
-    pub(crate) fn detached(&self) -> Self {
-        Self { conv: self.conv.detached(), logits: self.logits.detached(), deltas: self.deltas.detached() }
     }
 }
 
@@ -63,17 +67,17 @@ struct LevelLayout {
 
 impl LevelLayout {
     /// The layouts of all levels of an output and its number of images.
-    fn of(output: &crate::RpnOutput, stage: &'static str) -> Result<(usize, Vec<Self>)> {
-        let n = output.objectness.len();
+    fn of(output: &DenseHeadOutput, stage: &'static str) -> Result<(usize, Vec<Self>)> {
+        let n = output.logits.len();
         if n == 0 || output.deltas.len() != n || output.anchors.len() != n {
             return Err(Error::input(
                 stage,
                 format!("{n} objectness, {} delta and {} anchor levels", output.deltas.len(), output.anchors.len()),
             ));
         }
-        let images = output.objectness[0].dims().first().copied().unwrap_or(0);
+        let images = output.logits[0].dims().first().copied().unwrap_or(0);
         let layouts = (0..n)
-            .map(|l| match (output.objectness[l].dims(), output.deltas[l].dims()) {
+            .map(|l| match (output.logits[l].dims(), output.deltas[l].dims()) {
                 (&[b, a, h, w], &[b4, a4, h4, w4])
                     if (b, b4, a4, h4, w4) == (images, images, 4 * a, h, w) && output.anchors[l].len() == a * h * w =>
                 {

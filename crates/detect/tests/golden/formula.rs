@@ -9,7 +9,7 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use docent_detect::{
     DetectionLosses, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, Proposals, ResNetConfig, SamplePurpose, Sampler,
-    Targets, TrainOutput,
+    Target, TrainOutput,
 };
 
 use crate::common::{Golden, boxes, image, parameter};
@@ -22,13 +22,13 @@ pub fn config(backbone: ResNetConfig, fpn: usize, hidden: usize) -> FasterRcnnCo
     let backbone = backbone.into();
     let mut config = FasterRcnnConfig { classes: 11, fpn_channels: fpn, backbone, ..FasterRcnnConfig::default() };
     config.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
-    (config.rpn.pre_nms_train, config.rpn.post_nms_train) = (120, 50);
-    (config.rpn.pre_nms_test, config.rpn.post_nms_test) = (100, 24);
-    config.rpn.samples = 48;
-    config.roi.samples = 32;
-    config.roi.canonical_scale = 56.0;
-    config.roi.hidden = hidden;
-    config.roi.detections = 40;
+    (config.rpn.pre_nms_top_n_train, config.rpn.post_nms_top_n_train) = (120, 50);
+    (config.rpn.pre_nms_top_n_test, config.rpn.post_nms_top_n_test) = (100, 24);
+    config.rpn.batch_size_per_image = 48;
+    config.roi.batch_size_per_image = 32;
+    config.roi.canonical_box_size = 56.0;
+    config.roi.representation_size = hidden;
+    config.roi.detections_per_image = 40;
     config
 }
 
@@ -41,10 +41,10 @@ pub fn batch(seed: &str) -> ImageBatch {
 }
 
 /// The truths of both images.
-pub fn targets(golden: &Golden, prefix: &str) -> Vec<Targets> {
+pub fn targets(golden: &Golden, prefix: &str) -> Vec<Target> {
     let labels = |i: usize| golden.counts(&format!("{prefix}.truth{i}.labels"));
     let boxes = |i: usize| boxes(&golden.input(&format!("{prefix}.truth{i}.boxes")));
-    (0..2).map(|i| Targets { boxes: boxes(i), labels: labels(i).into_iter().map(|l| l as u32).collect() }).collect()
+    (0..2).map(|i| Target { boxes: boxes(i), labels: labels(i).into_iter().map(|l| l as u32).collect() }).collect()
 }
 
 /// The boxes that stand in the place of both images' proposals.
@@ -54,13 +54,13 @@ pub fn given(golden: &Golden, prefix: &str) -> Proposals {
 }
 
 /// [`FasterRcnn::train`] with given proposals instead of the RPN's.
-pub fn train_with(model: &FasterRcnn, batch: &ImageBatch, targets: &[Targets], proposals: &Proposals) -> TrainOutput {
+pub fn train_with(model: &FasterRcnn, batch: &ImageBatch, targets: &[Target], proposals: &Proposals) -> TrainOutput {
     let stages = model.backbone(batch, Mode::Train).unwrap();
-    let features = model.fpn(&stages).unwrap();
+    let features = model.pyramid(&stages, Mode::Eval).unwrap();
     let rpn = model.rpn(&features, batch).unwrap();
     let (rpn_objectness, rpn_box) = model.rpn_losses(&rpn, targets, &mut Even).unwrap();
     let rois = model.sample(proposals, targets, &mut Even).unwrap();
-    let head = model.box_head(&features, &rois.rois).unwrap();
+    let head = model.box_head(&features, &rois.rois).unwrap(, Mode::Eval);
     let (head_class, head_box) = model.head_losses(&head, &rois).unwrap();
     let losses = DetectionLosses { rpn_objectness, rpn_box, head_class, head_box };
     TrainOutput { stages, features, rpn, rois, head, losses }

@@ -6,7 +6,7 @@ use docent_detect::matcher::{Match, Matcher};
 use docent_detect::roi_heads::{LevelMapper, postprocess, sample};
 use docent_detect::rpn::propose;
 use docent_detect::{
-    AnchorConfig, BoxCoder, BoxHeadOutput, BoxXyxy, Mode, Proposals, RoiConfig, RpnConfig, RpnOutput, Targets,
+    AnchorConfig, BoxCoder, BoxHeadOutput, BoxXyxy, Mode, Proposals, RoiConfig, RpnConfig, DenseHeadOutput, Target,
 };
 
 use crate::common::{Golden, boxes, fill, filled, pick};
@@ -42,9 +42,9 @@ fn anchors_of_every_level() {
 /// Index and match of each box that is not background, as the generator writes them.
 fn listed(matches: &[Match]) -> Vec<f64> {
     let of = |m: &Match| match m {
-        Match::Background => None,
-        Match::Ignored => Some(-2.0),
-        Match::Truth(g) => Some(*g as f64),
+        Match::Negative => None,
+        Match::Ignore => Some(-2.0),
+        Match::Positive(g) => Some(*g as f64),
     };
     matches.iter().enumerate().filter_map(|(i, m)| Some([i as f64, of(m)?])).flatten().collect()
 }
@@ -55,16 +55,16 @@ fn matches_of_anchors() {
     let anchors = anchors(&golden, "small").concat();
     for i in 0..2 {
         let mut truth = boxes(&golden.input(&format!("matcher.truth{i}")));
-        for (name, positive_iou, negative_iou, low_quality) in
+        for (name, fg_iou_threshold, bg_iou_threshold, allow_low_quality_matches) in
             [("rpn", 0.7, 0.3, true), ("plain", 0.7, 0.3, false), ("head", 0.5, 0.5, false)]
         {
-            let matcher = Matcher { positive_iou, negative_iou, low_quality };
+            let matcher = Matcher { fg_iou_threshold, bg_iou_threshold, allow_low_quality_matches };
             golden.compare(&format!("matcher.{name}{i}"), &listed(&matcher.assign(&truth, &anchors)));
         }
         // The one difference: a truth that overlaps nothing claims every anchor in torchvision, as the generator
         // asserts, and none here.
         truth.extend(boxes(&golden.input("matcher.far")));
-        let matcher = Matcher { positive_iou: 0.7, negative_iou: 0.3, low_quality: true };
+        let matcher = Matcher { fg_iou_threshold: 0.7, bg_iou_threshold: 0.3, allow_low_quality_matches: true };
         golden.compare(&format!("matcher.rpn{i}"), &listed(&matcher.assign(&truth, &anchors)));
     }
     golden.finish(&["matcher."]);
@@ -74,7 +74,7 @@ fn matches_of_anchors() {
 fn sampled_regions() {
     let golden = open();
     let key = |what: &str, i: usize| format!("sampling.{what}{i}");
-    let truth = |i: usize| Targets {
+    let truth = |i: usize| Target {
         boxes: boxes(&golden.input(&key("truth", i))),
         labels: golden.counts(&key("labels", i)).into_iter().map(|l| l as u32).collect(),
     };
@@ -90,7 +90,7 @@ fn sampled_regions() {
         let classes: Vec<usize> = mine.iter().map(|&r| rois.labels[r] as usize).collect();
         golden.compare_counts(&key("classes", i), &classes);
         let positives = mine.iter().filter(|r| rois.positives.contains(r));
-        let targets: Vec<f32> = positives.flat_map(|&r| coder.encode(&rois.matched[r], &rois.rois[r].1)).collect();
+        let targets: Vec<f32> = positives.flat_map(|&r| coder.encode(&rois.matched_gt_boxes[r], &rois.rois[r].1)).collect();
         golden.compare_f32(&key("targets", i), &targets);
     }
     golden.finish(&["sampling."]);
@@ -106,12 +106,12 @@ fn equal_scores() {
         Tensor::from_vec(quarters, (2, 3, h, w), &candle_core::Device::Cpu).unwrap()
     };
     let deltas = |i: usize, (h, w): (usize, usize)| filled(&format!("ties.deltas{i}"), &[2, 12, h, w], 0.4, 0.0);
-    let output = RpnOutput {
+    let output = DenseHeadOutput {
         objectness: GRIDS.into_iter().enumerate().map(|(i, g)| logits(i, g)).collect(),
         deltas: GRIDS.into_iter().enumerate().map(|(i, g)| deltas(i, g)).collect(),
         anchors: anchors(&golden, "small"),
     };
-    let config = RpnConfig { pre_nms_test: 80, post_nms_test: 50, ..RpnConfig::default() };
+    let config = RpnConfig { pre_nms_top_n_test: 80, post_nms_top_n_test: 50, ..RpnConfig::default() };
     let proposals = propose(&config, &output, &SIZES, Mode::Eval).unwrap();
     for i in 0..2 {
         golden.compare_f32(&format!("ties.proposals{i}.boxes"), proposals.boxes[i].as_flattened());
@@ -144,7 +144,7 @@ fn equal_scores() {
 fn levels_of_regions() {
     let golden = open();
     for scale in [224, 56] {
-        let config = RoiConfig { canonical_scale: scale as f32, ..RoiConfig::default() };
+        let config = RoiConfig { canonical_box_size: scale as f32, ..RoiConfig::default() };
         let mapper = LevelMapper::new(&config, &[4, 8, 16, 32]);
         let regions = boxes(&golden.input(&format!("levels.{scale}.boxes")));
         let levels: Vec<usize> = regions.iter().map(|b| mapper.level(b)).collect();

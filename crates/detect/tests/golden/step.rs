@@ -25,7 +25,7 @@ pub fn compare_step(golden: &Golden, prefix: &str, out: &TrainOutput, formula: &
     golden.summary(&format!("{prefix}.class_logits"), &out.head.class_logits, 64);
     golden.summary(&format!("{prefix}.box_deltas"), &out.head.box_deltas, 64);
 
-    let grads = out.losses.total().unwrap().backward().unwrap();
+    let grads = out.total().unwrap().backward().unwrap();
     let made = formula.made.lock().unwrap();
     for (name, var) in &made.vars {
         let key = format!("{prefix}.grad.{name}");

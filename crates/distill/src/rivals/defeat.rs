@@ -83,7 +83,7 @@ impl DefeatConfig {
 }
 
 /// Decoupled features of J. Guo, K. Han, Y. Wang, H. Wu, X. Chen, C. Xu and C. Xu, *Distilling Object Detectors via
-/// Decoupled Features*, CVPR 2021, arXiv 2103.14475.
+/// Decoupled FeaturePyramid*, CVPR 2021, arXiv 2103.14475.
 ///
 /// ```text
 /// L_feat = a_obj/(2 N_obj) sum M (adapt(S) - T)²  +  a_bg/(2 N_bg) sum (1 - M) (adapt(S) - T)²        [paper]

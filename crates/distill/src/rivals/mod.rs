@@ -32,8 +32,8 @@ fn check_weight(field: &'static str, weight: f64) -> Result<()> {
 
 /// What each level's term is, of the adapted student's map and the teacher's; None where the level has nothing to say.
 fn by_level(
-    student: &Features,
-    teacher: &Features,
+    student: &FeaturePyramid,
+    teacher: &FeaturePyramid,
     adapters: &Adapters,
     mut term: impl FnMut(usize, &Tensor, &Tensor) -> Result<Option<Tensor>>,
 ) -> Result<Vec<Tensor>> {

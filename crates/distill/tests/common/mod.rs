@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
-use docent_detect::{BoxHeadOutput, Features, SampledRois, Targets};
+use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
 use docent_distill::mask::{LevelMask, MaskRule, level_mask};
 use docent_distill::{Channels, StepContext};
 use docent_ops::testing::random;
@@ -38,14 +38,14 @@ pub fn close(got: &[f32], want: &[f64], tolerance: f64) {
     }
 }
 
-pub fn targets() -> Vec<Targets> {
+pub fn targets() -> Vec<Target> {
     // The third box is thinner than a cell of either level.
     vec![
-        Targets {
+        Target {
             boxes: vec![[3.0, 5.0, 25.0, 31.0], [20.0, 10.0, 50.0, 22.0], [30.5, 30.0, 31.5, 39.0]],
             labels: vec![1, 3, 2],
         },
-        Targets { boxes: vec![[10.0, 4.0, 28.0, 34.0]], labels: vec![1] },
+        Target { boxes: vec![[10.0, 4.0, 28.0, 34.0]], labels: vec![1] },
     ]
 }
 
@@ -58,9 +58,9 @@ pub fn masks() -> Vec<LevelMask> {
     LEVELS.into_iter().enumerate().map(level).collect()
 }
 
-pub fn features(seed: u64, channels: usize) -> Features {
+pub fn features(seed: u64, channels: usize) -> FeaturePyramid {
     let map = |(l, ((h, w), _)): (usize, ((usize, usize), usize))| noise(seed + l as u64, &[2, channels, h, w], 1.0);
-    Features { levels: LEVELS.into_iter().enumerate().map(map).collect(), strides: vec![4, 8] }
+    FeaturePyramid { levels: LEVELS.into_iter().enumerate().map(map).collect(), strides: vec![4, 8] }
 }
 
 pub fn rois() -> SampledRois {
@@ -131,8 +131,8 @@ pub fn channels(fpn: usize, levels: usize) -> Channels {
 }
 
 /// The tensors of a pyramid as `Var`s: what a gradient is asked for.
-pub fn tracked(f: &Features) -> Features {
-    Features { levels: f.levels.iter().map(var).collect(), strides: f.strides.clone() }
+pub fn tracked(f: &FeaturePyramid) -> FeaturePyramid {
+    FeaturePyramid { levels: f.levels.iter().map(var).collect(), strides: f.strides.clone() }
 }
 
 pub fn var(t: &Tensor) -> Tensor {
@@ -141,12 +141,12 @@ pub fn var(t: &Tensor) -> Tensor {
 
 /// Everything a step borrows.
 pub struct Scene {
-    pub student_features: Features,
-    pub teacher_features: Features,
+    pub student_features: FeaturePyramid,
+    pub teacher_features: FeaturePyramid,
     pub student_head: BoxHeadOutput,
     pub teacher_head: BoxHeadOutput,
     pub rois: SampledRois,
-    pub targets: Vec<Targets>,
+    pub targets: Vec<Target>,
     pub sizes: Vec<(usize, usize)>,
     pub teacher_coder: BoxCoder,
 }
@@ -169,8 +169,8 @@ impl Scene {
     /// The scene without a box and without a positive.
     pub fn empty() -> Self {
         let mut scene = Self::new();
-        scene.targets.iter_mut().for_each(|t| *t = Targets::default());
-        scene.rois.matched = scene.rois.rois.iter().map(|r| r.1).collect();
+        scene.targets.iter_mut().for_each(|t| *t = Target::default());
+        scene.rois.matched_gt_boxes = scene.rois.rois.iter().map(|r| r.1).collect();
         scene.rois.labels.fill(0);
         scene.rois.positives.clear();
         scene

@@ -1,36 +1,37 @@
 //! The norm of a backbone layer, fused with its convolution where it is a mere scale and shift.
 
-use crate::layers::Conv;
-use crate::{Error, Mode, NormKind, Result};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::Init;
 use docent_ops::{Affine, BatchStats};
+use serde::{Deserialize, Serialize};
+
+use super::builder::ModelBuilder;
+use super::conv::Conv2d;
+use super::list::LayerKind;
+use crate::{Error, Mode, Result};
 
 /// Share of a new batch in the running statistics: PyTorch's default.
 const MOMENTUM: f32 = 0.1;
 
-const RUNNING: [&str; 3] = ["running_mean", "running_var", "num_batches_tracked"];
-
-pub(crate) fn is_running_statistic(name: &str) -> bool {
-    RUNNING.iter().any(|r| name.rsplit('.').next() == Some(r))
-}
-
-/// Whether the tensor of this name lies in a norm layer: `..bn1.weight`, `..downsample.1.bias`.
-pub(crate) fn belongs_to_norm(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('.').collect();
-    let [.., before, layer, _] = parts.as_slice() else {
-        return matches!(parts.as_slice(), [layer, _] if is_bn(layer));
-    };
-    is_bn(layer) || (*before == "downsample" && *layer == "1")
-}
-
-fn is_bn(segment: &str) -> bool {
-    segment.strip_prefix("bn").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+/// How activations are normalised in the backbone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum NormKind {
+    /// Batch statistics in training, running ones in evaluation. A layer whose scale is not a variable is frozen, and
+    /// uses its running statistics in training too.
+    BatchNorm,
+    /// Running statistics and a fixed affine always: a scale and a shift.
+    FrozenBatchNorm,
+    /// Statistics of each image over groups of channels.
+    GroupNorm {
+        /// Number of groups; must divide the channels of every layer.
+        groups: usize,
+    },
 }
 
 /// A norm over C channels.
 #[derive(Debug, Clone)]
-pub(crate) struct Norm {
+pub struct Norm {
     kind: NormKind,
     eps: f64,
     gamma: Tensor,
@@ -42,8 +43,17 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
-    pub(crate) fn new(kind: NormKind, eps: f64, channels: usize, vb: &VarBuilder) -> Result<Self> {
-        let constant = |name: &str, value: f64| vb.get_with_hints(channels, name, Init::Const(value));
+    /// Takes `weight`, `bias` and, for BatchNorm, the running statistics from `builder`.
+    ///
+    /// # Errors
+    /// A parameter that is missing or has another shape.
+    pub fn new(kind: NormKind, eps: f64, channels: usize, builder: &ModelBuilder<'_>) -> Result<Self> {
+        let frozen = kind == NormKind::FrozenBatchNorm;
+        builder.register(match kind {
+            NormKind::GroupNorm { .. } => LayerKind::GroupNorm { channels },
+            _ => LayerKind::BatchNorm { channels, frozen },
+        });
+        let constant = |name: &str, value: f64| builder.get(channels, name, Init::Const(value));
         let (gamma, beta) = (constant("weight", 1.0)?, constant("bias", 0.0)?);
         // Statistics belong to no graph, whatever the builder makes of them.
         let running = match kind {
@@ -51,10 +61,9 @@ impl Norm {
             _ => Some((constant("running_mean", 0.0)?.detach(), constant("running_var", 1.0)?.detach())),
         };
         let batches = match kind {
-            NormKind::BatchNorm => Some(vb.get_with_hints((), "num_batches_tracked", Init::Const(0.0))?.detach()),
+            NormKind::BatchNorm => Some(builder.get((), "num_batches_tracked", Init::Const(0.0))?.detach()),
             _ => None,
         };
-        let frozen = kind == NormKind::FrozenBatchNorm;
         let (gamma, beta) = if frozen { (gamma.detach(), beta.detach()) } else { (gamma, beta) };
         Ok(Self { kind, eps, gamma, beta, running, batches })
     }
@@ -64,9 +73,12 @@ impl Norm {
     /// Folded into the convolution as a scale and a shift when the norm is frozen (its kind, or a scale that is no
     /// variable) or the mode is [`Mode::Eval`]. The fold reads the statistics anew each time, some thousand values
     /// beside millions of multiplications, so that no copy of them can go stale.
-    pub(crate) fn after(
+    ///
+    /// # Errors
+    /// An input of other channels, a residual of another shape.
+    pub fn after(
         &self,
-        conv: &Conv,
+        conv: &Conv2d,
         x: &Tensor,
         residual: Option<&Tensor>,
         relu: bool,
@@ -74,16 +86,16 @@ impl Norm {
     ) -> Result<Tensor> {
         match (self.kind, &self.running) {
             (NormKind::GroupNorm { groups }, _) => {
-                let y = conv.forward(x, false)?;
-                let y =
-                    docent_ops::group_norm(&y, &self.gamma, &self.beta, groups, self.eps, relu && residual.is_none())?;
+                let y = conv.forward(x, false, mode)?;
+                let (gamma, beta) = (mode.parameter(&self.gamma), mode.parameter(&self.beta));
+                let y = docent_ops::group_norm(&y, &gamma, &beta, groups, self.eps, relu && residual.is_none())?;
                 join(y, residual, relu)
             }
             (NormKind::BatchNorm, Some(running)) if mode == Mode::Train && self.gamma.is_variable() => {
                 let (y, stats) = match residual {
                     None => conv.forward_batch_norm(x, &self.gamma, &self.beta, self.eps, relu)?,
                     Some(_) => {
-                        let y = conv.forward(x, false)?;
+                        let y = conv.forward(x, false, mode)?;
                         docent_ops::batch_norm_train(&y, &self.gamma, &self.beta, self.eps, residual, relu)?
                     }
                 };
@@ -98,7 +110,7 @@ impl Norm {
                     &var.to_vec1::<f32>()?,
                     self.eps,
                 );
-                conv.forward_affine(x, &affine, residual, relu)
+                conv.forward_affine(x, &affine, residual, relu, mode)
             }
             (_, None) => Err(Error::input("norm", "a BatchNorm without running statistics")),
         }
@@ -112,11 +124,6 @@ impl Norm {
             n.inplace_op1(&Increment)?;
         }
         Ok(())
-    }
-
-    /// The same norm over the same storage, outside any graph: it folds always, and never updates.
-    pub(crate) fn detached(&self) -> Self {
-        Self { gamma: self.gamma.detach(), beta: self.beta.detach(), ..self.clone() }
     }
 }
 
@@ -172,6 +179,7 @@ fn slice<'a>(name: &str, storage: &'a mut CpuStorage, layout: &Layout) -> candle
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::Conv2dConfig;
     use crate::testing::{FormulaStore, Kind};
     use candle_core::Device;
 
@@ -179,20 +187,24 @@ mod tests {
         t.flatten_all().unwrap().to_vec1().unwrap()
     }
 
+    fn is_statistic(name: &str) -> bool {
+        name.contains("running_") || name.contains("tracked")
+    }
+
     fn input() -> Tensor {
         let data: Vec<f32> = (0..2 * 2 * 3 * 5).map(|i| ((i * 37 % 23) as f32 - 11.0) / 7.0).collect();
         Tensor::from_vec(data, (2, 2, 3, 5), &Device::Cpu).unwrap()
     }
 
-    fn layer(kind: NormKind, store: &FormulaStore) -> (Conv, Norm) {
-        let vb = store.builder();
-        let conv = Conv::new((2, 4, 3, 1), false, crate::layers::KAIMING_FAN_OUT, &vb.pp("conv1")).unwrap();
-        (conv, Norm::new(kind, 1e-5, 4, &vb.pp("bn1")).unwrap())
+    fn layer(kind: NormKind, store: &FormulaStore) -> (Conv2d, Norm) {
+        let builder = ModelBuilder::new(store.builder());
+        let conv = Conv2d::new(&Conv2dConfig::new(2, 4, 3), &builder.pp("conv1")).unwrap();
+        (conv, Norm::new(kind, 1e-5, 4, &builder.pp("bn1")).unwrap())
     }
 
     #[test]
     fn training_updates_the_shared_statistics_and_evaluation_reads_them() {
-        let store = FormulaStore::new(|name| if is_running_statistic(name) { Kind::Plain } else { Kind::Variable });
+        let store = FormulaStore::new(|name| if is_statistic(name) { Kind::Plain } else { Kind::Variable });
         let (conv, norm) = layer(NormKind::BatchNorm, &store);
         let x = input();
         let before = norm.after(&conv, &x, None, true, Mode::Eval).unwrap();
@@ -201,7 +213,7 @@ mod tests {
 
         norm.after(&conv, &x, None, true, Mode::Train).unwrap();
         // By hand: 0.9 * 0 + 0.1 * mean and 0.9 * 1 + 0.1 * var * n / (n - 1).
-        let y = conv.forward(&x, false).unwrap();
+        let y = conv.forward(&x, false, Mode::Eval).unwrap();
         let n = 2 * 15;
         let y = y.transpose(0, 1).unwrap().contiguous().unwrap().reshape((4, n)).unwrap().to_vec2::<f32>().unwrap();
         for (c, row) in y.iter().enumerate() {
@@ -248,7 +260,7 @@ mod tests {
     #[test]
     fn every_kind_takes_a_residual() {
         for kind in [NormKind::BatchNorm, NormKind::FrozenBatchNorm, NormKind::GroupNorm { groups: 2 }] {
-            let store = FormulaStore::new(|name| if is_running_statistic(name) { Kind::Plain } else { Kind::Variable });
+            let store = FormulaStore::new(|name| if is_statistic(name) { Kind::Plain } else { Kind::Variable });
             let (conv, norm) = layer(kind, &store);
             let x = input();
             let plain = norm.after(&conv, &x, None, false, Mode::Train).unwrap();
@@ -258,5 +270,13 @@ mod tests {
                 assert!(((0.5 * a).max(0.0) - b).abs() < 1e-5, "{kind:?}: {a} {b}");
             }
         }
+    }
+
+    #[test]
+    fn kinds_have_stable_spellings() {
+        let norm = |s: &str| serde_json::from_str::<NormKind>(s).unwrap();
+        assert_eq!(norm(r#""batch_norm""#), NormKind::BatchNorm);
+        assert_eq!(norm(r#""frozen_batch_norm""#), NormKind::FrozenBatchNorm);
+        assert_eq!(norm(r#"{"group_norm": {"groups": 4}}"#), NormKind::GroupNorm { groups: 4 });
     }
 }

@@ -52,6 +52,14 @@ pub trait Detector: std::fmt::Debug + Send + Sync {
     /// A batch whose parts do not fit.
     fn detect(&self, batch: &ImageBatch) -> Result<Vec<Vec<Detection>>>;
 
+    /// The dense head's maps and anchors, where the detector has such a head: a one-stage detector's, or the RPN.
+    ///
+    /// # Errors
+    /// A pyramid of another model or batch.
+    fn dense_head(&self, _: &FeaturePyramid, _: &ImageBatch, _: Mode) -> Result<Option<DenseHeadOutput>> {
+        Ok(None)
+    }
+
     /// The heads over regions of interest, where the detector has any.
     fn region_heads(&self) -> Option<&dyn RegionHeads> {
         None

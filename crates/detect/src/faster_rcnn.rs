@@ -151,6 +151,10 @@ impl Detector for FasterRcnn {
         roi_heads::postprocess(&self.cfg.roi, &head, &rois, &batch.sizes)
     }
 
+    fn dense_head(&self, pyramid: &FeaturePyramid, batch: &ImageBatch, mode: Mode) -> Result<Option<DenseHeadOutput>> {
+        self.rpn(pyramid, batch, mode).map(Some)
+    }
+
     fn region_heads(&self) -> Option<&dyn RegionHeads> {
         Some(self)
     }

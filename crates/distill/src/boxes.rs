@@ -17,13 +17,13 @@ pub struct BoxRow {
     pub label: u32,
     /// The proposal, xyxy in pixels of the network's input.
     pub proposal: BoxXyxy,
-    /// The teacher's deltas for the true class, in the *student's* coding; see [`recode`].
+    /// The teacher's deltas for the true class, in the *student's* coding; see [`convert_deltas`].
     pub teacher: [f32; 4],
 }
 
 /// Deltas of one coder in the weights of another: decoded, then encoded again. Equal coders leave the deltas as they
 /// are, to the bit.
-pub fn recode(deltas: &[f32; 4], proposal: &BoxXyxy, from: &BoxCoder, to: &BoxCoder) -> [f32; 4] {
+pub fn convert_deltas(deltas: &[f32; 4], proposal: &BoxXyxy, from: &BoxCoder, to: &BoxCoder) -> [f32; 4] {
     if from == to {
         return *deltas;
     }
@@ -270,8 +270,8 @@ mod tests {
     fn recoding_keeps_the_box() {
         let other = BoxCoder::new([1.0; 4]);
         let (proposal, deltas) = ([10.0, 10.0, 30.0, 50.0], [0.25, -0.5, 0.125, -0.0625]);
-        assert_eq!(recode(&deltas, &proposal, &other, &other), deltas, "to the bit");
-        let there = recode(&deltas, &proposal, &other, &CODER);
+        assert_eq!(convert_deltas(&deltas, &proposal, &other, &other), deltas, "to the bit");
+        let there = convert_deltas(&deltas, &proposal, &other, &CODER);
         for (a, b) in there.iter().zip([2.5, -5.0, 0.625, -0.3125]) {
             assert!((a - b).abs() < 1e-5, "{there:?}");
         }

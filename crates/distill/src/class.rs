@@ -77,7 +77,7 @@ pub fn class_loss(
 ///
 /// # Errors
 /// As [`class_loss`].
-pub fn class_floor(teacher: &Tensor, rows: &[usize], kind: ClsLoss, temperature: f32, normalizer: f32) -> Result<f64> {
+pub fn teacher_entropy(teacher: &Tensor, rows: &[usize], kind: ClsLoss, temperature: f32, normalizer: f32) -> Result<f64> {
     let kernel = soft_target(teacher, teacher, rows, kind, temperature)?;
     // Rounded as the loss itself is, so that a student equal to its teacher is at the floor to the bit.
     Ok(f64::from((kernel.sum(&kernel.teacher)? / f64::from(normalizer)) as f32))
@@ -284,7 +284,7 @@ mod tests {
         for (kind, temperature) in [(ClsLoss::Bce, 1.0), (ClsLoss::Kl, 2.0), (ClsLoss::SoftCe, 3.0)] {
             let (loss, gradient) = value_and_gradient(&z, &z, kind, temperature);
             assert_eq!(gradient, [0.0; 4], "{kind:?}");
-            let floor = class_floor(&tensor(&[&z]), &[0], kind, temperature, 1.0).unwrap();
+            let floor = teacher_entropy(&tensor(&[&z]), &[0], kind, temperature, 1.0).unwrap();
             assert_eq!(f64::from(loss), floor, "{kind:?}");
             if kind == ClsLoss::Kl {
                 assert_eq!(floor, 0.0);
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(loss.to_scalar::<f32>().unwrap(), 0.0);
         let gradients = loss.backward().unwrap();
         assert_eq!(values(gradients.get(s.as_tensor()).unwrap()).unwrap(), [0.0; 4]);
-        assert_eq!(class_floor(s.as_tensor(), &[], ClsLoss::Bce, 1.0, 1.0).unwrap(), 0.0);
+        assert_eq!(teacher_entropy(s.as_tensor(), &[], ClsLoss::Bce, 1.0, 1.0).unwrap(), 0.0);
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
             s in prop::array::uniform5(-60.0f32..60.0), t in prop::array::uniform5(-60.0f32..60.0),
         ) {
             let (loss, gradient) = value_and_gradient(&s, &t, ClsLoss::Bce, 1.0);
-            let floor = class_floor(&tensor(&[&t]), &[0], ClsLoss::Bce, 1.0, 1.0).unwrap() as f32;
+            let floor = teacher_entropy(&tensor(&[&t]), &[0], ClsLoss::Bce, 1.0, 1.0).unwrap() as f32;
             prop_assert!(loss.is_finite() && loss >= floor - 1e-5 * floor.max(1.0), "{loss} below {floor}");
             // Softmax does not see a constant added to all logits: the gradient sums to nothing.
             prop_assert!(gradient.iter().all(|g| g.is_finite()));

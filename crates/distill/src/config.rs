@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::distiller::Channels;
+use crate::context::Channels;
 use crate::error::{Error, Result};
 
 /// What stands in the foreground mask.
@@ -29,10 +29,10 @@ pub enum LevelRule {
     ByScale,
 }
 
-/// How a box meets the grid of cells.
+/// How a box meets the grid of a level's cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Grid {
+pub enum GridRule {
     /// Cell centres `(j + 0.5) * stride` against the real-valued box; the cell under the box's centre is always 1.
     /// \[ours\]
     #[default]
@@ -58,7 +58,7 @@ pub enum LevelNorm {
 /// What the feature term compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tap {
+pub enum FeatureSource {
     /// The FPN's outputs, P2 to P6. \[ours\]
     #[default]
     Fpn,
@@ -69,7 +69,7 @@ pub enum Tap {
 /// Whose proposals the head terms are computed on. The student's own losses always use the student's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Share {
+pub enum ProposalSource {
     /// The student's, shared with the teacher. \[paper\]
     #[default]
     StudentToTeacher,
@@ -83,7 +83,7 @@ pub enum Share {
 /// The layer on the student's feature map before it meets the teacher's; dropped after training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Adapt {
+pub enum AdaptationLayer {
     /// A 3x3 convolution with bias, one a level, no ReLU. \[ours\]
     #[default]
     Conv3x3,
@@ -221,15 +221,15 @@ pub struct TaskAdaptiveConfig {
     /// smaller ones than `base` go to level 0. 56 fits images of 800 pixels: scale it with the input.
     pub base: f32,
     /// How a box meets the grid; `cell_center`.
-    pub grid: Grid,
+    pub grid: GridRule,
     /// How the levels are normalised; `per_level_mean`.
     pub level_norm: LevelNorm,
     /// What the feature term compares; `fpn`.
-    pub tap: Tap,
+    pub feature_source: FeatureSource,
     /// The adapter; `conv3x3`.
-    pub adapt: Adapt,
+    pub adaptation_layer: AdaptationLayer,
     /// Whose proposals the head terms see; `student_to_teacher`.
-    pub share: Share,
+    pub proposal_source: ProposalSource,
     /// RoIs of the classification term; `positives`.
     pub cls_select: ClsSelect,
     /// Form of the classification term; `bce`.
@@ -265,11 +265,11 @@ impl Default for TaskAdaptiveConfig {
             mask: MaskKind::default(),
             levels: LevelRule::default(),
             base: 56.0,
-            grid: Grid::default(),
+            grid: GridRule::default(),
             level_norm: LevelNorm::default(),
-            tap: Tap::default(),
-            adapt: Adapt::default(),
-            share: Share::default(),
+            feature_source: FeatureSource::default(),
+            adaptation_layer: AdaptationLayer::default(),
+            proposal_source: ProposalSource::default(),
             cls_select: ClsSelect::default(),
             cls_loss: ClsLoss::default(),
             temperature: 1.0,
@@ -373,10 +373,10 @@ impl TaskAdaptiveConfig {
     }
 
     /// The channels that the feature term reads of a model.
-    pub fn tapped<'a>(&self, channels: &'a Channels) -> &'a [usize] {
-        match self.tap {
-            Tap::Fpn => &channels.fpn,
-            Tap::Stages => &channels.stages,
+    pub fn source_channels<'a>(&self, channels: &'a Channels) -> &'a [usize] {
+        match self.feature_source {
+            FeatureSource::Fpn => &channels.fpn,
+            FeatureSource::Stages => &channels.stages,
         }
     }
 
@@ -385,15 +385,15 @@ impl TaskAdaptiveConfig {
     /// # Errors
     /// [`Error::Config`] if there is no adapter and the channels differ.
     pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adapt, self.tapped(student), self.tapped(teacher))
+        check_channels(self.adaptation_layer, self.source_channels(student), self.source_channels(teacher))
     }
 }
 
 /// Without an adapter, both models' maps must have the same channels.
-pub(crate) fn check_channels(adapt: Adapt, student: &[usize], teacher: &[usize]) -> Result<()> {
-    if adapt == Adapt::None && student != teacher {
+pub(crate) fn check_channels(adaptation_layer: AdaptationLayer, student: &[usize], teacher: &[usize]) -> Result<()> {
+    if adaptation_layer == AdaptationLayer::None && student != teacher {
         return Err(Error::config(
-            "adapt",
+            "adaptation_layer",
             format!(
                 "\"none\" needs equal channels, but the student's maps have {student:?} and the teacher's \
                  {teacher:?}; take \"conv1x1\" or \"conv3x3\""
@@ -439,7 +439,7 @@ mod tests {
         );
         refused(|c| c.base = 16.8, "base");
         refused(|c| (c.mask, c.levels) = (MaskKind::Ones, LevelRule::ByScale), "levels");
-        refused(|c| (c.mask, c.grid) = (MaskKind::Ones, Grid::IntBox), "grid");
+        refused(|c| (c.mask, c.grid) = (MaskKind::Ones, GridRule::IntBox), "grid");
         refused(|c| (c.cls_select, c.cls_norm) = (ClsSelect::All, ClsNorm::Sampled), "cls_norm");
         refused(|c| (c.decay, c.decay_unit) = (DecayKind::None, DecayUnit::Iteration), "decay_unit");
         refused(|c| c.decay_end = 1.1, "decay_end");
@@ -461,13 +461,13 @@ mod tests {
 
     #[test]
     fn no_adapter_needs_equal_channels() {
-        let config = TaskAdaptiveConfig { adapt: Adapt::None, ..Default::default() };
+        let config = TaskAdaptiveConfig { adaptation_layer: AdaptationLayer::None, ..Default::default() };
         let channels = |fpn: usize, stage: usize| Channels { fpn: vec![fpn; 5], stages: vec![stage; 4] };
         config.validate_channels(&channels(64, 1), &channels(64, 2)).unwrap();
         let message = config.validate_channels(&channels(64, 1), &channels(256, 1)).unwrap_err().to_string();
         assert!(message.contains("64") && message.contains("256") && message.contains("conv3x3"), "{message}");
         TaskAdaptiveConfig::default().validate_channels(&channels(64, 1), &channels(256, 2)).unwrap();
-        let config = TaskAdaptiveConfig { tap: Tap::Stages, ..config };
+        let config = TaskAdaptiveConfig { feature_source: FeatureSource::Stages, ..config };
         assert!(config.validate_channels(&channels(64, 1), &channels(64, 2)).is_err());
         config.validate_channels(&channels(64, 2), &channels(256, 2)).unwrap();
     }
@@ -475,14 +475,14 @@ mod tests {
     #[test]
     fn names_are_the_documented_ones_and_strangers_are_refused() {
         let text = r#"{"mask":"binary","levels":"by_scale","grid":"int_box","level_norm":"global",
-            "tap":"stages","share":"both","adapt":"conv3x3_relu","cls_select":"teacher_better","cls_loss":"soft_ce","cls_norm":"sampled",
+            "feature_source":"stages","proposal_source":"both","adaptation_layer":"conv3x3_relu","cls_select":"teacher_better","cls_loss":"soft_ce","cls_norm":"sampled",
             "reg_gate":"teacher_vs_student",
             "reg_loss":"giou","reg_norm":"gated","decay":"cosine","decay_unit":"iteration"}"#;
         let config: TaskAdaptiveConfig = serde_json::from_str(text).unwrap();
-        assert_eq!(config.adapt, Adapt::Conv3x3Relu);
+        assert_eq!(config.adaptation_layer, AdaptationLayer::Conv3x3Relu);
         let back: TaskAdaptiveConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
         assert_eq!(back, config);
-        for stranger in [r#"{"tap":"rpn"}"#, r#"{"share":"none"}"#, r#"{"w_fest":1}"#, r#"{"adapt":"conv5x5"}"#] {
+        for stranger in [r#"{"feature_source":"rpn"}"#, r#"{"proposal_source":"none"}"#, r#"{"w_fest":1}"#, r#"{"adaptation_layer":"conv5x5"}"#] {
             assert!(serde_json::from_str::<TaskAdaptiveConfig>(stranger).is_err(), "{stranger}");
         }
     }

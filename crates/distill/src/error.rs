@@ -19,6 +19,17 @@ pub enum Error {
         /// What was given, what is needed.
         message: String,
     },
+    /// A method that the registry does not hold.
+    #[error("unknown distillation method `{name}`; known are {}", known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// The detector's own error.
+    #[error(transparent)]
+    Detect(#[from] docent_detect::Error),
     /// An operation failed.
     #[error(transparent)]
     Ops(#[from] docent_ops::Error),
@@ -44,6 +55,7 @@ impl From<Error> for candle_core::Error {
         match e {
             Error::Candle(e) => e,
             Error::Ops(e) => e.into(),
+            Error::Detect(e) => e.into(),
             e => candle_core::Error::wrap(e),
         }
     }

@@ -3,17 +3,17 @@
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::init::{FanInOut, Init, NonLinearity, NormalOrUniform};
-use docent_detect::Features;
+use docent_detect::FeaturePyramid;
 use docent_ops::{Addend, Conv2dParams, conv2d, loss::masked_l2};
 
-use crate::config::{Adapt, LevelNorm, check_channels};
+use crate::config::{AdaptationLayer, LevelNorm, check_channels};
 use crate::error::{Error, Result};
 use crate::mask::LevelMask;
 
 /// One layer a level from the student's channels to the teacher's; dropped after training.
 #[derive(Debug, Clone)]
 pub struct Adapters {
-    kind: Adapt,
+    kind: AdaptationLayer,
     layers: Vec<Layer>,
 }
 
@@ -28,24 +28,24 @@ impl Adapters {
     /// channels of.
     ///
     /// Where `vb` draws the values: the weight uniform in `±sqrt(3/fan_in)` (Kaiming, a = 1), the bias 0, as
-    /// torchvision's FPN draws its output convolutions. \[ours\] With [`Adapt::None`] nothing is taken.
+    /// torchvision's FPN draws its output convolutions. \[ours\] With [`AdaptationLayer::None`] nothing is taken.
     ///
     /// # Shapes
     /// Weight `[teacher, student, k, k]`, bias `[teacher]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for [`Adapt::None`] between unequal channels, [`Error::Mismatch`] for unequal numbers of levels, or a
+    /// [`Error::Config`] for [`AdaptationLayer::None`] between unequal channels, [`Error::Mismatch`] for unequal numbers of levels, or a
     /// name that `vb` does not have.
-    pub fn new(kind: Adapt, student: &[usize], teacher: &[usize], vb: VarBuilder<'_>) -> Result<Self> {
+    pub fn new(kind: AdaptationLayer, student: &[usize], teacher: &[usize], vb: VarBuilder<'_>) -> Result<Self> {
         check_channels(kind, student, teacher)?;
         if student.len() != teacher.len() {
             let (s, t) = (student.len(), teacher.len());
             return Err(Error::mismatch("feature term", format!("the student has {s} levels, the teacher {t}")));
         }
         let k = match kind {
-            Adapt::Conv3x3 | Adapt::Conv3x3Relu => 3,
-            Adapt::Conv1x1 => 1,
-            Adapt::None => return Ok(Self { kind, layers: Vec::new() }),
+            AdaptationLayer::Conv3x3 | AdaptationLayer::Conv3x3Relu => 3,
+            AdaptationLayer::Conv1x1 => 1,
+            AdaptationLayer::None => return Ok(Self { kind, layers: Vec::new() }),
         };
         let kaiming_a1 = Init::Kaiming {
             dist: NormalOrUniform::Uniform,
@@ -69,7 +69,7 @@ impl Adapters {
 
     /// No adapter: the maps meet as they are.
     pub fn none() -> Self {
-        Self { kind: Adapt::None, layers: Vec::new() }
+        Self { kind: AdaptationLayer::None, layers: Vec::new() }
     }
 
     /// The student's map of one level, as the teacher's map is compared with it.
@@ -80,16 +80,16 @@ impl Adapters {
     /// # Errors
     /// A level that has no adapter, or the convolution's own error.
     pub fn forward(&self, level: usize, x: &Tensor) -> Result<Tensor> {
-        if self.kind == Adapt::None {
+        if self.kind == AdaptationLayer::None {
             return Ok(x.clone());
         }
         let layer = self.layers.get(level).ok_or_else(|| {
             Error::mismatch("feature term", format!("level {level} has no adapter; {} were made", self.layers.len()))
         })?;
         let (relu, padding) = match self.kind {
-            Adapt::Conv3x3 => (false, 1),
-            Adapt::Conv3x3Relu => (true, 1),
-            Adapt::Conv1x1 | Adapt::None => (false, 0),
+            AdaptationLayer::Conv3x3 => (false, 1),
+            AdaptationLayer::Conv3x3Relu => (true, 1),
+            AdaptationLayer::Conv1x1 | AdaptationLayer::None => (false, 0),
         };
         let params = Conv2dParams { padding, ..Default::default() };
         Ok(conv2d(x, &layer.weight, Addend::Bias(&layer.bias), None, relu, &params)?)
@@ -131,15 +131,15 @@ pub fn feature_loss(
 ) -> Result<Tensor> {
     check_pyramids(student, teacher, masks.len())?;
     let levels = student.levels.iter().zip(&teacher.levels).zip(masks).enumerate();
-    let used = masks.iter().filter(|m| m.mass > 0.0).count();
-    let whole: f64 = masks.iter().map(|m| m.mass).sum();
+    let used = masks.iter().filter(|m| m.sum > 0.0).count();
+    let whole: f64 = masks.iter().map(|m| m.sum).sum();
     let mut total: Option<Tensor> = None;
-    for (level, ((s, t), mask)) in levels.filter(|(_, (_, mask))| mask.mass > 0.0) {
+    for (level, ((s, t), mask)) in levels.filter(|(_, (_, mask))| mask.sum > 0.0) {
         let channels = t.dim(1)? as f64;
         let normalizer = match norm {
-            LevelNorm::PerLevelMean => mask.mass * channels * used as f64,
+            LevelNorm::PerLevelMean => mask.sum * channels * used as f64,
             LevelNorm::Global => whole * channels,
-            LevelNorm::Sum => mask.mass * channels,
+            LevelNorm::Sum => mask.sum * channels,
         };
         let term = masked_l2(&adapters.forward(level, s)?, t, &mask.values, normalizer as f32)?;
         total = Some(match total {

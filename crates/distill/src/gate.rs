@@ -1,5 +1,6 @@
 //! The adaptive gate: on which proposals the teacher's box is worth learning.
 
+use docent_detect::Size;
 use docent_ops::{BoxCoder, BoxXyxy, boxes};
 
 use crate::config::RegGate;
@@ -11,9 +12,9 @@ pub struct GateRow {
     /// The proposal, as it comes from the student's RPN.
     pub proposal: BoxXyxy,
     /// Its matched ground truth.
-    pub truth: BoxXyxy,
-    /// (rows, columns) of the image without padding; refined boxes are clipped to it.
-    pub image: (usize, usize),
+    pub gt_box: BoxXyxy,
+    /// Size of the image without padding; refined boxes are clipped to it.
+    pub image: Size,
     /// The teacher's deltas for the true class.
     pub teacher: [f32; 4],
     /// The student's deltas for the true class.
@@ -33,10 +34,10 @@ pub fn box_gate(gate: RegGate, margin: f32, rows: &[GateRow], student: &BoxCoder
         .map(|row| {
             let quality = |deltas: &[f32; 4], coder: &BoxCoder| {
                 let refined = coder.decode(deltas, &row.proposal);
-                boxes::iou(&boxes::clip(&refined, (row.image.0 as f32, row.image.1 as f32)), &row.truth)
+                boxes::iou(&boxes::clip(&refined, (row.image.height as f32, row.image.width as f32)), &row.gt_box)
             };
             let of_teacher = quality(&row.teacher, teacher);
-            let beats_proposal = || of_teacher > boxes::iou(&row.proposal, &row.truth) + margin;
+            let beats_proposal = || of_teacher > boxes::iou(&row.proposal, &row.gt_box) + margin;
             let beats_student = || of_teacher > quality(&row.student, student) + margin;
             match gate {
                 RegGate::TeacherVsProposal => beats_proposal(),
@@ -85,12 +86,12 @@ mod tests {
     use proptest::prelude::*;
 
     const CODER: BoxCoder = BoxCoder { weights: [10.0, 10.0, 5.0, 5.0], clip: 4.135_166_6 };
-    const IMAGE: (usize, usize) = (100, 120);
+    const IMAGE: Size = Size::new(100, 120);
 
-    fn row(proposal: BoxXyxy, truth: BoxXyxy, teacher: BoxXyxy, student: BoxXyxy) -> GateRow {
+    fn row(proposal: BoxXyxy, gt_box: BoxXyxy, teacher: BoxXyxy, student: BoxXyxy) -> GateRow {
         GateRow {
             proposal,
-            truth,
+            gt_box,
             image: IMAGE,
             teacher: CODER.encode(&teacher, &proposal),
             student: CODER.encode(&student, &proposal),
@@ -101,20 +102,20 @@ mod tests {
         box_gate(gate, margin, &[row], &CODER, &CODER)[0]
     }
 
-    const TRUTH: BoxXyxy = [20.0, 20.0, 60.0, 60.0];
+    const GT_BOX: BoxXyxy = [20.0, 20.0, 60.0, 60.0];
 
     #[test]
     fn opens_when_the_teacher_improves_the_proposal() {
         let (far, near) = ([26.0, 26.0, 66.0, 66.0], [22.0, 22.0, 62.0, 62.0]);
-        assert!(open(RegGate::TeacherVsProposal, 0.0, row(far, TRUTH, near, far)));
-        assert!(!open(RegGate::TeacherVsProposal, 0.0, row(near, TRUTH, far, far)));
+        assert!(open(RegGate::TeacherVsProposal, 0.0, row(far, GT_BOX, near, far)));
+        assert!(!open(RegGate::TeacherVsProposal, 0.0, row(near, GT_BOX, far, far)));
     }
 
     #[test]
     fn a_ground_truth_used_as_proposal_is_dropped() {
         let worse = [21.0, 20.0, 60.0, 60.0];
-        assert!(!open(RegGate::TeacherVsProposal, 0.0, row(TRUTH, TRUTH, worse, worse)));
-        let mut same = row(TRUTH, TRUTH, TRUTH, worse);
+        assert!(!open(RegGate::TeacherVsProposal, 0.0, row(GT_BOX, GT_BOX, worse, worse)));
+        let mut same = row(GT_BOX, GT_BOX, GT_BOX, worse);
         same.teacher = [0.0; 4];
         assert!(!open(RegGate::TeacherVsProposal, 0.0, same), "not even by a teacher that keeps it");
     }
@@ -123,7 +124,7 @@ mod tests {
     fn equality_is_shut() {
         // Zero deltas decode to the proposal itself: powers of two, so to the very bits.
         let proposal = [16.0, 16.0, 48.0, 80.0];
-        let mut r = row(proposal, TRUTH, TRUTH, TRUTH);
+        let mut r = row(proposal, GT_BOX, GT_BOX, GT_BOX);
         (r.teacher, r.student) = ([0.0; 4], [0.0; 4]);
         for gate in [RegGate::TeacherVsProposal, RegGate::TeacherVsStudent, RegGate::Both] {
             assert!(!open(gate, 0.0, r), "{gate:?}");
@@ -134,11 +135,11 @@ mod tests {
     #[test]
     fn the_other_gates() {
         let (far, near) = ([26.0, 26.0, 66.0, 66.0], [22.0, 22.0, 62.0, 62.0]);
-        let student_best = row(far, TRUTH, near, TRUTH);
+        let student_best = row(far, GT_BOX, near, GT_BOX);
         assert!(open(RegGate::TeacherVsProposal, 0.0, student_best));
         assert!(!open(RegGate::TeacherVsStudent, 0.0, student_best));
         assert!(!open(RegGate::Both, 0.0, student_best));
-        let proposal_best = row(near, TRUTH, [23.0, 23.0, 63.0, 63.0], far);
+        let proposal_best = row(near, GT_BOX, [23.0, 23.0, 63.0, 63.0], far);
         assert!(!open(RegGate::TeacherVsProposal, 0.0, proposal_best));
         assert!(open(RegGate::TeacherVsStudent, 0.0, proposal_best));
         assert!(!open(RegGate::Both, 0.0, proposal_best));
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_margin_is_on_top() {
-        let r = row([26.0, 20.0, 66.0, 60.0], TRUTH, TRUTH, TRUTH);
+        let r = row([26.0, 20.0, 66.0, 60.0], GT_BOX, GT_BOX, GT_BOX);
         let gain = 1.0 - 34.0 / 46.0;
         assert!(open(RegGate::TeacherVsProposal, gain - 0.01, r));
         assert!(!open(RegGate::TeacherVsProposal, gain + 0.01, r));
@@ -154,9 +155,9 @@ mod tests {
 
     #[test]
     fn the_refined_box_is_clipped_to_the_image() {
-        // The teacher's box runs out of the image; clipped, it is the ground truth.
-        let truth = [80.0, 20.0, 120.0, 60.0];
-        let out = row([84.0, 20.0, 124.0, 60.0], truth, [80.0, 20.0, 180.0, 60.0], truth);
+        // The teacher's box runs out of the image; clipped, it is the ground gt_box.
+        let gt_box = [80.0, 20.0, 120.0, 60.0];
+        let out = row([84.0, 20.0, 124.0, 60.0], gt_box, [80.0, 20.0, 180.0, 60.0], gt_box);
         assert!(open(RegGate::TeacherVsProposal, 0.0, out));
     }
 
@@ -164,8 +165,8 @@ mod tests {
     fn each_model_decodes_with_its_own_coder() {
         let other = BoxCoder { weights: [1.0; 4], ..CODER };
         let proposal = [26.0, 26.0, 66.0, 66.0];
-        let mut r = row(proposal, TRUTH, TRUTH, proposal);
-        r.teacher = other.encode(&TRUTH, &proposal);
+        let mut r = row(proposal, GT_BOX, GT_BOX, proposal);
+        r.teacher = other.encode(&GT_BOX, &proposal);
         assert_eq!(box_gate(RegGate::Both, 0.0, &[r], &CODER, &other), [true]);
     }
 
@@ -192,7 +193,7 @@ mod tests {
             margin in 0.0f32..0.3,
         ) {
             let proposal = [p[0], p[1], p[0] + p[2] + 2.0, p[1] + p[3] + 2.0];
-            let r = GateRow { proposal, truth: TRUTH, image: IMAGE, teacher: t, student: s };
+            let r = GateRow { proposal, gt_box: GT_BOX, image: IMAGE, teacher: t, student: s };
             let (a, b) = (open(RegGate::TeacherVsProposal, 0.0, r), open(RegGate::TeacherVsStudent, 0.0, r));
             prop_assert_eq!(open(RegGate::Both, 0.0, r), a && b);
             prop_assert!(a || !open(RegGate::TeacherVsProposal, margin, r));

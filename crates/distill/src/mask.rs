@@ -1,9 +1,9 @@
 //! The foreground mask: what of a feature map the student is asked to imitate.
 
-use docent_detect::{FeaturePyramid, Target};
+use docent_detect::{FeaturePyramid, Size, Target};
 use docent_ops::BoxXyxy;
 
-use crate::config::{Grid, LevelRule, MaskKind, TaskAdaptiveConfig};
+use crate::config::{GridRule, LevelRule, MaskKind, TaskAdaptiveConfig};
 use crate::error::{Error, Result};
 
 /// Spread of the Gaussian: `M = exp(-dx²/(S2 (w/2)²) - dy²/(S2 (h/2)²))`. \[ours\]
@@ -19,7 +19,7 @@ pub struct MaskRule {
     /// Side in pixels for [`LevelRule::ByScale`].
     pub base: f32,
     /// How a box meets the cells.
-    pub grid: Grid,
+    pub grid: GridRule,
 }
 
 impl Default for MaskRule {
@@ -41,7 +41,7 @@ pub struct LevelMask {
     /// `[B, H, W]`, row-major, values in 0..=1.
     pub values: Vec<f32>,
     /// `N_l`: the sum of the values.
-    pub mass: f64,
+    pub sum: f64,
 }
 
 /// One image's Gaussian mask on one level.
@@ -52,13 +52,13 @@ pub struct LevelMask {
 /// `M(x, y) = exp(-(x - x0)²/(2 (w/2)²) - (y - y0)²/(2 (h/2)²))` inside the box, 0 outside; the maximum over the
 /// boxes.
 ///
-/// `boxes` are xyxy in pixels of the network's input, `size` is (rows, columns) of the level, `stride` the pixels a
+/// `boxes` are xyxy in pixels of the network's input, `size` is the level's in cells, `stride` the pixels a
 /// cell covers. Boxes without area are passed over.
 ///
 /// # Shapes
 /// Returns `[rows * columns]`, row-major.
-pub fn gaussian_mask(boxes: &[BoxXyxy], size: (usize, usize), stride: usize, grid: Grid) -> Vec<f32> {
-    let mut mask = vec![0.0; size.0 * size.1];
+pub fn gaussian_mask(boxes: &[BoxXyxy], size: Size, stride: usize, grid: GridRule) -> Vec<f32> {
+    let mut mask = vec![0.0; size.height * size.width];
     for b in boxes {
         paint(&mut mask, size, stride, b, MaskKind::Gaussian, grid);
     }
@@ -76,19 +76,19 @@ pub fn level_of(b: &BoxXyxy, base: f32, levels: usize) -> usize {
 
 /// The mask of level `level` of `levels` for a batch; `boxes` holds each image's.
 ///
-/// `size` is (rows, columns) of the level.
+/// `size` is the level's in cells.
 pub fn level_mask(
     rule: &MaskRule,
     boxes: &[&[BoxXyxy]],
     level: usize,
     levels: usize,
-    size: (usize, usize),
+    size: Size,
     stride: usize,
 ) -> LevelMask {
-    let cells = size.0 * size.1;
+    let cells = size.height * size.width;
     if rule.kind == MaskKind::Ones {
         let values = vec![1.0; boxes.len() * cells];
-        return LevelMask { mass: values.len() as f64, values };
+        return LevelMask { sum: values.len() as f64, values };
     }
     let mut values = vec![0.0; boxes.len() * cells];
     if cells > 0 {
@@ -100,8 +100,8 @@ pub fn level_mask(
             }
         }
     }
-    let mass = values.iter().map(|&v| f64::from(v)).sum();
-    LevelMask { values, mass }
+    let sum = values.iter().map(|&v| f64::from(v)).sum();
+    LevelMask { values, sum }
 }
 
 /// The mask of every level of `maps` for the boxes of `targets`.
@@ -119,21 +119,21 @@ pub fn masks(rule: &MaskRule, maps: &FeaturePyramid, targets: &[Target]) -> Resu
         if batch != boxes.len() {
             return Err(Error::mismatch("mask", format!("targets of {} images for a batch of {batch}", boxes.len())));
         }
-        Ok(level_mask(rule, &boxes, level, levels, (h, w), stride))
+        Ok(level_mask(rule, &boxes, level, levels, Size::new(h, w), stride))
     };
     maps.levels.iter().zip(&maps.strides).enumerate().map(level).collect()
 }
 
 /// Raises `mask` to one box's values.
-fn paint(mask: &mut [f32], size: (usize, usize), stride: usize, b: &BoxXyxy, kind: MaskKind, grid: Grid) {
+fn paint(mask: &mut [f32], size: Size, stride: usize, b: &BoxXyxy, kind: MaskKind, grid: GridRule) {
     let real = b.iter().all(|v| v.is_finite());
     if !real || b[2] <= b[0] || b[3] <= b[1] || stride == 0 {
         return;
     }
-    let (rows, columns) = size;
+    let (rows, columns) = (size.height, size.width);
     let (xs, ys) = match grid {
-        Grid::CellCenter => (centre_profile(b[0], b[2], columns, stride), centre_profile(b[1], b[3], rows, stride)),
-        Grid::IntBox => (truncated_profile(b[0], b[2], columns, stride), truncated_profile(b[1], b[3], rows, stride)),
+        GridRule::CellCenter => (centre_profile(b[0], b[2], columns, stride), centre_profile(b[1], b[3], rows, stride)),
+        GridRule::IntBox => (truncated_profile(b[0], b[2], columns, stride), truncated_profile(b[1], b[3], rows, stride)),
     };
     // The Gaussian is separable: two profiles and their product.
     for &(i, gy) in &ys.values {
@@ -198,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     const RULE: MaskRule =
-        MaskRule { kind: MaskKind::Gaussian, levels: LevelRule::All, base: 56.0, grid: Grid::CellCenter };
+        MaskRule { kind: MaskKind::Gaussian, levels: LevelRule::All, base: 56.0, grid: GridRule::CellCenter };
 
     fn close(a: f32, b: f32) {
         assert!((a - b).abs() < 1e-5, "{a} is not {b}");
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn the_truncated_grid_has_the_documented_values() {
         // Eight by four cells at stride 4, with fractions that truncation drops.
-        let m = gaussian_mask(&[[1.0, 2.0, 33.0, 19.0]], (6, 10), 4, Grid::IntBox);
+        let m = gaussian_mask(&[[1.0, 2.0, 33.0, 19.0]], Size::new(6, 10), 4, GridRule::IntBox);
         close(m[2 * 10 + 4], 1.0);
         close(m[2 * 10], 0.60653);
         close(m[4], 0.60653);
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn cell_centres_have_literal_values() {
         // Centre (10, 6), half sides 10 and 6; stride 4: centres 2, 6, 10, 14, 18 and 2, 6, 10.
-        let m = gaussian_mask(&[[0.0, 0.0, 20.0, 12.0]], (4, 6), 4, Grid::CellCenter);
+        let m = gaussian_mask(&[[0.0, 0.0, 20.0, 12.0]], Size::new(4, 6), 4, GridRule::CellCenter);
         close(m[6 + 2], 1.0);
         close(m[6 + 1], (-0.08f32).exp());
         close(m[6], (-0.32f32).exp());
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_centre_cell_is_one_off_centre_too() {
         // Centre (9, 9) lies in cell 2 of stride 4, centred on 10.
-        let m = gaussian_mask(&[[1.0, 1.0, 17.0, 17.0]], (5, 5), 4, Grid::CellCenter);
+        let m = gaussian_mask(&[[1.0, 1.0, 17.0, 17.0]], Size::new(5, 5), 4, GridRule::CellCenter);
         assert_eq!(m[2 * 5 + 2], 1.0);
         close(m[2 * 5 + 1], (-(1.0f32 + 9.0) / 128.0).exp());
     }
@@ -240,9 +240,9 @@ mod tests {
     #[test]
     fn disjoint_boxes_do_not_meet() {
         let (a, b) = ([0.0, 0.0, 16.0, 16.0], [32.0, 32.0, 48.0, 40.0]);
-        let both = gaussian_mask(&[a, b], (12, 12), 4, Grid::CellCenter);
+        let both = gaussian_mask(&[a, b], Size::new(12, 12), 4, GridRule::CellCenter);
         let (one, two) =
-            (gaussian_mask(&[a], (12, 12), 4, Grid::CellCenter), gaussian_mask(&[b], (12, 12), 4, Grid::CellCenter));
+            (gaussian_mask(&[a], Size::new(12, 12), 4, GridRule::CellCenter), gaussian_mask(&[b], Size::new(12, 12), 4, GridRule::CellCenter));
         for ((x, y), z) in one.iter().zip(&two).zip(&both) {
             assert!(*x == 0.0 || *y == 0.0);
             assert_eq!(x + y, *z);
@@ -252,10 +252,10 @@ mod tests {
     #[test]
     fn overlap_takes_the_maximum_in_any_order() {
         let (a, b) = ([0.0, 0.0, 32.0, 32.0], [12.0, 8.0, 40.0, 30.0]);
-        let both = gaussian_mask(&[a, b], (12, 12), 4, Grid::CellCenter);
-        assert_eq!(both, gaussian_mask(&[b, a], (12, 12), 4, Grid::CellCenter));
+        let both = gaussian_mask(&[a, b], Size::new(12, 12), 4, GridRule::CellCenter);
+        assert_eq!(both, gaussian_mask(&[b, a], Size::new(12, 12), 4, GridRule::CellCenter));
         let (one, two) =
-            (gaussian_mask(&[a], (12, 12), 4, Grid::CellCenter), gaussian_mask(&[b], (12, 12), 4, Grid::CellCenter));
+            (gaussian_mask(&[a], Size::new(12, 12), 4, GridRule::CellCenter), gaussian_mask(&[b], Size::new(12, 12), 4, GridRule::CellCenter));
         assert!(one.iter().zip(&two).any(|(x, y)| *x > 0.0 && *y > 0.0));
         for ((x, y), z) in one.iter().zip(&two).zip(&both) {
             assert_eq!(x.max(*y), *z);
@@ -265,17 +265,17 @@ mod tests {
     #[test]
     fn a_box_thinner_than_a_cell_is_still_one_cell() {
         // One pixel wide, between the centres 2 and 6; tall enough for cells 1 and 2.
-        let m = gaussian_mask(&[[3.2, 5.0, 3.9, 11.0]], (4, 4), 4, Grid::CellCenter);
+        let m = gaussian_mask(&[[3.2, 5.0, 3.9, 11.0]], Size::new(4, 4), 4, GridRule::CellCenter);
         let painted: Vec<_> = m.iter().enumerate().filter(|(_, v)| **v > 0.0).collect();
         assert_eq!(painted, [(2 * 4, &1.0)]);
-        assert!(gaussian_mask(&[[3.2, 5.0, 3.9, 11.0]], (4, 4), 4, Grid::IntBox).iter().all(|v| *v == 0.0));
+        assert!(gaussian_mask(&[[3.2, 5.0, 3.9, 11.0]], Size::new(4, 4), 4, GridRule::IntBox).iter().all(|v| *v == 0.0));
     }
 
     #[test]
     fn boxes_without_area_are_passed_over() {
         for b in [[4.0, 4.0, 4.0, 9.0], [9.0, 4.0, 4.0, 9.0], [f32::NAN, 0.0, 4.0, 4.0]] {
-            for grid in [Grid::CellCenter, Grid::IntBox] {
-                assert!(gaussian_mask(&[b], (4, 4), 4, grid).iter().all(|v| *v == 0.0));
+            for grid in [GridRule::CellCenter, GridRule::IntBox] {
+                assert!(gaussian_mask(&[b], Size::new(4, 4), 4, grid).iter().all(|v| *v == 0.0));
             }
         }
     }
@@ -283,11 +283,11 @@ mod tests {
     #[test]
     fn binary_and_ones() {
         let boxes: [&[BoxXyxy]; 2] = [&[[0.0, 0.0, 8.0, 4.0]], &[]];
-        let binary = level_mask(&MaskRule { kind: MaskKind::Binary, ..RULE }, &boxes, 0, 1, (2, 3), 4);
+        let binary = level_mask(&MaskRule { kind: MaskKind::Binary, ..RULE }, &boxes, 0, 1, Size::new(2, 3), 4);
         assert_eq!(binary.values, [1., 1., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0.]);
-        assert_eq!(binary.mass, 2.0);
-        let ones = level_mask(&MaskRule { kind: MaskKind::Ones, ..RULE }, &boxes, 0, 1, (2, 3), 4);
-        assert_eq!((ones.values.len(), ones.mass), (12, 12.0));
+        assert_eq!(binary.sum, 2.0);
+        let ones = level_mask(&MaskRule { kind: MaskKind::Ones, ..RULE }, &boxes, 0, 1, Size::new(2, 3), 4);
+        assert_eq!((ones.values.len(), ones.sum), (12, 12.0));
         assert!(ones.values.iter().all(|v| *v == 1.0));
     }
 
@@ -304,9 +304,9 @@ mod tests {
         let rule = MaskRule { levels: LevelRule::ByScale, ..RULE };
         let boxes: [&[BoxXyxy]; 1] = [&[[0.0, 0.0, 120.0, 120.0]]];
         let masses: Vec<_> =
-            (0..5).map(|l| level_mask(&rule, &boxes, l, 5, (32 >> l, 32 >> l), 4 << l).mass > 0.0).collect();
+            (0..5).map(|l| level_mask(&rule, &boxes, l, 5, Size::new(32 >> l, 32 >> l), 4 << l).sum > 0.0).collect();
         assert_eq!(masses, [false, true, false, false, false]);
-        assert!((0..5).all(|l| level_mask(&RULE, &boxes, l, 5, (32 >> l, 32 >> l), 4 << l).mass > 0.0));
+        assert!((0..5).all(|l| level_mask(&RULE, &boxes, l, 5, Size::new(32 >> l, 32 >> l), 4 << l).sum > 0.0));
     }
 
     proptest! {
@@ -316,16 +316,16 @@ mod tests {
             level in 0usize..4,
         ) {
             let stride = 4 << level;
-            let size = (96usize.div_ceil(stride), 96usize.div_ceil(stride));
+            let size = Size::new(96, 96).div_ceil(stride);
             let boxes: Vec<BoxXyxy> = sides.iter().map(|&(x, y, w, h)| [x, y, x + w, y + h]).collect();
-            let m = gaussian_mask(&boxes, size, stride, Grid::CellCenter);
+            let m = gaussian_mask(&boxes, size, stride, GridRule::CellCenter);
             prop_assert!(m.iter().all(|v| (0.0..=1.0).contains(v)));
             for b in &boxes {
                 let under = |lo: f32, hi: f32| (0.5 * (lo + hi) / stride as f32) as usize;
-                prop_assert_eq!(m[under(b[1], b[3]) * size.1 + under(b[0], b[2])], 1.0);
+                prop_assert_eq!(m[under(b[1], b[3]) * size.width + under(b[0], b[2])], 1.0);
             }
             for (cell, v) in m.iter().enumerate() {
-                let (x, y) = ((cell % size.1) as f32 + 0.5, (cell / size.1) as f32 + 0.5);
+                let (x, y) = ((cell % size.width) as f32 + 0.5, (cell / size.width) as f32 + 0.5);
                 let (x, y) = (x * stride as f32, y * stride as f32);
                 let inside = boxes.iter().any(|b| b[0] <= x && x <= b[2] && b[1] <= y && y <= b[3]);
                 // Inside, the farthest corner is exp(-1); outside only a centre cell may be painted.

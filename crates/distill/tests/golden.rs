@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
 use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
-use docent_distill::config::{Adapt, RegGate};
+use docent_distill::config::{AdaptationLayer, RegGate};
 use docent_distill::{Channels, Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
 use docent_ops::BoxCoder;
 
@@ -30,8 +30,8 @@ fn labels(golden: &Golden, name: &str) -> Vec<u32> {
 }
 
 /// The student's leaves by the generator's names: its maps, its head's outputs, and the adapters if there are any.
-fn leaves(rois: usize, adapt: Adapt) -> BTreeMap<String, Var> {
-    let kernel = if adapt == Adapt::Conv1x1 { 1 } else { 3 };
+fn leaves(rois: usize, adaptation_layer: AdaptationLayer) -> BTreeMap<String, Var> {
+    let kernel = if adapt == AdaptationLayer::Conv1x1 { 1 } else { 3 };
     let mut leaves = BTreeMap::new();
     for (level, (h, w)) in LEVELS.into_iter().enumerate() {
         let key = format!("p{}", level + 2);
@@ -39,7 +39,7 @@ fn leaves(rois: usize, adapt: Adapt) -> BTreeMap<String, Var> {
             key.clone(),
             leaf(&format!("distill.student.{key}"), &[2, student_channels(adapt), h, w], 1.0, 0.0),
         );
-        if adapt == Adapt::None {
+        if adapt == AdaptationLayer::None {
             continue;
         }
         let weight = format!("adapt.{level}.weight");
@@ -55,8 +55,8 @@ fn leaves(rois: usize, adapt: Adapt) -> BTreeMap<String, Var> {
 }
 
 /// Without an adapter the maps must be as deep as the teacher's.
-fn student_channels(adapt: Adapt) -> usize {
-    if adapt == Adapt::None { TEACHER } else { STUDENT }
+fn student_channels(adaptation_layer: AdaptationLayer) -> usize {
+    if adapt == AdaptationLayer::None { TEACHER } else { STUDENT }
 }
 
 fn channels(fpn: usize) -> Channels {
@@ -83,7 +83,7 @@ fn variant(golden: &Golden, name: &str) {
         labels: labels(golden, &format!("truth{i}.labels")),
     };
     let count = rois.rois.len();
-    let leaves = leaves(count, config.adapt);
+    let leaves = leaves(count, config.adaptation_layer);
     let student = |name: &str| leaves[name].as_tensor().clone();
     let map = |level: usize| {
         let (h, w) = LEVELS[level];
@@ -123,7 +123,7 @@ fn variant(golden: &Golden, name: &str) {
         .map(|(n, v)| (n.clone(), v.as_tensor().clone()))
         .collect();
     let vb = VarBuilder::from_tensors(adapters, DType::F32, &Device::Cpu);
-    let method = TaskAdaptive::new(&config, &channels(student_channels(config.adapt)), &channels(TEACHER), vb).unwrap();
+    let method = TaskAdaptive::new(&config, &channels(student_channels(config.adaptation_layer)), &channels(TEACHER), vb).unwrap();
 
     if name == "default" || name == "int_box" {
         let grid = if name == "default" { "cell_center" } else { "int_box" };

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
 use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
-use docent_distill::config::{Adapt, Share, Tap};
+use docent_distill::config::{AdaptationLayer, ProposalSource, FeatureSource};
 use docent_distill::{Channels, Distiller, RoiSet, Stages, StepContext, TaskAdaptive, TaskAdaptiveConfig};
 use docent_ops::BoxCoder;
 
@@ -59,23 +59,23 @@ fn set(golden: &Golden, key: &str, leaves: &mut BTreeMap<String, Var>) -> Set {
 
 fn variant(golden: &Golden, name: &str) {
     let config: TaskAdaptiveConfig = serde_json::from_value(golden.note(&format!("config {name}")).clone()).unwrap();
-    let (tap, student, teacher) = match config.tap {
-        Tap::Fpn => ("fpn", vec![5; 5], vec![7; 5]),
-        Tap::Stages => ("stages", vec![2, 3, 5, 6], vec![4, 5, 6, 7]),
+    let (feature_source, student, teacher) = match config.feature_source {
+        FeatureSource::Fpn => ("fpn", vec![5; 5], vec![7; 5]),
+        FeatureSource::Stages => ("stages", vec![2, 3, 5, 6], vec![4, 5, 6, 7]),
     };
-    let kernel = if config.adapt == Adapt::Conv1x1 { 1 } else { 3 };
+    let kernel = if config.adaptation_layer == AdaptationLayer::Conv1x1 { 1 } else { 3 };
     let mut leaves = BTreeMap::new();
     let mut adapters = HashMap::new();
     let (mut own, mut theirs) = (Vec::new(), Vec::new());
     for (level, (&s, &t)) in student.iter().zip(&teacher).enumerate() {
         let (h, w) = SIZES[level];
-        let map = leaf(&format!("share.{tap}.student.{level}"), &[2, s, h, w], 1.0, 0.0);
+        let map = leaf(&format!("share.{feature_source}.student.{level}"), &[2, s, h, w], 1.0, 0.0);
         own.push(map.as_tensor().clone());
         leaves.insert(format!("map.{level}"), map);
-        theirs.push(filled(&format!("share.{tap}.teacher.{level}"), &[2, t, h, w], 1.0, 0.0));
+        theirs.push(filled(&format!("share.{feature_source}.teacher.{level}"), &[2, t, h, w], 1.0, 0.0));
         let scale = (3.0 / (s * kernel * kernel) as f64).sqrt();
-        let weight = leaf(&format!("share.{tap}.weight.{level}"), &[t, s, kernel, kernel], scale, 0.0);
-        let bias = leaf(&format!("share.{tap}.bias.{level}"), &[t], 0.1, 0.0);
+        let weight = leaf(&format!("share.{feature_source}.weight.{level}"), &[t, s, kernel, kernel], scale, 0.0);
+        let bias = leaf(&format!("share.{feature_source}.bias.{level}"), &[t], 0.1, 0.0);
         for (part, var) in [("weight", weight), ("bias", bias)] {
             adapters.insert(format!("adapt.{level}.{part}"), var.as_tensor().clone());
             leaves.insert(format!("adapt.{level}.{part}"), var);
@@ -90,7 +90,7 @@ fn variant(golden: &Golden, name: &str) {
     let shared = RoiSet { rois: &shared.rois, student: &shared.student, teacher: &shared.teacher };
     let truth = |i| Target { boxes: boxes(&golden.input(&format!("truth{i}.boxes"))), labels: vec![1; 3] };
     let coder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
-    let stages = config.tap == Tap::Stages;
+    let stages = config.feature_source == FeatureSource::Stages;
     let step = StepContext {
         student_features: &own,
         teacher_features: (!stages).then_some(&theirs),
@@ -112,15 +112,15 @@ fn variant(golden: &Golden, name: &str) {
         teacher_coder: &coder,
     };
     let vb = VarBuilder::from_tensors(adapters, DType::F32, &Device::Cpu);
-    let channels = |of: &[usize]| match config.tap {
-        Tap::Fpn => Channels { fpn: of.to_vec(), stages: Vec::new() },
-        Tap::Stages => Channels { fpn: Vec::new(), stages: of.to_vec() },
+    let channels = |of: &[usize]| match config.feature_source {
+        FeatureSource::Fpn => Channels { fpn: of.to_vec(), stages: Vec::new() },
+        FeatureSource::Stages => Channels { fpn: Vec::new(), stages: of.to_vec() },
     };
     let method = TaskAdaptive::new(&config, &channels(&student), &channels(&teacher), vb).unwrap();
     let needs = method.needs();
     assert_eq!((needs.stages, needs.features), (stages, !stages));
-    assert_eq!(needs.head, config.share != Share::TeacherToStudent);
-    assert_eq!(needs.proposals, config.share != Share::StudentToTeacher);
+    assert_eq!(needs.head, config.proposal_source != ProposalSource::TeacherToStudent);
+    assert_eq!(needs.proposals, config.proposal_source != ProposalSource::StudentToTeacher);
 
     let out = method.loss(&step).unwrap();
     for term in &out.terms {

@@ -5,10 +5,10 @@
 mod common;
 
 use common::*;
-use docent_detect::Features;
+use docent_detect::FeaturePyramid;
 use docent_distill::boxes::{BoxRow, box_loss};
 use docent_distill::class::class_loss;
-use docent_distill::config::{Adapt, ClsLoss, LevelNorm, RegLoss};
+use docent_distill::config::{AdaptationLayer, ClsLoss, LevelNorm, RegLoss};
 use docent_distill::feature::{Adapters, feature_loss};
 use docent_distill::gate::class_deltas;
 use docent_ops::testing::check_gradient;
@@ -18,15 +18,15 @@ fn feature_term() {
     let (teacher, masks) = (features(11, TEACHER), masks());
     let student = features(1, STUDENT);
     for (kind, norm) in [
-        (Adapt::Conv3x3, LevelNorm::PerLevelMean),
-        (Adapt::Conv1x1, LevelNorm::Global),
-        (Adapt::Conv3x3, LevelNorm::Sum),
+        (AdaptationLayer::Conv3x3, LevelNorm::PerLevelMean),
+        (AdaptationLayer::Conv1x1, LevelNorm::Global),
+        (AdaptationLayer::Conv3x3, LevelNorm::Sum),
     ] {
         let adapters = Adapters::new(
             kind,
             &[STUDENT; 2],
             &[TEACHER; 2],
-            builder(&adapter_vars(if kind == Adapt::Conv1x1 { 1 } else { 3 })),
+            builder(&adapter_vars(if kind == AdaptationLayer::Conv1x1 { 1 } else { 3 })),
         )
         .unwrap();
         let loss = |maps: &[candle_core::Tensor]| {
@@ -46,7 +46,7 @@ fn feature_term_by_its_adapter() {
     let inputs: Vec<_> = names.iter().map(|n| vars[*n].detach()).collect();
     let loss = |values: &[candle_core::Tensor]| {
         let vars = names.iter().map(|n| n.to_string()).zip(values.iter().cloned()).collect();
-        let adapters = Adapters::new(Adapt::Conv3x3, &[STUDENT; 2], &[TEACHER; 2], builder(&vars))?;
+        let adapters = Adapters::new(AdaptationLayer::Conv3x3, &[STUDENT; 2], &[TEACHER; 2], builder(&vars))?;
         feature_loss(&student, &teacher, &masks, &adapters, LevelNorm::PerLevelMean)
     };
     check_gradient(loss, &inputs, 0.25, 1e-4).unwrap();

@@ -7,13 +7,15 @@ mod common;
 use candle_core::{Tensor, backprop::GradStore};
 use common::*;
 use docent_detect::{BoxHeadOutput, FeaturePyramid};
-use docent_distill::config::{Adapt, ClsLoss, DecayKind, LevelRule, MaskKind, RegGate, RegLoss};
-use docent_distill::{DistillOutput, Distiller, Needs, TaskAdaptive, TaskAdaptiveConfig};
+use docent_distill::config::{AdaptationLayer, ClsLoss, DecayKind, LevelRule, MaskKind, RegGate, RegLoss};
+use docent_distill::config::TaskAdaptiveConfig;
+use docent_distill::methods::TaskAdaptive;
+use docent_distill::{DistillOutput, Distiller, Needs};
 use docent_ops::BoxCoder;
 use proptest::prelude::*;
 
 fn method(config: &TaskAdaptiveConfig) -> TaskAdaptive {
-    let kernel = if config.adapt == Adapt::Conv1x1 { 1 } else { 3 };
+    let kernel = if config.adaptation_layer == AdaptationLayer::Conv1x1 { 1 } else { 3 };
     TaskAdaptive::new(config, &channels(STUDENT, 2), &channels(TEACHER, 2), builder(&adapter_vars(kernel))).unwrap()
 }
 
@@ -47,7 +49,7 @@ fn a_teacher_like_the_student_asks_for_nothing() {
     let teacher = &scene.teacher_head;
     scene.student_head =
         BoxHeadOutput { class_logits: var(&teacher.class_logits), box_deltas: var(&teacher.box_deltas) };
-    let config = TaskAdaptiveConfig { adapt: Adapt::None, ..Default::default() };
+    let config = TaskAdaptiveConfig { adaptation_layer: AdaptationLayer::None, ..Default::default() };
     let method =
         TaskAdaptive::new(&config, &channels(TEACHER, 2), &channels(TEACHER, 2), builder(&Default::default())).unwrap();
     assert!(method.params().is_empty());
@@ -87,7 +89,7 @@ fn without_positives_and_boxes_all_is_zero() {
     assert_eq!(raw(&out), [0.0; 3]);
     assert_eq!(scalar(&out.total().unwrap()), 0.0);
     assert!(out.report().unwrap().iter().all(|(_, v)| v.is_finite()));
-    for name in ["mask_mass", "cls_floor", "cls_excess", "positives", "gated", "gated_share"] {
+    for name in ["mask_sum", "teacher_entropy", "cls_excess", "positives", "gated", "gated_share"] {
         assert_eq!(out.stat(name), Some(0.0), "{name}");
     }
     let gradients = out.total().unwrap().backward().unwrap();
@@ -173,13 +175,13 @@ fn the_factor_is_decay_times_warm_up() {
     let method = method(&config);
     let full = method.loss(&{
         let mut step = scene.step();
-        step.iteration = 10;
+        step.progress.iteration = 10;
         step
     });
     let full = scalar(&full.unwrap().total().unwrap());
     for (epoch, iteration, want) in [(1, 5, 0.5), (1, 10, 1.0), (12, 115, 1.0 / 12.0), (7, 61, 0.5)] {
         let mut step = scene.step();
-        (step.epoch, step.iteration) = (epoch, iteration);
+        (step.progress.epoch, step.progress.iteration) = (epoch, iteration);
         let out = method.loss(&step).unwrap();
         assert!((out.decay - want).abs() < 1e-12);
         close(&[scalar(&out.total().unwrap())], &[f64::from(full) * want], 1e-6);
@@ -193,7 +195,7 @@ fn the_step_decay_reads_the_milestones() {
     let method = method(&TaskAdaptiveConfig { decay: DecayKind::Step, ..Default::default() });
     for (iteration, want) in [(80, 1.0), (81, 0.1), (111, 0.01)] {
         let mut step = scene.step();
-        step.iteration = iteration;
+        step.progress.iteration = iteration;
         assert!((method.loss(&step).unwrap().decay - want).abs() < 1e-12);
     }
 }
@@ -212,8 +214,8 @@ fn the_report_has_every_number() {
         "raw_reg",
         "weighted_reg",
         "decay",
-        "mask_mass",
-        "cls_floor",
+        "mask_sum",
+        "teacher_entropy",
         "cls_excess",
         "positives",
         "gated",
@@ -259,7 +261,7 @@ fn by_scale_paints_one_level_a_box() {
     let masks = method.masks(&scene.step()).unwrap();
     // Sides of about 24, 19, 3 and 23 pixels: the first and the last on level 1.
     let at = |mask: &[f32], level: usize, image: usize, x: f32, y: f32| {
-        let ((h, w), stride) = LEVELS[level];
+        let (Size { height: h, width: w }, stride) = LEVELS[level];
         mask[(image * h + (y / stride as f32) as usize) * w + (x / stride as f32) as usize]
     };
     let centres = [(0, 14.0, 18.0), (0, 35.0, 16.0), (0, 31.0, 34.5), (1, 19.0, 19.0)];
@@ -292,7 +294,7 @@ fn misfits_are_named() {
     );
     check(&|s| s.teacher_head.class_logits = noise(9, &[7, 5], 1.0), "[7, 5]");
     check(&|s| s.teacher_head.box_deltas = noise(9, &[7, 20], 1.0), "[7, 20]");
-    let config = TaskAdaptiveConfig { adapt: Adapt::None, ..Default::default() };
+    let config = TaskAdaptiveConfig { adaptation_layer: AdaptationLayer::None, ..Default::default() };
     assert!(
         TaskAdaptive::new(&config, &channels(STUDENT, 2), &channels(TEACHER, 2), builder(&Default::default())).is_err()
     );

@@ -5,17 +5,17 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
-use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
+use docent_detect::{BoxHeadOutput, DenseHeadOutput, FeaturePyramid, SampledRois, Size, Target};
 use docent_distill::mask::{LevelMask, MaskRule, level_mask};
-use docent_distill::{Channels, StepContext};
+use docent_distill::{Channels, ModelView, Progress, RegionView, StepContext};
 use docent_ops::testing::random;
 use docent_ops::{BoxCoder, BoxXyxy};
 
 pub const STUDENT: usize = 3;
 pub const TEACHER: usize = 5;
 pub const CLASSES: usize = 4;
-pub const LEVELS: [((usize, usize), usize); 2] = [((10, 13), 4), ((5, 7), 8)];
-pub const SIZES: [(usize, usize); 2] = [(40, 52), (36, 50)];
+pub const LEVELS: [(Size, usize); 2] = [(Size::new(10, 13), 4), (Size::new(5, 7), 8)];
+pub const SIZES: [Size; 2] = [Size::new(40, 52), Size::new(36, 50)];
 pub const CODER: BoxCoder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
 
 pub fn noise(seed: u64, shape: &[usize], scale: f64) -> Tensor {
@@ -52,14 +52,16 @@ pub fn targets() -> Vec<Target> {
 pub fn masks() -> Vec<LevelMask> {
     let targets = targets();
     let boxes: Vec<&[BoxXyxy]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
-    let level = |(l, (size, stride)): (usize, ((usize, usize), usize))| {
+    let level = |(l, (size, stride)): (usize, (Size, usize))| {
         level_mask(&MaskRule::default(), &boxes, l, 2, size, stride)
     };
     LEVELS.into_iter().enumerate().map(level).collect()
 }
 
 pub fn features(seed: u64, channels: usize) -> FeaturePyramid {
-    let map = |(l, ((h, w), _)): (usize, ((usize, usize), usize))| noise(seed + l as u64, &[2, channels, h, w], 1.0);
+    let map = |(l, (size, _)): (usize, (Size, usize))| {
+        noise(seed + l as u64, &[2, channels, size.height, size.width], 1.0)
+    };
     FeaturePyramid { levels: LEVELS.into_iter().enumerate().map(map).collect(), strides: vec![4, 8] }
 }
 
@@ -74,8 +76,9 @@ pub fn rois() -> SampledRois {
         (1, [8.0, 2.0, 24.0, 40.0]),
     ];
     let t = targets();
-    let matched = vec![t[0].boxes[0], t[0].boxes[1], t[0].boxes[2], rois[3].1, t[1].boxes[0], rois[5].1, t[1].boxes[0]];
-    SampledRois { rois, labels: vec![1, 3, 2, 0, 1, 0, 2], matched, positives: vec![0, 1, 2, 4, 6] }
+    let matched_gt_boxes =
+        vec![t[0].boxes[0], t[0].boxes[1], t[0].boxes[2], rois[3].1, t[1].boxes[0], rois[5].1, t[1].boxes[0]];
+    SampledRois { rois, labels: vec![1, 3, 2, 0, 1, 0, 2], matched_gt_boxes, positives: vec![0, 1, 2, 4, 6] }
 }
 
 pub fn student_logits() -> Tensor {
@@ -147,7 +150,10 @@ pub struct Scene {
     pub teacher_head: BoxHeadOutput,
     pub rois: SampledRois,
     pub targets: Vec<Target>,
-    pub sizes: Vec<(usize, usize)>,
+    pub sizes: Vec<Size>,
+    pub dense: Option<DenseHeadOutput>,
+    pub iteration: usize,
+    pub epoch: usize,
     pub teacher_coder: BoxCoder,
 }
 
@@ -162,6 +168,9 @@ impl Scene {
             rois: rois(),
             targets: targets(),
             sizes: SIZES.to_vec(),
+            dense: None,
+            iteration: 1,
+            epoch: 1,
             teacher_coder: CODER,
         }
     }
@@ -176,28 +185,19 @@ impl Scene {
         scene
     }
 
-    /// Step 1 of epoch 1 of 12.
+    /// The scene's step of an epoch of 12.
     pub fn step(&self) -> StepContext<'_> {
-        StepContext {
-            student_features: &self.student_features,
-            teacher_features: Some(&self.teacher_features),
-            stages: None,
-            rois: &self.rois,
-            student_head: &self.student_head,
-            teacher_head: Some(&self.teacher_head),
-            teacher_rois: None,
-            anchors: &[],
-            targets: &self.targets,
-            sizes: &self.sizes,
-            image_size: (40, 56),
-            epoch: 1,
-            epochs: 12,
-            iteration: 1,
-            iterations: 120,
-            milestones: &[80, 110],
-            student_coder: &CODER,
-            teacher_coder: &self.teacher_coder,
+        let view = |pyramid, head, coder| {
+            ModelView::default().with_pyramid(pyramid).with_regions(RegionView { rois: &self.rois, head, coder })
+        };
+        let mut student = view(&self.student_features, &self.student_head, CODER);
+        if let Some(dense) = &self.dense {
+            student = student.with_dense(dense);
         }
+        let teacher = view(&self.teacher_features, &self.teacher_head, self.teacher_coder);
+        let (epoch, iteration) = (self.epoch, self.iteration);
+        let progress = Progress { epoch, epochs: 12, iteration, iterations: 120, milestones: &[80, 110] };
+        StepContext::new(student, teacher, &self.targets, &self.sizes, progress)
     }
 
     /// What the student is made of here, in a fixed order.

@@ -2,13 +2,14 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use docent_detect::Features;
+use docent_detect::FeaturePyramid;
 
-use crate::boxes::{BoxRow, box_loss, recode};
-use crate::class::{class_floor, class_loss, select_rows, values};
-use crate::config::{ClsNorm, ClsSelect, RegNorm, Share, Tap, TaskAdaptiveConfig};
+use crate::boxes::{BoxRow, box_loss, convert_deltas};
+use crate::class::{teacher_entropy, class_loss, select_rows, values};
+use crate::config::{ClsNorm, ClsSelect, RegNorm, ProposalSource, FeatureSource, TaskAdaptiveConfig};
 use crate::decay::{Decay, warmup_factor};
-use crate::distiller::{Channels, DistillOutput, Distiller, Needs, RoiSet, StepContext, Term};
+use crate::context::{Channels, RoiSet, StepContext};
+use crate::distiller::{DistillOutput, Distiller, Needs, Stat, Term};
 use crate::error::{Error, Result};
 use crate::feature::{Adapters, feature_loss};
 use crate::gate::{GateRow, box_gate, class_deltas, gated_share};
@@ -38,7 +39,7 @@ impl TaskAdaptive {
     ) -> Result<Self> {
         config.validate()?;
         Ok(Self {
-            adapters: Adapters::new(config.adapt, config.tapped(student), config.tapped(teacher), vb)?,
+            adapters: Adapters::new(config.adaptation_layer, config.source_channels(student), config.source_channels(teacher), vb)?,
             decay: Decay::from_config(config),
             rule: MaskRule::from_config(config),
             config: config.clone(),
@@ -55,9 +56,9 @@ impl TaskAdaptive {
     /// # Errors
     /// [`Error::Mismatch`] if the step does not hold them.
     pub fn maps<'a>(&self, step: &StepContext<'a>) -> Result<(&'a FeaturePyramid, &'a FeaturePyramid)> {
-        match self.config.tap {
-            Tap::Fpn => Ok((step.student_features, step.teacher_pyramid()?)),
-            Tap::Stages => step.both_stages().map(|stages| (stages.student, stages.teacher)),
+        match self.config.feature_source {
+            FeatureSource::Fpn => step.pyramids(),
+            FeatureSource::Stages => step.stages(),
         }
     }
 
@@ -71,16 +72,16 @@ impl TaskAdaptive {
 
     /// The RoIs of the head terms.
     fn sets<'a>(&self, step: &StepContext<'a>) -> Result<Vec<RoiSet<'a>>> {
-        let sets = match self.config.share {
-            Share::StudentToTeacher => vec![step.student_set()?],
-            Share::TeacherToStudent => vec![step.teacher_set()?],
-            Share::Both => vec![step.student_set()?, step.teacher_set()?],
+        let sets = match self.config.proposal_source {
+            ProposalSource::StudentToTeacher => vec![step.student_set()?],
+            ProposalSource::TeacherToStudent => vec![step.teacher_set()?],
+            ProposalSource::Both => vec![step.student_set()?, step.teacher_set()?],
         };
-        sets.iter().try_for_each(check_set)?;
+        sets.iter().try_for_each(RoiSet::check)?;
         Ok(sets)
     }
 
-    /// The classification term, raw, and its floor.
+    /// The classification term, raw, and the least value that it can take.
     fn class_term(&self, set: &RoiSet<'_>) -> Result<(Tensor, f64)> {
         let config = &self.config;
         let (student, teacher) = (&set.student.class_logits, &set.teacher.class_logits);
@@ -92,20 +93,20 @@ impl TaskAdaptive {
         };
         let normalizer = count.max(1) as f32;
         let raw = class_loss(student, teacher, &rows, config.cls_loss, config.temperature, normalizer)?;
-        let floor = class_floor(teacher, &rows, config.cls_loss, config.temperature, normalizer)?;
-        Ok((raw, floor))
+        let least = teacher_entropy(teacher, &rows, config.cls_loss, config.temperature, normalizer)?;
+        Ok((raw, least))
     }
 
     /// The box term, raw, and the gate of each positive.
     fn box_term(&self, step: &StepContext<'_>, set: &RoiSet<'_>) -> Result<(Tensor, Vec<bool>)> {
         let config = &self.config;
         let rows = gate_rows(step, set)?;
-        let gate = box_gate(config.reg_gate, config.gate_margin, &rows, step.student_coder, step.teacher_coder);
+        let gate = box_gate(config.reg_gate, config.gate_margin, &rows, &set.student_coder, &set.teacher_coder);
         let open = |((row, &roi), _): ((&GateRow, &usize), &bool)| BoxRow {
             row: roi,
             label: set.rois.labels[roi],
             proposal: row.proposal,
-            teacher: recode(&row.teacher, &row.proposal, step.teacher_coder, step.student_coder),
+            teacher: convert_deltas(&row.teacher, &row.proposal, &set.teacher_coder, &set.student_coder),
         };
         let gated: Vec<BoxRow> =
             rows.iter().zip(&set.rois.positives).zip(&gate).filter(|(_, open)| **open).map(open).collect();
@@ -113,7 +114,7 @@ impl TaskAdaptive {
             RegNorm::Gated => gated.len(),
             RegNorm::Sampled => set.rois.labels.len(),
         };
-        let raw = box_loss(&set.student.box_deltas, &gated, config.reg_loss, step.student_coder, count.max(1) as f32)?;
+        let raw = box_loss(&set.student.box_deltas, &gated, config.reg_loss, &set.student_coder, count.max(1) as f32)?;
         Ok((raw, gate))
     }
 }
@@ -149,7 +150,7 @@ fn gate_rows(step: &StepContext<'_>, set: &RoiSet<'_>) -> Result<Vec<GateRow>> {
         })?;
         Ok(GateRow {
             proposal,
-            truth: rois.matched_gt_boxes[r],
+            gt_box: rois.matched_gt_boxes[r],
             image,
             teacher: class_deltas(&teacher, classes, r, rois.labels[r])?,
             student: class_deltas(&student, classes, r, rois.labels[r])?,
@@ -158,40 +159,20 @@ fn gate_rows(step: &StepContext<'_>, set: &RoiSet<'_>) -> Result<Vec<GateRow>> {
     rois.positives.iter().map(row).collect()
 }
 
-/// The lists of a set's RoIs are of one length, and the heads' too.
-pub(crate) fn check_set(set: &RoiSet<'_>) -> Result<()> {
-    let rois = set.rois;
-    let count = rois.rois.len();
-    let lists = [
-        ("labels", rois.labels.len()),
-        ("matched boxes", rois.matched_gt_boxes.len()),
-        ("rows of student logits", set.student.class_logits.dim(0)?),
-        ("rows of teacher logits", set.teacher.class_logits.dim(0)?),
-    ];
-    for (what, length) in lists {
-        if length != count {
-            return Err(Error::mismatch("sampled RoIs", format!("{length} {what} for {count} RoIs")));
-        }
-    }
-    match rois.positives.iter().find(|&&r| r >= count) {
-        Some(r) => Err(Error::mismatch("sampled RoIs", format!("RoI {r} is called positive, but there are {count}"))),
-        None => Ok(()),
-    }
-}
-
 impl Distiller for TaskAdaptive {
     fn name(&self) -> &str {
         "task_adaptive"
     }
 
-    /// What `tap` and `share` name, whatever the weights: a term at weight 0 is still computed and reported.
+    /// What `feature_source` and `proposal_source` name, whatever the weights: a term at weight 0 is still computed and reported.
     fn needs(&self) -> Needs {
-        let Self { config: TaskAdaptiveConfig { tap, share, .. }, .. } = self;
+        let Self { config: TaskAdaptiveConfig { feature_source, proposal_source, .. }, .. } = self;
         Needs {
-            features: *tap == Tap::Fpn,
-            stages: *tap == Tap::Stages,
-            head: *share != Share::TeacherToStudent,
-            proposals: *share != Share::StudentToTeacher,
+            features: *feature_source == FeatureSource::Fpn,
+            stages: *feature_source == FeatureSource::Stages,
+            head: *proposal_source != ProposalSource::TeacherToStudent,
+            proposals: *proposal_source != ProposalSource::StudentToTeacher,
+            dense: false,
         }
     }
 
@@ -201,10 +182,10 @@ impl Distiller for TaskAdaptive {
 
     /// Terms `feat`, `cls`, `reg`. Stats:
     ///
-    /// - `mask_mass`: the mask's sum over batch, cells and levels;
-    /// - `cls_floor`, `cls_excess`: the least value the classification term can take, and how far above it is;
+    /// - `mask_sum`: the mask's sum over batch, cells and levels;
+    /// - `teacher_entropy`, `cls_excess`: the least value the classification term can take, and how far above it is;
     /// - `positives`, `gated`, `gated_share`: positive RoIs, those the gate lets through, and their ratio, over all the
-    ///   sets of RoIs that `share` names;
+    ///   sets of RoIs that `proposal_source` names;
     /// - `warmup`: the warm-up's part of `decay`.
     fn loss(&self, step: &StepContext<'_>) -> Result<DistillOutput> {
         let config = &self.config;
@@ -212,18 +193,18 @@ impl Distiller for TaskAdaptive {
         let (student, teacher) = self.maps(step)?;
         let masks = self.masks(step)?;
         let feat = feature_loss(student, teacher, &masks, &self.adapters, config.level_norm)?;
-        let (mut cls, mut reg, mut gate, mut floor) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+        let (mut cls, mut reg, mut gate, mut entropy) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
         for set in &sets {
             let (value, least) = self.class_term(set)?;
             cls.push(value);
-            floor += least / sets.len() as f64;
+            entropy += least / sets.len() as f64;
             let (value, open) = self.box_term(step, set)?;
             reg.push(value);
             gate.extend(open);
         }
         let (cls, reg) = (mean(cls)?, mean(reg)?);
-        let warmup = warmup_factor(step.iteration, config.warmup_iters);
-        let decay = self.decay.factor(&step.progress()) * warmup;
+        let warmup = warmup_factor(step.progress.iteration, config.warmup_iters);
+        let decay = self.decay.factor(&step.progress) * warmup;
         let terms: Vec<Term> = [("feat", feat, config.w_feat), ("cls", cls, config.w_cls), ("reg", reg, config.w_reg)]
             .into_iter()
             .map(|(name, raw, weight)| {
@@ -232,15 +213,15 @@ impl Distiller for TaskAdaptive {
                 Term { name, raw, weight }
             })
             .collect();
-        let excess = terms[1].value()? - floor;
+        let excess = terms[1].value()? - entropy;
         let stats = vec![
-            ("mask_mass", masks.iter().map(|m| m.mass).sum()),
-            ("cls_floor", floor),
-            ("cls_excess", excess),
-            ("positives", gate.len() as f64),
-            ("gated", gate.iter().filter(|open| **open).count() as f64),
-            ("gated_share", gated_share(&gate)),
-            ("warmup", warmup),
+            Stat::sum("mask_sum", masks.iter().map(|m| m.sum).sum()),
+            Stat::mean("teacher_entropy", entropy),
+            Stat::mean("cls_excess", excess),
+            Stat::sum("positives", gate.len() as f64),
+            Stat::sum("gated", gate.iter().filter(|open| **open).count() as f64),
+            Stat::mean("gated_share", gated_share(&gate)),
+            Stat::mean("warmup", warmup),
         ];
         Ok(DistillOutput { terms, decay, stats })
     }

@@ -11,8 +11,8 @@ use candle_core::{DType, Device, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
 use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
-use docent_distill::rivals::imitation_mask;
-use docent_distill::{Channels, MethodConfig, StepContext};
+use docent_distill::methods::imitation_mask;
+use docent_distill::{Channels, DistillerConfig, StepContext};
 use docent_ops::BoxCoder;
 
 const SIZES: [(usize, usize); 3] = [(24, 32), (12, 16), (6, 8)];
@@ -21,7 +21,7 @@ const CLASSES: usize = 6;
 
 fn variant(golden: &Golden, name: &str) {
     let note = golden.note(&format!("config {name}"));
-    let config: MethodConfig = serde_json::from_value(note.clone()).unwrap();
+    let config: DistillerConfig = serde_json::from_value(note.clone()).unwrap();
     let method = note["method"].as_str().unwrap();
     let adapt = note.get("adapt").and_then(|a| a.as_str()).unwrap_or(if method == "pkd" { "none" } else { "conv3x3" });
     let own = if adapt == "none" { TEACHER } else { 5 };

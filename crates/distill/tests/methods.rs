@@ -6,25 +6,25 @@ mod common;
 
 use candle_core::Tensor;
 use common::*;
-use docent_detect::Features;
-use docent_distill::config::Adapt;
-use docent_distill::rivals::{DefeatConfig, FgfiConfig, FitnetsConfig, PkdConfig, imitation_mask};
-use docent_distill::{Distiller, MethodConfig, StepContext};
+use docent_detect::FeaturePyramid;
+use docent_distill::config::AdaptationLayer;
+use docent_distill::methods::{DefeatConfig, FgfiConfig, FitnetsConfig, PkdConfig, imitation_mask};
+use docent_distill::{Distiller, DistillerConfig, StepContext};
 use docent_ops::BoxXyxy;
 use docent_ops::testing::check_gradient;
 
 /// Every rival without an adapter, between maps of equal channels.
-fn all() -> [MethodConfig; 4] {
-    let adapt = Adapt::None;
+fn all() -> [DistillerConfig; 4] {
+    let adapt = AdaptationLayer::None;
     [
-        MethodConfig::Fitnets(FitnetsConfig { adapt, ..Default::default() }),
-        MethodConfig::Fgfi(FgfiConfig { adapt, ..Default::default() }),
-        MethodConfig::Pkd(PkdConfig { adapt, ..Default::default() }),
-        MethodConfig::Defeat(DefeatConfig { adapt, ..Default::default() }),
+        DistillerConfig::Fitnets(FitnetsConfig { adapt, ..Default::default() }),
+        DistillerConfig::Fgfi(FgfiConfig { adapt, ..Default::default() }),
+        DistillerConfig::Pkd(PkdConfig { adapt, ..Default::default() }),
+        DistillerConfig::Defeat(DefeatConfig { adapt, ..Default::default() }),
     ]
 }
 
-fn build(config: &MethodConfig) -> Box<dyn Distiller> {
+fn build(config: &DistillerConfig) -> Box<dyn Distiller> {
     config.build(&channels(TEACHER, 2), &channels(TEACHER, 2), builder(&Default::default())).unwrap()
 }
 
@@ -47,7 +47,7 @@ fn anchors() -> Vec<Vec<BoxXyxy>> {
     LEVELS.into_iter().map(level).collect()
 }
 
-fn terms(config: &MethodConfig, scene: &Scene) -> Vec<f64> {
+fn terms(config: &DistillerConfig, scene: &Scene) -> Vec<f64> {
     let anchors = anchors();
     let step = StepContext { anchors: &anchors, ..scene.step() };
     build(config).loss(&step).unwrap().terms.iter().map(|t| t.value().unwrap()).collect()
@@ -55,7 +55,7 @@ fn terms(config: &MethodConfig, scene: &Scene) -> Vec<f64> {
 
 /// One level's elements as (image, channel, cell, student, teacher).
 fn elements(scene: &Scene, level: usize) -> Vec<(usize, usize, usize, f64, f64)> {
-    let ((h, w), _) = LEVELS[level];
+    let (Size { height: h, width: w }, _) = LEVELS[level];
     let (s, t) = (numbers(&scene.student_features.levels[level]), numbers(&scene.teacher_features.levels[level]));
     let at = |i: usize| (i / (h * w * TEACHER), i / (h * w) % TEACHER, i % (h * w), f64::from(s[i]), f64::from(t[i]));
     (0..s.len()).map(at).collect()
@@ -82,13 +82,13 @@ fn values_are_those_of_the_formulas() {
 
     let (anchors, targets) = (anchors(), targets());
     let mask = |level: usize, b: usize, cell: usize| {
-        let ((h, w), _) = LEVELS[level];
+        let (Size { height: h, width: w }, _) = LEVELS[level];
         f64::from(imitation_mask(&anchors[level], h * w, &targets[b].boxes, 0.5)[cell])
     };
     near(terms(&fgfi, &scene)[0], naive(&scene, 2.0, mask));
 
     let inside = |level: usize, b: usize, cell: usize| {
-        let ((_, w), stride) = LEVELS[level];
+        let (Size { width: w, .. }, stride) = LEVELS[level];
         let centre = |i: usize| (i as f32 + 0.5) * stride as f32;
         let (x, y) = (centre(cell % w), centre(cell / w));
         let holds = |t: &BoxXyxy| t[0] <= x && x <= t[2] && t[1] <= y && y <= t[3];
@@ -162,7 +162,7 @@ fn limits() {
         let out = build(&config).loss(&step).unwrap();
         for (name, value) in out.report().unwrap() {
             assert!(value.is_finite(), "{config:?}: {name}");
-            if ["raw_imitation", "raw_feat_obj", "raw_cls_obj", "mask_mass", "positives"].contains(&name.as_str()) {
+            if ["raw_imitation", "raw_feat_obj", "raw_cls_obj", "mask_sum", "positives"].contains(&name.as_str()) {
                 assert_eq!(value, 0.0, "{config:?}: {name}");
             }
         }
@@ -188,7 +188,7 @@ fn pearson_sees_no_scale_and_no_offset() {
 #[test]
 fn settings_are_checked_by_name() {
     let refused = |text: &str, part: &str| {
-        let config: MethodConfig = serde_json::from_str(text).unwrap();
+        let config: DistillerConfig = serde_json::from_str(text).unwrap();
         let message = config.validate().unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     };
@@ -198,14 +198,14 @@ fn settings_are_checked_by_name() {
     refused(r#"{"method":"defeat","t_bg":0.0}"#, "`t_bg`");
     refused(r#"{"method":"defeat","beta_obj":-2.0}"#, "`beta_obj`");
     for stranger in [r#"{"method":"fitnets","psi":0.5}"#, r#"{"method":"fitnet"}"#, r#"{"method":"pkd","w_feat":1}"#] {
-        assert!(serde_json::from_str::<MethodConfig>(stranger).is_err(), "{stranger}");
+        assert!(serde_json::from_str::<DistillerConfig>(stranger).is_err(), "{stranger}");
     }
     // PKD needs no adapter where channels are equal, and says what to do where they are not.
-    let pkd = MethodConfig::Pkd(PkdConfig::default());
+    let pkd = DistillerConfig::Pkd(PkdConfig::default());
     pkd.validate_channels(&channels(4, 2), &channels(4, 2)).unwrap();
     let message = pkd.validate_channels(&channels(3, 2), &channels(4, 2)).unwrap_err().to_string();
     assert!(message.contains("conv1x1"), "{message}");
-    let text = serde_json::to_string(&MethodConfig::default()).unwrap();
+    let text = serde_json::to_string(&DistillerConfig::default()).unwrap();
     assert!(text.contains(r#""method":"task_adaptive""#));
-    assert_eq!(serde_json::from_str::<MethodConfig>(&text).unwrap(), MethodConfig::default());
+    assert_eq!(serde_json::from_str::<DistillerConfig>(&text).unwrap(), DistillerConfig::default());
 }

@@ -1,29 +1,14 @@
-//! Rival methods behind the same [`Distiller`](crate::Distiller) trait, to be compared under one loop and one schedule.
-//!
-//! Each is one file, written from its paper's formulas; the paper is named there. The papers' code was not consulted. What a
-//! paper leaves open, or what we could not check, is marked \[ours\]: above all the sharing out over the levels of a pyramid
-//! (everywhere the mean over levels, so that the number of levels does not act as a weight) and the weights, which the papers give for COCO's
-//! channels. None of them decays.
-
-mod defeat;
-mod fgfi;
-mod fitnets;
-mod pkd;
-
-pub use defeat::{Defeat, DefeatConfig};
-pub use fgfi::{Fgfi, FgfiConfig, imitation_mask};
-pub use fitnets::{Fitnets, FitnetsConfig};
-pub use pkd::{Pkd, PkdConfig};
+//! What several methods do alike.
 
 use candle_core::{DType, Device, Tensor};
-use docent_detect::Features;
+use docent_detect::FeaturePyramid;
 
-use crate::distiller::{DistillOutput, Term};
+use crate::distiller::{DistillOutput, Stat, Term};
 use crate::error::{Error, Result};
 use crate::feature::{Adapters, check_pyramids};
 
 /// A weight is a finite number of at least 0.
-fn check_weight(field: &'static str, weight: f64) -> Result<()> {
+pub(super) fn check_weight(field: &'static str, weight: f64) -> Result<()> {
     if weight.is_finite() && weight >= 0.0 {
         return Ok(());
     }
@@ -31,9 +16,8 @@ fn check_weight(field: &'static str, weight: f64) -> Result<()> {
 }
 
 /// What each level's term is, of the adapted student's map and the teacher's; None where the level has nothing to say.
-fn by_level(
-    student: &FeaturePyramid,
-    teacher: &FeaturePyramid,
+pub(super) fn by_level(
+    (student, teacher): (&FeaturePyramid, &FeaturePyramid),
     adapters: &Adapters,
     mut term: impl FnMut(usize, &Tensor, &Tensor) -> Result<Option<Tensor>>,
 ) -> Result<Vec<Tensor>> {
@@ -46,7 +30,7 @@ fn by_level(
 }
 
 /// The mean of scalars; exactly 0 of none.
-fn mean(terms: &[Tensor]) -> Result<Tensor> {
+pub(super) fn mean(terms: &[Tensor]) -> Result<Tensor> {
     let Some((first, rest)) = terms.split_first() else { return Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?) };
     let mut sum = first.clone();
     for term in rest {
@@ -56,7 +40,7 @@ fn mean(terms: &[Tensor]) -> Result<Tensor> {
 }
 
 /// An output without decay. What will not be summed need not keep its graph alive.
-fn undecayed(terms: Vec<(&'static str, Tensor, f64)>, stats: Vec<(&'static str, f64)>) -> DistillOutput {
+pub(super) fn undecayed(terms: Vec<(&'static str, Tensor, f64)>, stats: Vec<Stat>) -> DistillOutput {
     let term = |(name, raw, weight): (&'static str, Tensor, f64)| {
         let raw = if weight == 0.0 { raw.detach() } else { raw };
         Term { name, raw, weight }

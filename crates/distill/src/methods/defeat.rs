@@ -5,14 +5,14 @@ use candle_nn::VarBuilder;
 use docent_ops::loss::masked_l2;
 use serde::{Deserialize, Serialize};
 
-use super::{by_level, check_weight, mean, undecayed};
+use super::shared::{by_level, check_weight, mean, undecayed};
 use crate::class::class_loss;
-use crate::config::{Adapt, ClsLoss, Grid, LevelRule, MaskKind, check_channels};
-use crate::distiller::{Channels, DistillOutput, Distiller, Needs, StepContext};
+use crate::config::{AdaptationLayer, ClsLoss, GridRule, LevelRule, MaskKind, check_channels};
+use crate::context::{Channels, StepContext};
+use crate::distiller::{DistillOutput, Distiller, Needs, Stat};
 use crate::error::{Error, Result};
 use crate::feature::Adapters;
 use crate::mask::{MaskRule, masks};
-use crate::task_adaptive::check_set;
 
 /// Settings of [`Defeat`]. All weights and temperatures are \[ours\].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub struct DefeatConfig {
     /// Temperature of background RoIs; 1.
     pub t_bg: f32,
     /// The adaptation layer; `conv3x3`.
-    pub adapt: Adapt,
+    pub adaptation_layer: AdaptationLayer,
 }
 
 impl Default for DefeatConfig {
@@ -43,7 +43,7 @@ impl Default for DefeatConfig {
             beta_bg: 0.25,
             t_obj: 1.0,
             t_bg: 1.0,
-            adapt: Adapt::Conv3x3,
+            adaptation_layer: AdaptationLayer::Conv3x3,
         }
     }
 }
@@ -78,12 +78,12 @@ impl DefeatConfig {
     /// # Errors
     /// [`Error::Config`] if there is none and the channels differ.
     pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adapt, &student.fpn, &teacher.fpn)
+        check_channels(self.adaptation_layer, &student.fpn, &teacher.fpn)
     }
 }
 
 /// Decoupled features of J. Guo, K. Han, Y. Wang, H. Wu, X. Chen, C. Xu and C. Xu, *Distilling Object Detectors via
-/// Decoupled FeaturePyramid*, CVPR 2021, arXiv 2103.14475.
+/// Decoupled Features*, CVPR 2021, arXiv 2103.14475.
 ///
 /// ```text
 /// L_feat = a_obj/(2 N_obj) sum M (adapt(S) - T)²  +  a_bg/(2 N_bg) sum (1 - M) (adapt(S) - T)²        [paper]
@@ -99,7 +99,7 @@ pub struct Defeat {
 }
 
 /// Boxes as they are, on every level.
-const RULE: MaskRule = MaskRule { kind: MaskKind::Binary, levels: LevelRule::All, base: 56.0, grid: Grid::CellCenter };
+const RULE: MaskRule = MaskRule { kind: MaskKind::Binary, levels: LevelRule::All, base: 56.0, grid: GridRule::CellCenter };
 
 impl Defeat {
     /// Checks the settings and takes the adaptation layers from `vb`.
@@ -108,7 +108,7 @@ impl Defeat {
     /// A setting that means nothing, or a name that `vb` does not have.
     pub fn new(config: &DefeatConfig, student: &Channels, teacher: &Channels, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        Ok(Self { adapters: Adapters::new(config.adapt, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
+        Ok(Self { adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
     }
 }
 
@@ -125,25 +125,25 @@ impl Distiller for Defeat {
         self.adapters.params()
     }
 
-    /// Terms `feat_obj`, `feat_bg`, `cls_obj`, `cls_bg`. Stats `mask_mass` and `positives`.
+    /// Terms `feat_obj`, `feat_bg`, `cls_obj`, `cls_bg`. Stats `mask_sum` and `positives`.
     fn loss(&self, step: &StepContext<'_>) -> Result<DistillOutput> {
         let config = &self.config;
         let set = step.student_set()?;
-        check_set(&set)?;
-        let masks = masks(&RULE, step.student_features, step.targets)?;
+        set.check()?;
+        let masks = masks(&RULE, step.pyramids()?.0, step.targets)?;
         let mut outside = Vec::new();
-        let inside = by_level(step.student_features, step.teacher_pyramid()?, &self.adapters, |level, s, t| {
+        let inside = by_level(step.pyramids()?, &self.adapters, |level, s, t| {
             let Some(mask) = masks.get(level) else { return Ok(None) };
             let channels = t.dim(1)? as f64;
-            let part = |values: &[f32], mass: f64| -> Result<Option<Tensor>> {
-                if mass == 0.0 {
+            let part = |values: &[f32], sum: f64| -> Result<Option<Tensor>> {
+                if sum == 0.0 {
                     return Ok(None);
                 }
-                Ok(Some(masked_l2(s, t, values, (2.0 * mass * channels) as f32)?))
+                Ok(Some(masked_l2(s, t, values, (2.0 * sum * channels) as f32)?))
             };
             let rest: Vec<f32> = mask.values.iter().map(|m| 1.0 - m).collect();
-            outside.extend(part(&rest, rest.len() as f64 - mask.mass)?);
-            part(&mask.values, mask.mass)
+            outside.extend(part(&rest, rest.len() as f64 - mask.sum)?);
+            part(&mask.values, mask.sum)
         })?;
         let rows = |wanted: bool| -> Vec<usize> {
             let labels = set.rois.labels.iter().enumerate();
@@ -161,7 +161,7 @@ impl Distiller for Defeat {
             ("cls_obj", class(&positives, config.t_obj)?, config.beta_obj),
             ("cls_bg", class(&negatives, config.t_bg)?, config.beta_bg),
         ];
-        let mass = masks.iter().map(|m| m.mass).sum();
-        Ok(undecayed(terms, vec![("mask_mass", mass), ("positives", positives.len() as f64)]))
+        let sum = masks.iter().map(|m| m.sum).sum();
+        Ok(undecayed(terms, vec![Stat::sum("mask_sum", sum), Stat::sum("positives", positives.len() as f64)]))
     }
 }

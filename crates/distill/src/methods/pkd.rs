@@ -6,10 +6,11 @@ use docent_ops::loss::{Kernel, fused};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{by_level, check_weight, mean, undecayed};
+use super::shared::{by_level, check_weight, mean, undecayed};
 use crate::class::values;
-use crate::config::{Adapt, check_channels};
-use crate::distiller::{Channels, DistillOutput, Distiller, Needs, StepContext};
+use crate::config::{AdaptationLayer, check_channels};
+use crate::context::{Channels, StepContext};
+use crate::distiller::{DistillOutput, Distiller, Needs};
 use crate::error::{Error, Result};
 use crate::feature::Adapters;
 
@@ -23,12 +24,12 @@ pub struct PkdConfig {
     /// Weight of the term; 6, on the mean over levels. \[ours\]
     pub weight: f64,
     /// A layer before the comparison; `none`, refused where the channels differ. \[ours\]
-    pub adapt: Adapt,
+    pub adaptation_layer: AdaptationLayer,
 }
 
 impl Default for PkdConfig {
     fn default() -> Self {
-        Self { weight: 6.0, adapt: Adapt::None }
+        Self { weight: 6.0, adaptation_layer: AdaptationLayer::None }
     }
 }
 
@@ -46,7 +47,7 @@ impl PkdConfig {
     /// # Errors
     /// [`Error::Config`] if there is no adapter and the channels differ.
     pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adapt, &student.fpn, &teacher.fpn)
+        check_channels(self.adaptation_layer, &student.fpn, &teacher.fpn)
     }
 }
 
@@ -72,7 +73,7 @@ impl Pkd {
     /// A setting that means nothing, channels that differ without an adapter, or a name that `vb` does not have.
     pub fn new(config: &PkdConfig, student: &Channels, teacher: &Channels, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        Ok(Self { adapters: Adapters::new(config.adapt, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
+        Ok(Self { adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
     }
 }
 
@@ -91,7 +92,7 @@ impl Distiller for Pkd {
 
     /// Term `pearson`.
     fn loss(&self, step: &StepContext<'_>) -> Result<DistillOutput> {
-        let terms = by_level(step.student_features, step.teacher_pyramid()?, &self.adapters, |_, s, t| {
+        let terms = by_level(step.pyramids()?, &self.adapters, |_, s, t| {
             let (batch, channels, h, w) = t.dims4()?;
             if s.dims() != t.dims() {
                 return Err(Error::mismatch(

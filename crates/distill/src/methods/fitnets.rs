@@ -5,9 +5,10 @@ use candle_nn::VarBuilder;
 use docent_ops::loss::masked_l2;
 use serde::{Deserialize, Serialize};
 
-use super::{by_level, check_weight, mean, undecayed};
-use crate::config::{Adapt, check_channels};
-use crate::distiller::{Channels, DistillOutput, Distiller, Needs, StepContext};
+use super::shared::{by_level, check_weight, mean, undecayed};
+use crate::config::{AdaptationLayer, check_channels};
+use crate::context::{Channels, StepContext};
+use crate::distiller::{DistillOutput, Distiller, Needs};
 use crate::error::Result;
 use crate::feature::Adapters;
 
@@ -18,12 +19,12 @@ pub struct FitnetsConfig {
     /// Weight of the hint; 0.64, which gives an element the weight that `task_adaptive` gives it. \[ours\]
     pub weight: f64,
     /// The regressor; `conv3x3`. \[paper: convolutional\]
-    pub adapt: Adapt,
+    pub adaptation_layer: AdaptationLayer,
 }
 
 impl Default for FitnetsConfig {
     fn default() -> Self {
-        Self { weight: 0.64, adapt: Adapt::Conv3x3 }
+        Self { weight: 0.64, adaptation_layer: AdaptationLayer::Conv3x3 }
     }
 }
 
@@ -41,7 +42,7 @@ impl FitnetsConfig {
     /// # Errors
     /// [`crate::Error::Config`] if there is none and the channels differ.
     pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adapt, &student.fpn, &teacher.fpn)
+        check_channels(self.adaptation_layer, &student.fpn, &teacher.fpn)
     }
 }
 
@@ -68,7 +69,7 @@ impl Fitnets {
     /// A setting that means nothing, or a name that `vb` does not have.
     pub fn new(config: &FitnetsConfig, student: &Channels, teacher: &Channels, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        Ok(Self { adapters: Adapters::new(config.adapt, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
+        Ok(Self { adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
     }
 }
 
@@ -87,7 +88,7 @@ impl Distiller for Fitnets {
 
     /// Term `hint`.
     fn loss(&self, step: &StepContext<'_>) -> Result<DistillOutput> {
-        let terms = by_level(step.student_features, step.teacher_pyramid()?, &self.adapters, |_, s, t| {
+        let terms = by_level(step.pyramids()?, &self.adapters, |_, s, t| {
             let (b, c, h, w) = t.dims4()?;
             let everywhere = vec![1.0; b * h * w];
             Ok(Some(masked_l2(s, t, &everywhere, 2.0 * (b * c * h * w) as f32)?))

@@ -6,9 +6,10 @@ use docent_ops::loss::masked_l2;
 use docent_ops::{BoxXyxy, boxes};
 use serde::{Deserialize, Serialize};
 
-use super::{by_level, check_weight, mean, undecayed};
-use crate::config::{Adapt, check_channels};
-use crate::distiller::{Channels, DistillOutput, Distiller, Needs, StepContext};
+use super::shared::{by_level, check_weight, mean, undecayed};
+use crate::config::{AdaptationLayer, check_channels};
+use crate::context::{Channels, StepContext};
+use crate::distiller::{DistillOutput, Distiller, Needs, Stat};
 use crate::error::{Error, Result};
 use crate::feature::Adapters;
 
@@ -18,15 +19,15 @@ use crate::feature::Adapters;
 pub struct FgfiConfig {
     /// Weight of the imitation; 0.01. \[paper\]
     pub weight: f64,
-    /// Share of an object's best IoU that an anchor must pass; 0.5. \[paper\]
+    /// ProposalSource of an object's best IoU that an anchor must pass; 0.5. \[paper\]
     pub psi: f32,
     /// The adaptation layer; `conv3x3`. \[paper: convolutional\]
-    pub adapt: Adapt,
+    pub adaptation_layer: AdaptationLayer,
 }
 
 impl Default for FgfiConfig {
     fn default() -> Self {
-        Self { weight: 0.01, psi: 0.5, adapt: Adapt::Conv3x3 }
+        Self { weight: 0.01, psi: 0.5, adaptation_layer: AdaptationLayer::Conv3x3 }
     }
 }
 
@@ -47,7 +48,7 @@ impl FgfiConfig {
     /// # Errors
     /// [`Error::Config`] if there is none and the channels differ.
     pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adapt, &student.fpn, &teacher.fpn)
+        check_channels(self.adaptation_layer, &student.fpn, &teacher.fpn)
     }
 }
 
@@ -73,7 +74,7 @@ impl Fgfi {
     /// A setting that means nothing, or a name that `vb` does not have.
     pub fn new(config: &FgfiConfig, student: &Channels, teacher: &Channels, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        Ok(Self { adapters: Adapters::new(config.adapt, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
+        Ok(Self { adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
     }
 }
 
@@ -107,12 +108,13 @@ impl Distiller for Fgfi {
         self.adapters.params()
     }
 
-    /// Term `imitation`. Stat `mask_mass`: the mask's cells over batch and levels.
+    /// Term `imitation`. Stat `mask_sum`: the mask's cells over batch and levels.
     fn loss(&self, step: &StepContext<'_>) -> Result<DistillOutput> {
-        let mut mass = 0.0;
-        let terms = by_level(step.student_features, step.teacher_pyramid()?, &self.adapters, |level, s, t| {
+        let anchors = step.student.dense.map_or(&[][..], |dense| &dense.anchors);
+        let mut sum = 0.0;
+        let terms = by_level(step.pyramids()?, &self.adapters, |level, s, t| {
             let (b, _, h, w) = t.dims4()?;
-            let anchors = step.anchors.get(level).map_or(&[][..], Vec::as_slice);
+            let anchors = anchors.get(level).map_or(&[][..], Vec::as_slice);
             if anchors.is_empty() || !anchors.len().is_multiple_of(h * w) || step.targets.len() != b {
                 return Err(Error::mismatch(
                     "imitation mask",
@@ -127,13 +129,13 @@ impl Distiller for Fgfi {
             let of = |boxes: &[BoxXyxy]| imitation_mask(anchors, h * w, boxes, self.config.psi);
             let mask: Vec<f32> = step.targets.iter().flat_map(|target| of(&target.boxes)).collect();
             let cells: f32 = mask.iter().sum();
-            mass += f64::from(cells);
+            sum += f64::from(cells);
             if cells == 0.0 {
                 return Ok(None);
             }
             Ok(Some(masked_l2(s, t, &mask, 2.0 * cells)?))
         })?;
-        Ok(undecayed(vec![("imitation", mean(&terms)?, self.config.weight)], vec![("mask_mass", mass)]))
+        Ok(undecayed(vec![("imitation", mean(&terms)?, self.config.weight)], vec![Stat::sum("mask_sum", sum)]))
     }
 }
 

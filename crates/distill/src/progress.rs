@@ -1,0 +1,16 @@
+//! Where a training run stands.
+
+/// Where a training run stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// The epoch now running, from 1.
+    pub epoch: usize,
+    /// Epochs of the whole run.
+    pub epochs: usize,
+    /// The optimizer step now running, from 1, counted over the whole run.
+    pub iteration: usize,
+    /// Optimizer steps of the whole run.
+    pub iterations: usize,
+    /// Steps after which the learning rate drops: the drop holds from step `m + 1` on.
+    pub milestones: &'a [usize],
+}

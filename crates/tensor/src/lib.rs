@@ -51,10 +51,12 @@ mod backward;
 mod custom_op;
 mod error;
 mod freed;
+mod host;
 mod view;
 
 pub use backward::backward_freeing;
 pub use custom_op::{apply_op1, apply_op2, apply_op3, free_saved};
 pub use error::{Error, Result};
 pub use freed::release;
+pub use host::{cpu_slice, cpu_slice_mut, deep_copy, overwrite, with_f32};
 pub use view::{F32View, f32_operand, f32_operand_4d, f32_tensor, f32_values};

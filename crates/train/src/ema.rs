@@ -6,8 +6,10 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensors::with_f32;
-use crate::{Error, Kind, ParamStore, Result};
+use docent_tensor::with_f32;
+use docent_model::{Kind, ParamStore};
+
+use crate::error::{Error, Result};
 
 /// Values averaged by one task.
 const CHUNK: usize = 1 << 15;
@@ -84,7 +86,7 @@ impl Ema {
         let moving = store.entries().into_iter().filter(|(_, kind, _)| *kind != Kind::Frozen);
         let entry = |(name, _, live): (String, Kind, Tensor)| {
             let average = with_f32(&live, <[f32]>::to_vec)?;
-            Ok(Entry { count: name.ends_with("num_batches_tracked"), name, live, average })
+            Ok(Entry { count: kind == Kind::Count, name, live, average })
         };
         Ok(Self { config, entries: moving.map(entry).collect::<Result<_>>()? })
     }
@@ -161,7 +163,7 @@ mod tests {
     use candle_nn::Init;
 
     use super::*;
-    use crate::tensors::overwrite;
+    use docent_tensor::overwrite;
 
     fn store() -> ParamStore {
         let store = ParamStore::new(1, &Device::Cpu).with_frozen(|name| name.starts_with("stem."));

@@ -4,13 +4,49 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Device;
-use docent_coco::{CocoMetrics, Dataset, Detection, Evaluator, Metrics};
-use docent_detect::FasterRcnn;
-use docent_ops::BoxXyxy;
+use docent_coco::{Augment, CocoMetrics, Dataset, Detection, Evaluator, Loader, LoaderConfig, Metrics, Resize};
+use docent_detect::{Detector, Size};
+use docent_model::{ParamStore, to_original};
 
-use crate::data::{Batch, eval_loader};
-use crate::recipe::DataRecipe;
-use crate::{ParamStore, Result};
+use crate::batch::Batch;
+use crate::error::Result;
+
+/// How images are loaded for an evaluation: in order, unflipped.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EvalLoading {
+    /// The size that the network sees.
+    pub resize: Resize,
+    /// Threads that decode and resize.
+    pub threads: usize,
+    /// Batches that may wait, decoded.
+    pub prefetch: usize,
+}
+
+impl EvalLoading {
+    /// One thread, four batches ahead.
+    pub fn new(resize: Resize) -> Self {
+        Self { resize, threads: 1, prefetch: 4 }
+    }
+
+    /// A loader that walks `dataset` in order.
+    ///
+    /// # Errors
+    /// When its threads cannot be started.
+    pub fn loader(&self, dataset: &Arc<Dataset>, batch: usize) -> Result<Loader> {
+        let config = LoaderConfig {
+            resize: self.resize,
+            flip: 0.0,
+            augment: Augment::default(),
+            batch,
+            threads: self.threads,
+            prefetch: self.prefetch,
+            seed: 0,
+            shuffle: false,
+            drop_last: false,
+        };
+        Ok(Loader::new(Arc::clone(dataset), config)?)
+    }
+}
 
 /// A model's figures on a split.
 pub struct Evaluation {
@@ -27,13 +63,13 @@ pub struct Evaluation {
 /// # Errors
 /// When an image cannot be read or the metrics cannot be computed.
 pub fn evaluate(
-    model: &FasterRcnn,
+    model: &dyn Detector,
     dataset: &Arc<Dataset>,
-    recipe: &DataRecipe,
+    loading: &EvalLoading,
     batch: usize,
     progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
-    evaluate_as(model, dataset, recipe, batch, |label| dataset.category_of(label), progress)
+    evaluate_as(model, dataset, loading, batch, |label| dataset.category_of(label), progress)
 }
 
 /// As [`evaluate`], for a model whose classes are not the data's: `category` gives a label's category id, and a detection without
@@ -42,15 +78,15 @@ pub fn evaluate(
 /// # Errors
 /// As [`evaluate`].
 pub fn evaluate_as(
-    model: &FasterRcnn,
+    model: &dyn Detector,
     dataset: &Arc<Dataset>,
-    recipe: &DataRecipe,
+    loading: &EvalLoading,
     batch: usize,
     category: impl Fn(u32) -> Option<u64>,
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let start = Instant::now();
-    let loader = eval_loader(dataset, recipe, batch)?;
+    let loader = loading.loader(dataset, batch)?;
     let mut detections = Vec::new();
     let mut done = 0;
     for items in loader.epoch(0) {
@@ -59,7 +95,9 @@ pub fn evaluate_as(
         for (item, found) in items.iter().zip(model.detect(&images)?) {
             for d in found {
                 let Some(category_id) = category(d.label) else { continue };
-                let [x1, y1, x2, y2] = to_original(d.bbox, (item.planes.height, item.planes.width), item.original);
+                let resized = Size::new(item.planes.height, item.planes.width);
+                let original = Size::new(item.original.0, item.original.1);
+                let [x1, y1, x2, y2] = to_original(d.bbox, resized, original);
                 detections.push(Detection {
                     image_id: item.image_id,
                     category_id,
@@ -73,13 +111,6 @@ pub fn evaluate_as(
     }
     let metrics = CocoMetrics.evaluate(dataset, &detections)?;
     Ok(Evaluation { metrics, detections, seconds: start.elapsed().as_secs_f64() })
-}
-
-/// A box in pixels of the resized image, in pixels of the original one; sizes are (h, w). Each axis has its own ratio, as in
-/// torchvision's `resize_boxes`.
-pub fn to_original(bbox: BoxXyxy, resized: (usize, usize), original: (usize, usize)) -> BoxXyxy {
-    let (y, x) = (original.0 as f32 / resized.0 as f32, original.1 as f32 / resized.1 as f32);
-    [bbox[0] * x, bbox[1] * y, bbox[2] * x, bbox[3] * y]
 }
 
 /// What a model takes.
@@ -98,17 +129,17 @@ pub struct Cost {
 /// # Errors
 /// When `dataset` is empty or an image cannot be read.
 pub fn cost(
-    model: &FasterRcnn,
+    model: &dyn Detector,
     store: &ParamStore,
     dataset: &Dataset,
-    recipe: &DataRecipe,
+    loading: &EvalLoading,
     images: usize,
 ) -> Result<Cost> {
     let first: Vec<usize> = (0..images.max(1).min(dataset.len())).collect();
     let subset = Arc::new(dataset.subset(&first));
     let mut times = Vec::new();
     let mut flops = 0;
-    for items in eval_loader(&subset, recipe, 1)?.epoch(0) {
+    for items in loading.loader(&subset, 1)?.epoch(0) {
         let batch = Batch::new(&items?, &Device::Cpu)?.images;
         if times.is_empty() {
             flops = model.flops(batch.padded()?);

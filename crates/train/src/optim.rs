@@ -12,13 +12,13 @@ use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensors::{slice, slice_mut};
-use crate::{Error, Result};
+use docent_tensor::{cpu_slice, cpu_slice_mut};
+use crate::error::{Error, Result};
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use any::{Optimizer, OptimizerConfig, OptimizerKind};
 pub use params::ParamGroup;
-pub(crate) use params::matches;
+pub use params::matches;
 use params::{Param, check_groups, finite_and_not_negative, params_of, unused_groups};
 
 /// Values updated by one task.
@@ -79,7 +79,7 @@ struct Slot {
 }
 
 impl Sgd {
-    /// An optimizer for `params` ([`crate::ParamStore::trainable`], or a distiller's adapters).
+    /// An optimizer for `params` ([`docent_model::ParamStore::trainable`], or a distiller's adapters).
     ///
     /// # Errors
     /// Settings out of range; a parameter that is not f32, not contiguous or not on the CPU; a name given twice.
@@ -207,7 +207,7 @@ impl InplaceOp2 for Update<'_> {
     }
 
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> candle_core::Result<()> {
-        let (p, g) = (slice_mut(s1, l1)?, slice(s2, l2)?);
+        let (p, g) = (cpu_slice_mut(s1, l1)?, cpu_slice(s2, l2)?);
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         match buffer.as_deref_mut() {
             None => p.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).for_each(|(p, g)| self.plain(p, g)),

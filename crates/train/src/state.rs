@@ -5,10 +5,10 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
-use crate::checkpoint::save_keeping;
-use crate::tensors::with_f32;
-use crate::weights::read_safetensors;
-use crate::{Error, Patience, Result};
+use docent_model::{read_safetensors, save_keeping};
+use docent_tensor::with_f32;
+use crate::early_stop::Patience;
+use crate::error::{Error, Result};
 
 /// The format that [`TrainState`] writes and reads.
 ///
@@ -42,7 +42,7 @@ pub struct TrainState {
     pub recipe_digest: String,
     /// The best evaluation so far.
     pub best: Option<Best>,
-    /// The model ([`crate::ParamStore::snapshot`]).
+    /// The model ([`docent_model::ParamStore::snapshot`]).
     pub model: BTreeMap<String, Tensor>,
     /// The optimizer's buffers ([`crate::Optimizer::state`]).
     pub momentum: BTreeMap<String, Tensor>,
@@ -59,7 +59,10 @@ pub struct TrainState {
 const SECTIONS: [&str; 5] = ["model", "momentum", "adapters", "adapter_momentum", "ema"];
 
 /// Nobody could go on from a value that is not finite, so it is written nowhere.
-pub(crate) fn check_finite(name: &str, tensor: &Tensor) -> Result<()> {
+///
+/// # Errors
+/// A value that is NaN or infinite.
+pub fn check_finite(name: &str, tensor: &Tensor) -> Result<()> {
     let finite = with_f32(tensor, |values| values.iter().all(|v| v.is_finite()))?;
     if finite { Ok(()) } else { Err(Error::param(name, "holds NaN or infinity; what was written before is kept")) }
 }
@@ -69,12 +72,12 @@ impl TrainState {
         [&self.model, &self.momentum, &self.adapters, &self.adapter_momentum, &self.ema]
     }
 
-    /// Writes the state as [`crate::save_checkpoint`] does: whole or not at all. The state that stood at `path` is kept under the
+    /// Writes the state as [`docent_model::save_checkpoint`] does: whole or not at all. The state that stood at `path` is kept under the
     /// name `previous`, where that is given. Returns the file's SHA-256.
     ///
     /// # Errors
     /// A tensor with a value that is not finite: nobody could go on from it, so the last good state stays. Else as
-    /// [`crate::save_checkpoint`].
+    /// [`docent_model::save_checkpoint`].
     pub fn save(&self, path: &Path, previous: Option<&Path>) -> Result<String> {
         let mut tensors = BTreeMap::new();
         for (section, entries) in SECTIONS.into_iter().zip(self.sections()) {

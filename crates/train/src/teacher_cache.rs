@@ -14,12 +14,13 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
-use docent_detect::{FasterRcnn, Features, ImageBatch, Mode};
+use docent_detect::{Detector, FeaturePyramid, ImageBatch, Mode, Size};
+use docent_distill::PyramidSource;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::tensors::{deep_copy, with_f32};
-use crate::{Error, Result};
+use docent_tensor::{deep_copy, with_f32};
+use crate::error::{Error, Result};
 
 /// How much memory or disk kept pyramids may take: `"off"`, or a number with `MiB` or `GiB`, as in `"1GiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ impl CacheSize {
     pub const OFF: Self = Self(0);
 
     /// [`CacheSize::OFF`], as a default.
-    pub(crate) fn off() -> Self {
+    pub fn off() -> Self {
         Self::OFF
     }
 
@@ -104,7 +105,7 @@ struct Kept {
 /// Where a pyramid is.
 #[derive(Debug)]
 enum Place {
-    Memory(Features),
+    Memory(FeaturePyramid),
     Disk { from: u64, levels: Vec<Vec<usize>>, strides: Vec<usize> },
 }
 
@@ -136,17 +137,26 @@ impl TeacherCache {
         Ok(self)
     }
 
+    /// How many images are kept.
+    pub fn len(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pyramids.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl PyramidSource for TeacherCache {
     /// The teacher's pyramid of the batch: what is kept, and a pass for the images that are not.
     ///
-    /// The teacher must be the same in every call, and frozen. Several runs may share it. A disk that is full or fails is used no further; what was to be
-    /// read from it is computed again.
-    ///
-    /// # Errors
-    /// As [`FasterRcnn::features`].
-    pub fn features(&self, teacher: &FasterRcnn, images: &ImageBatch) -> Result<Features> {
+    /// The teacher must be the same in every call, and frozen. Several runs may share it. A disk that is full or fails is used no
+    /// further; what was to be read from it is computed again.
+    fn pyramid(&self, teacher: &dyn Detector, images: &ImageBatch) -> docent_detect::Result<FeaturePyramid> {
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if self.memory == 0 && lock().spill.is_none() {
-            return Ok(teacher.features(images, Mode::Eval)?);
+            return teacher.features(images, Mode::Eval);
         }
         let keys = keys(images)?;
         let known = |kept: &mut Kept| keys.iter().map(|key| kept.get(key)).collect::<Result<Vec<_>>>();
@@ -168,20 +178,10 @@ impl TeacherCache {
             _ => join(pyramids.into_iter().flatten().collect()),
         }
     }
-
-    /// How many images are kept.
-    pub fn len(&self) -> usize {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pyramids.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl Kept {
-    fn get(&mut self, key: &[u8; 32]) -> Result<Option<Features>> {
+    fn get(&mut self, key: &[u8; 32]) -> docent_detect::Result<Option<FeaturePyramid>> {
         let (from, levels, strides) = match self.pyramids.get(key) {
             None => return Ok(None),
             Some(Place::Memory(pyramid)) => return Ok(Some(pyramid.clone())),
@@ -200,11 +200,11 @@ impl Kept {
             Tensor::from_vec(values, dims.as_slice(), &Device::Cpu)
         };
         let levels = levels.iter().map(level).collect::<candle_core::Result<_>>()?;
-        Ok(Some(Features { levels, strides: strides.clone() }))
+        Ok(Some(FeaturePyramid { levels, strides: strides.clone() }))
     }
 
     /// Keeps a pyramid where there is room, and it is not there yet.
-    fn put(&mut self, key: [u8; 32], pyramid: &Features, memory: u64) -> Result<()> {
+    fn put(&mut self, key: [u8; 32], pyramid: &FeaturePyramid, memory: u64) -> docent_detect::Result<()> {
         if self.pyramids.contains_key(&key) {
             return Ok(());
         }
@@ -233,13 +233,13 @@ impl Kept {
 }
 
 /// What each image of the batch is known by: its pixels and true size in a batch padded to this size.
-fn keys(images: &ImageBatch) -> Result<Vec<[u8; 32]>> {
-    let (height, width) = images.padded()?;
+fn keys(images: &ImageBatch) -> docent_detect::Result<Vec<[u8; 32]>> {
+    let Size { height, width } = images.padded()?;
     let of_image = 3 * height * width;
     with_f32(&images.pixels, |pixels| {
-        let one = |(pixels, size): (&[f32], &(usize, usize))| {
+        let one = |(pixels, size): (&[f32], &Size)| {
             let mut hash = Sha256::new();
-            for side in [height, width, size.0, size.1] {
+            for side in [height, width, size.height, size.width] {
                 hash.update((side as u64).to_le_bytes());
             }
             let mut bytes = Vec::with_capacity(4 * pixels.len());
@@ -252,7 +252,7 @@ fn keys(images: &ImageBatch) -> Result<Vec<[u8; 32]>> {
 }
 
 /// Some images of a batch, with its padding.
-fn subset(images: &ImageBatch, rows: &[usize]) -> Result<ImageBatch> {
+fn subset(images: &ImageBatch, rows: &[usize]) -> docent_detect::Result<ImageBatch> {
     if rows.len() == images.len() {
         return Ok(images.clone());
     }
@@ -261,20 +261,20 @@ fn subset(images: &ImageBatch, rows: &[usize]) -> Result<ImageBatch> {
 }
 
 /// One image's pyramid, in storage of its own.
-fn image_of(features: &Features, row: usize) -> Result<Features> {
+fn image_of(features: &FeaturePyramid, row: usize) -> docent_detect::Result<FeaturePyramid> {
     let level = |t: &Tensor| deep_copy(&t.narrow(0, row, 1)?);
     let levels = features.levels.iter().map(level).collect::<candle_core::Result<_>>()?;
-    Ok(Features { levels, strides: features.strides.clone() })
+    Ok(FeaturePyramid { levels, strides: features.strides.clone() })
 }
 
 /// Several images' pyramids as one.
-fn join(pyramids: Vec<Features>) -> Result<Features> {
+fn join(pyramids: Vec<FeaturePyramid>) -> docent_detect::Result<FeaturePyramid> {
     let Some(first) = pyramids.first() else {
-        return Err(Error::config("teacher.cache", "a batch without images"));
+        return Err(docent_detect::Error::Input { stage: "teacher cache", message: "a batch without images".to_owned() });
     };
     let level = |l: usize| Tensor::cat(&pyramids.iter().map(|p| &p.levels[l]).collect::<Vec<_>>(), 0);
     let levels = (0..first.levels.len()).map(level).collect::<candle_core::Result<_>>()?;
-    Ok(Features { levels, strides: first.strides.clone() })
+    Ok(FeaturePyramid { levels, strides: first.strides.clone() })
 }
 
 #[cfg(test)]
@@ -283,7 +283,7 @@ mod tests {
     use docent_detect::{FasterRcnnConfig, ResNetConfig};
 
     use super::*;
-    use crate::ParamStore;
+    use docent_model::ParamStore;
 
     fn teacher() -> FasterRcnn {
         let backbone = ResNetConfig { depth: 18, width: 0.5, ..Default::default() }.into();
@@ -304,7 +304,7 @@ mod tests {
         ImageBatch::from_planes(&planes, 32, &Device::Cpu).unwrap()
     }
 
-    fn bits(f: &Features) -> Vec<Vec<u32>> {
+    fn bits(f: &FeaturePyramid) -> Vec<Vec<u32>> {
         let bits =
             |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect();
         f.levels.iter().map(bits).collect()

@@ -165,6 +165,9 @@ pub struct MobileNetV2 {
 }
 
 impl MobileNetV2 {
+    /// Numbers of the blocks that give C2, C3, C4 and C5, in torchvision's `features`.
+    pub const TAPS: [usize; 4] = TAPS;
+
     /// Takes the parameters `0.0`, `0.1`, `1.conv.0.0`, .. from `builder`: torchvision's names below `features`.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! A model's layers by name: the one description that work, freezing, running statistics and weight import read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Size;
+
+/// The last part of a count's name.
+const BATCH_COUNT: &str = "num_batches_tracked";
 
 /// What a layer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +129,7 @@ impl LayerInfo {
                             .map(|end| tensor(end, &[*channels], TensorRole::RunningStatistic, true)),
                     )
                     .collect();
-                all.extend((!frozen).then(|| tensor("num_batches_tracked", &[], TensorRole::BatchCount, true)));
+                all.extend((!frozen).then(|| tensor(BATCH_COUNT, &[], TensorRole::BatchCount, true)));
                 all
             }
             LayerKind::GroupNorm { channels } => {
@@ -183,6 +186,13 @@ impl LayerList {
     /// Every tensor by name.
     pub fn tensors(&self) -> BTreeMap<String, TensorInfo> {
         self.0.iter().flat_map(LayerInfo::tensors).map(|tensor| (tensor.name.clone(), tensor)).collect()
+    }
+
+    /// The name that a count of batches has in each BatchNorm, frozen ones included: nothing reads it, so a file may lack it or have
+    /// it without need.
+    pub fn batch_counts(&self) -> BTreeSet<String> {
+        let norms = self.0.iter().filter(|layer| matches!(layer.kind, LayerKind::BatchNorm { .. }));
+        norms.map(|layer| format!("{}.{BATCH_COUNT}", layer.name)).collect()
     }
 
     /// Names of the tensors that `freeze_at` freezes: with 0 none, with n those of the stem and of the first n - 1 stages, as

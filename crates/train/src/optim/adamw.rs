@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::CHUNK;
 use super::params::{Param, ParamGroup, check_groups, check_rate, finite_and_not_negative, params_of, unused_groups};
-use crate::tensors::{slice, slice_mut, with_f32};
-use crate::{Error, Result};
+use docent_tensor::{cpu_slice, cpu_slice_mut, with_f32};
+use crate::error::{Error, Result};
 
 /// AdamW's settings apart from the learning rate, which each step is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ struct Moments {
 const PARTS: [&str; 3] = ["step", "exp_avg", "exp_avg_sq"];
 
 impl AdamW {
-    /// An optimizer for `params` ([`crate::ParamStore::trainable`], or a distiller's adapters).
+    /// An optimizer for `params` ([`docent_model::ParamStore::trainable`], or a distiller's adapters).
     ///
     /// # Errors
     /// As [`crate::Sgd::new`].
@@ -229,7 +229,7 @@ impl InplaceOp2 for Update<'_> {
     }
 
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> candle_core::Result<()> {
-        let (p, g) = (slice_mut(s1, l1)?, slice(s2, l2)?);
+        let (p, g) = (cpu_slice_mut(s1, l1)?, cpu_slice(s2, l2)?);
         let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         let (mean, square) = &mut *moments;
         p.par_chunks_mut(CHUNK)

@@ -7,7 +7,7 @@ use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::{AdamW, AdamWConfig, Sgd, SgdConfig};
-use crate::Result;
+use crate::error::Result;
 
 /// Which optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -6,8 +6,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use crate::tensors::with_f32;
-use crate::{Error, Result};
+use docent_tensor::with_f32;
+use crate::error::{Error, Result};
 
 /// Parameters that are treated apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ fn one() -> f64 {
 }
 
 /// Does `name` fit `pattern`, in which `*` stands for any run of characters?
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or("");
     let Some(mut rest) = name.strip_prefix(first) else { return false };

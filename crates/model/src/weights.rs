@@ -7,13 +7,15 @@ use std::path::Path;
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::Dtype;
+use docent_tensor::with_f32;
 use safetensors::{SafeTensorError, SafeTensors};
-use sha2::{Digest, Sha256};
 
-use crate::import::names::{neutral, without_prefixes};
+use crate::digest::sha256_hex;
+use crate::error::{Error, Result};
+use crate::import::names::{BACKBONE_PREFIX, neutral, without_prefixes};
+use crate::integrity;
+#[cfg(feature = "pth")]
 use crate::pth;
-use crate::tensors::with_f32;
-use crate::{Error, Result, integrity};
 
 /// How a weight file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,23 +90,37 @@ pub fn read_weights(path: &Path) -> Result<WeightFile> {
 /// # Errors
 /// As [`read_weights`].
 pub fn parse_weights(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
-    let mut file = match pth::form(bytes) {
+    let mut file = match read_pth(path, bytes)? {
+        Some(file) => file,
         None => parse_safetensors(path, bytes)?,
-        Some(form) => {
-            let pth::StateDict { tensors, passed_over } = pth::read(form, bytes).map_err(|e| Error::file(path, e))?;
-            let format = match form {
-                pth::Form::Zip => FileFormat::PthZip,
-                pth::Form::Legacy => FileFormat::PthLegacy,
-            };
-            let mut file = gather(path, format, tensors, BTreeMap::new(), bytes)?;
-            if !passed_over.is_empty() {
-                file.notes.push(format!("passed over, and nothing in it was run: {passed_over}"));
-            }
-            file
-        }
     };
     file.take_off_prefixes(path)?;
     Ok(file)
+}
+
+/// The content of PyTorch's own file; None where it is none.
+#[cfg(feature = "pth")]
+fn read_pth(path: &Path, bytes: &[u8]) -> Result<Option<WeightFile>> {
+    let Some(form) = pth::form(bytes) else { return Ok(None) };
+    let pth::StateDict { tensors, passed_over } = pth::read(form, bytes).map_err(|e| Error::file(path, e))?;
+    let format = match form {
+        pth::Form::Zip => FileFormat::PthZip,
+        pth::Form::Legacy => FileFormat::PthLegacy,
+    };
+    let mut file = to_f32(path, format, tensors, BTreeMap::new(), bytes)?;
+    if !passed_over.is_empty() {
+        file.notes.push(format!("passed over, and nothing in it was run: {passed_over}"));
+    }
+    Ok(Some(file))
+}
+
+/// PyTorch's own files need the feature `pth`.
+#[cfg(not(feature = "pth"))]
+fn read_pth(path: &Path, bytes: &[u8]) -> Result<Option<WeightFile>> {
+    if bytes.starts_with(b"PK\x03\x04") || matches!(bytes, [0x80, 2..=5, ..]) {
+        return Err(Error::file(path, "this is PyTorch's own file; docent-model reads it with its feature `pth`"));
+    }
+    Ok(None)
 }
 
 /// [`read_safetensors`] from bytes; `path` names them in messages.
@@ -131,11 +147,11 @@ pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
         }
         tensors.insert(name.to_owned(), view.load(&Device::Cpu)?);
     }
-    gather(path, FileFormat::Safetensors, tensors, metadata, bytes)
+    to_f32(path, FileFormat::Safetensors, tensors, metadata, bytes)
 }
 
 /// Brings every tensor to f32 and looks at its values.
-fn gather(
+fn to_f32(
     path: &Path,
     format: FileFormat,
     tensors: BTreeMap<String, Tensor>,
@@ -167,7 +183,7 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "the file is empty".to_owned();
     }
-    if pth::form(bytes).is_some() {
+    if bytes.starts_with(b"PK\x03\x04") || matches!(bytes, [0x80, 2..=5, ..]) {
         return "this is a PyTorch .pth file, a safetensors file is needed: `docent weights convert` makes one"
             .to_owned();
     }
@@ -188,91 +204,10 @@ fn starts_like_safetensors(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{')
 }
 
-/// SHA-256 of `bytes`, in hexadecimal.
-pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Where a set of tensors differs from what a model asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StrictReport {
-    /// The model asks for these; the file lacks them.
-    pub missing: Vec<String>,
-    /// The file has these; the model never asks.
-    pub unexpected: Vec<String>,
-    /// Name, the model's shape, the file's shape.
-    pub wrong_shape: Vec<(String, Vec<usize>, Vec<usize>)>,
-}
-
-impl StrictReport {
-    /// Compares names and shapes; every list is in name order.
-    pub fn compare(model: &BTreeMap<String, Vec<usize>>, file: &BTreeMap<String, Tensor>) -> Self {
-        let mut report = Self::default();
-        for (name, shape) in model {
-            match file.get(name) {
-                None => report.missing.push(name.clone()),
-                Some(t) if t.dims() != shape.as_slice() => {
-                    report.wrong_shape.push((name.clone(), shape.clone(), t.dims().to_vec()));
-                }
-                Some(_) => {}
-            }
-        }
-        report.unexpected = file.keys().filter(|n| !model.contains_key(*n)).cloned().collect();
-        report
-    }
-
-    /// Does everything fit?
-    pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty()
-    }
-
-    /// The report without the missing and unexpected names that `f` accepts; a wrong shape always stays.
-    ///
-    /// Typical: `num_batches_tracked`, which counts steps and which frozen or stripped files lack.
-    #[must_use]
-    pub fn tolerating(mut self, f: impl Fn(&str) -> bool) -> Self {
-        self.missing.retain(|n| !f(n));
-        self.unexpected.retain(|n| !f(n));
-        self
-    }
-
-    /// `Ok` when everything fits.
-    ///
-    /// # Errors
-    /// [`Error::Strict`] with this report; `what` names the file.
-    pub fn into_result(self, what: impl Into<String>) -> Result<()> {
-        if self.is_empty() { Ok(()) } else { Err(Error::Strict { what: what.into(), report: Box::new(self) }) }
-    }
-}
-
-impl fmt::Display for StrictReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_empty() {
-            return f.write_str("every name and shape fits");
-        }
-        let wrong =
-            self.wrong_shape.iter().map(|(n, model, file)| format!("{n} (model {model:?}, file {file:?})")).collect();
-        let lists = [("missing", &self.missing), ("unexpected", &self.unexpected), ("wrongly shaped", &wrong)];
-        for (i, (what, names)) in lists.into_iter().filter(|(_, names)| !names.is_empty()).enumerate() {
-            let newline = if i == 0 { "" } else { "\n" };
-            write!(f, "{newline}  {what} ({}): {}", names.len(), names.join(", "))?;
-        }
-        Ok(())
-    }
-}
-
 /// Puts `prefix` before every name: a classifier's `conv1.weight` becomes `backbone.body.conv1.weight` with prefix `backbone.body.`.
 pub fn with_prefix(tensors: BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
     tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
 }
-
-/// The prefix of a backbone inside torchvision's Faster R-CNN.
-pub const BACKBONE_PREFIX: &str = "backbone.body.";
 
 /// Beginnings of the names that a classification network has and a detector's backbone has not: the classifier, and
 /// MobileNetV2's last 1x1 layer before it.

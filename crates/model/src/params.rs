@@ -1,17 +1,19 @@
 //! The parameter store: every tensor of a model by name, trainable, frozen or a buffer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
+use docent_detect::layers::{LayerList, TensorInfo, TensorRole};
+use docent_tensor::{deep_copy, overwrite, with_f32};
 use sha2::{Digest, Sha256};
 
 use crate::init::draw;
-use crate::tensors::{deep_copy, overwrite, with_f32};
-use crate::weights::StrictReport;
-use crate::{Error, Result};
+use crate::digest::hex;
+use crate::error::{Error, Result};
+use crate::strict::StrictReport;
 
 /// What may happen to an entry of a [`ParamStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Kind {
     Frozen,
     /// Running statistics: a plain tensor that the model overwrites in place while it trains.
     Buffer,
+    /// BatchNorm's count of batches: a buffer that is no average of anything.
+    Count,
 }
 
 /// All tensors of one model, in name order.
@@ -31,7 +35,7 @@ pub enum Kind {
 ///
 /// ```
 /// use candle_core::Device;
-/// use docent_train::{Kind, ParamStore};
+/// use docent_model::{Kind, ParamStore};
 ///
 /// let store = ParamStore::new(0, &Device::Cpu).with_frozen(|name| name.starts_with("stem."));
 /// let vb = store.var_builder();
@@ -53,6 +57,8 @@ type Rule = Box<dyn Fn(&str) -> bool + Send + Sync>;
 struct Inner {
     seed: u64,
     frozen: Rule,
+    /// Buffers and counts by name.
+    buffers: BTreeMap<String, Kind>,
     /// Zeros instead of first values: only names and shapes are wanted.
     probe: bool,
     loaded: BTreeMap<String, Tensor>,
@@ -91,8 +97,7 @@ impl std::fmt::Debug for ParamStore {
 }
 
 impl ParamStore {
-    /// A store whose entries are trainable, apart from buffers (names that end in `running_mean`, `running_var` or
-    /// `num_batches_tracked`).
+    /// A store whose entries are trainable, apart from those that [`ParamStore::with_layers`] makes buffers.
     pub fn new(seed: u64, device: &Device) -> Self {
         Self::with_rule(seed, device, Box::new(|_| false), false)
     }
@@ -110,8 +115,32 @@ impl ParamStore {
     }
 
     fn with_rule(seed: u64, device: &Device, frozen: Rule, probe: bool) -> Self {
-        let inner = Inner { seed, frozen, probe, loaded: BTreeMap::new(), entries: BTreeMap::new() };
+        let inner = Inner { seed, frozen, buffers: BTreeMap::new(), probe, loaded: BTreeMap::new(), entries: BTreeMap::new() };
         Self { inner: Arc::new(Mutex::new(inner)), device: device.clone() }
+    }
+
+    /// Makes the running statistics of `layers` buffers, and freezes the scale and shift of each frozen BatchNorm and the layers of
+    /// the first `freeze_at` parts of the backbone. Call it before the model is built, with the list of a model that was built on
+    /// [`ParamStore::probe`].
+    #[must_use]
+    pub fn with_layers(self, layers: &LayerList, freeze_at: usize) -> Self {
+        let (buffers, fixed): (Vec<TensorInfo>, Vec<TensorInfo>) = layers
+            .tensors()
+            .into_values()
+            .filter(|tensor| tensor.buffer)
+            .partition(|tensor| matches!(tensor.role, TensorRole::RunningStatistic | TensorRole::BatchCount));
+        let kind = |tensor: TensorInfo| {
+            let count = tensor.role == TensorRole::BatchCount;
+            (tensor.name, if count { Kind::Count } else { Kind::Buffer })
+        };
+        let fixed = fixed.into_iter().map(|tensor| tensor.name);
+        let frozen: BTreeSet<String> = layers.frozen(freeze_at).into_iter().chain(fixed).collect();
+        {
+            let mut inner = self.lock();
+            inner.buffers = buffers.into_iter().map(kind).collect();
+            inner.frozen = Box::new(move |name| frozen.contains(name));
+        }
+        self
     }
 
     /// Freezes the entries whose name `f` accepts. Call it before the model is built: an entry's kind is decided at its first
@@ -221,7 +250,7 @@ impl ParamStore {
     /// The number of values in trainable and frozen entries, as PyTorch counts `parameters()`; buffers are not counted.
     pub fn parameter_count(&self) -> usize {
         let inner = self.lock();
-        let parameters = inner.entries.values().filter(|e| e.kind != Kind::Buffer);
+        let parameters = inner.entries.values().filter(|e| !matches!(e.kind, Kind::Buffer | Kind::Count));
         parameters.map(|e| e.value.tensor().elem_count()).sum()
     }
 
@@ -241,7 +270,7 @@ impl ParamStore {
                 }
             })?;
         }
-        Ok(crate::weights::hex(&hash.finalize()))
+        Ok(hex(&hash.finalize()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -280,8 +309,8 @@ impl ParamStore {
             None if inner.probe => Tensor::zeros((), DType::F32, &self.device)?.broadcast_as(shape)?,
             None => Tensor::from_vec(draw(init, shape, inner.seed, name), shape, &self.device)?,
         };
-        let kind = if is_buffer(name) {
-            Kind::Buffer
+        let kind = if let Some(kind) = inner.buffers.get(name) {
+            *kind
         } else if (inner.frozen)(name) {
             Kind::Frozen
         } else {
@@ -289,17 +318,12 @@ impl ParamStore {
         };
         let value = match kind {
             Kind::Trainable => Value::Var(Var::from_tensor(&value)?),
-            Kind::Frozen | Kind::Buffer => Value::Plain(value),
+            Kind::Frozen | Kind::Buffer | Kind::Count => Value::Plain(value),
         };
         let tensor = value.tensor().clone();
         inner.entries.insert(name.to_owned(), Entry { kind, value, from_file });
         Ok(tensor)
     }
-}
-
-/// Is this name one of BatchNorm's running statistics?
-fn is_buffer(name: &str) -> bool {
-    matches!(name.rsplit('.').next(), Some("running_mean" | "running_var" | "num_batches_tracked"))
 }
 
 impl SimpleBackend for ParamStore {

@@ -3,23 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Asks a study to stop where nothing is lost by it: after the current step, or between two batches of an evaluation.
 ///
 /// Clones share the request, and it stays. The study then returns [`Error::Stopped`], and `resume` goes on with the same bits.
 ///
 /// ```
-/// let stop = docent_train::Stop::default();
+/// let stop = docent_train::CancelToken::default();
 /// let handler = stop.clone();
 /// assert!(!stop.requested());
 /// handler.request();
 /// assert!(stop.requested());
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct CancelToken(Arc<AtomicBool>);
 
-impl Stop {
+impl CancelToken {
     /// Makes the request. May be called from any thread, any number of times.
     pub fn request(&self) {
         self.0.store(true, Ordering::Release);
@@ -31,7 +31,10 @@ impl Stop {
     }
 
     /// [`Error::Stopped`] when it was made.
-    pub(crate) fn check(&self, run: &str, step: usize) -> Result<()> {
+    ///
+    /// # Errors
+    /// As said; `run` and `step` go into its message.
+    pub fn check(&self, run: &str, step: usize) -> Result<()> {
         if self.requested() { Err(Error::Stopped { run: run.to_owned(), step }) } else { Ok(()) }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// The prefix of a backbone inside torchvision's Faster R-CNN.
+pub const BACKBONE_PREFIX: &str = "backbone.body.";
+
 /// Beginnings that say how a model was held, not what it is: by DistributedDataParallel, by a training script's or Lightning's own
 /// class, by torch.compile.
 const NEUTRAL: [&str; 3] = ["module.", "model.", "_orig_mod."];

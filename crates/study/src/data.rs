@@ -114,29 +114,3 @@ fn loader(dataset: Arc<Dataset>, recipe: &DataRecipe, batch: usize, seed: u64, t
     };
     Ok(Loader::new(dataset, config)?)
 }
-
-/// One step's input: pixels, truth and where it came from.
-pub struct Batch {
-    /// Pixels and true sizes.
-    pub images: ImageBatch,
-    /// True boxes in pixels of the resized image, one entry an image.
-    pub targets: Vec<Targets>,
-    /// Image ids, for messages and for keyed randomness.
-    pub ids: Vec<u64>,
-}
-
-impl Batch {
-    /// Pads `items` to one size and stacks them.
-    ///
-    /// # Errors
-    /// When `items` is empty or the tensor cannot be made.
-    pub fn new(items: &[TrainItem], device: &Device) -> Result<Self> {
-        let planes: Vec<_> =
-            items.iter().map(|i| (i.planes.height, i.planes.width, i.planes.data.as_slice())).collect();
-        Ok(Self {
-            images: ImageBatch::from_planes(&planes, SIZE_DIVISOR, device)?,
-            targets: items.iter().map(|i| Targets { boxes: i.boxes.clone(), labels: i.labels.clone() }).collect(),
-            ids: items.iter().map(|i| i.image_id).collect(),
-        })
-    }
-}

@@ -6,16 +6,20 @@ use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
-pub use docent_coco::Category;
+use docent_coco::Category;
+use docent_detect::DetectorConfig;
+use docent_tensor::with_f32;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::integrity::{self, ContentHash};
-use crate::tensors::with_f32;
-use crate::weights::{WeightFile, hex, read_safetensors};
-use crate::{Error, Result, files};
+use crate::digest::hex;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::old_keys;
+use crate::weights::{WeightFile, read_safetensors};
 
 /// The format that [`CheckpointMeta`] writes and reads.
 pub const FORMAT: &str = "docent-1";
@@ -38,7 +42,7 @@ pub fn save_checkpoint(
 }
 
 /// As [`save_checkpoint`]; the file that stood at `path` goes on under the name `previous`.
-pub(crate) fn save_keeping(
+pub fn save_keeping(
     path: &Path,
     previous: Option<&Path>,
     tensors: &BTreeMap<String, Tensor>,
@@ -234,7 +238,9 @@ impl CheckpointMeta {
             }
         }
         let step = text("step")?.parse().map_err(|e| bad("step", format!("{e}")))?;
-        Ok(Self { model: json("model")?, categories, resize: json("resize")?, recipe: text("recipe")?.clone(), step })
+        let mut model = json("model")?;
+        old_keys::up_to_date(&mut model);
+        Ok(Self { model, categories, resize: json("resize")?, recipe: text("recipe")?.clone(), step })
     }
 
     /// The detector's config in its own type.
@@ -243,6 +249,14 @@ impl CheckpointMeta {
     /// A config this program does not know (an unknown field, a wrong type).
     pub fn model_as<T: DeserializeOwned>(&self, path: &Path) -> Result<T> {
         T::deserialize(&self.model).map_err(|e| Error::file(path, format!("the checkpoint's model: {e}")))
+    }
+
+    /// The detector's architecture and settings.
+    ///
+    /// # Errors
+    /// Settings this program does not know (an unknown field, a wrong type).
+    pub fn detector(&self, path: &Path) -> Result<DetectorConfig> {
+        self.model_as(path)
     }
 
     /// The resize settings in their own type.
@@ -306,7 +320,7 @@ fn to_value(what: &str, config: &impl Serialize) -> Result<Value> {
 }
 
 /// Every leaf that differs between a file's JSON and ours, by its path below `at`.
-pub(crate) fn differences(at: &str, file: &Value, here: &Value) -> Vec<String> {
+pub fn differences(at: &str, file: &Value, here: &Value) -> Vec<String> {
     if let (Value::Object(a), Value::Object(b)) = (file, here) {
         let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         let below = |key: &String| {

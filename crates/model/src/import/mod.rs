@@ -21,14 +21,18 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use docent_coco::{Category, Resize};
-use docent_detect::{BackboneConfig, FasterRcnn, FasterRcnnConfig, NormKind, Normalize, StridePlace};
+use docent_detect::backbone::BackboneConfig;
+use docent_detect::layers::NormKind;
+use docent_detect::{Detector, DetectorConfig, FasterRcnn, FasterRcnnConfig, Normalize};
+use docent_tensor::with_f32;
+use serde_json::Value;
 
 use crate::checkpoint::{CheckpointMeta, save_checkpoint};
 use crate::params::ParamStore;
-use crate::recipe::{assign, with_hint};
-use crate::tensors::with_f32;
-use crate::weights::{BACKBONE_PREFIX, BackboneInfo, WeightFile, backbone_tensors, is_classifier};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::hint::with_hint;
+use crate::weights::{BackboneInfo, WeightFile, backbone_tensors, is_classifier};
+use names::BACKBONE_PREFIX;
 
 /// What the tensors of a file are of.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +76,7 @@ impl Content {
         if tensors.keys().any(|n| n.starts_with("roi_heads.") || n.starts_with("rpn.")) {
             return Ok(match deduce::detector(&tensors) {
                 Ok(mut config) => {
-                    if old_names > 0 && config.backbone.norm() == NormKind::FrozenBatchNorm {
+                    if old_names > 0 && config.backbone.norm() == Some(NormKind::FrozenBatchNorm) {
                         config.backbone.set_norm_eps(0.0);
                     }
                     Self::Detector { config: Box::new(config), old_names }
@@ -107,7 +111,7 @@ impl Content {
                 format!(
                     "torchvision detector: Faster R-CNN, {} with {}, {} pyramid channels, {} classes{form}",
                     c.backbone,
-                    norm_name(c.backbone.norm()),
+                    c.backbone.norm().map_or_else(|| "another norm".to_owned(), norm_name),
                     c.fpn_channels,
                     c.classes
                 )
@@ -152,7 +156,7 @@ impl DetectorFile {
     pub fn new(path: &Path, file: WeightFile) -> Result<Self> {
         match Content::of(path, &file)? {
             Content::Checkpoint(meta) => {
-                let config = meta.model_as(path)?;
+                let config = meta.detector(path)?.faster_rcnn()?.clone();
                 Ok(Self { config, tensors: file.tensors, meta: Some(*meta), notes: file.notes })
             }
             Content::Detector { config, old_names } => {
@@ -161,8 +165,8 @@ impl DetectorFile {
                 if old_names > 0 {
                     notes.push(format!("{old_names} names of older versions of torchvision brought up to date"));
                 }
-                if config.backbone.norm() == NormKind::FrozenBatchNorm {
-                    let eps = config.backbone.norm_eps();
+                if config.backbone.norm() == Some(NormKind::FrozenBatchNorm) {
+                    let eps = config.backbone.norm_eps().unwrap_or_default();
                     notes.push(if eps == 0.0 {
                         "BatchNorm's epsilon is 0, as files with these older names want it".to_owned()
                     } else {
@@ -264,11 +268,10 @@ pub fn convert(path: &Path, file: WeightFile, options: &ConvertOptions) -> Resul
 fn detector(path: &Path, file: WeightFile, target: Target, options: &ConvertOptions) -> Result<Converted> {
     let DetectorFile { config, mut tensors, meta, mut notes } = DetectorFile::new(path, file)?;
     let config = with_settings(path, &config, &options.set)?;
-    if config.backbone.norm() == NormKind::FrozenBatchNorm {
-        tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
-    }
     let probe = ParamStore::probe(&Device::Cpu);
-    FasterRcnn::new(&config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
+    let model = FasterRcnn::new(&config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
+    let (counts, wanted) = (model.layers().batch_counts(), probe.shapes());
+    tensors.retain(|name, _| wanted.contains_key(name) || !counts.contains(name));
     probe.check(&tensors).into_result(path.display().to_string())?;
     if target == Target::Backbone {
         let tensors = inside_backbone(tensors);
@@ -311,8 +314,8 @@ fn detector(path: &Path, file: WeightFile, target: Target, options: &ConvertOpti
         );
     }
     let meta = match meta {
-        Some(meta) => CheckpointMeta::new(&config, &categories, &meta.resize, &meta.recipe, meta.step)?,
-        None => CheckpointMeta::new(&config, &categories, &Resize::default(), "converted", 0)?,
+        Some(meta) => CheckpointMeta::new(&DetectorConfig::from(config), &categories, &meta.resize, &meta.recipe, meta.step)?,
+        None => CheckpointMeta::new(&DetectorConfig::from(config), &categories, &Resize::default(), "converted", 0)?,
     };
     Ok(Converted { target, tensors, metadata: meta.to_map()?, notes })
 }
@@ -359,10 +362,11 @@ pub(crate) fn check_backbone(path: &Path, config: &FasterRcnnConfig, tensors: &B
         return Err(Error::file(path, format!("its names are {foreign}")));
     }
     let probe = ParamStore::probe(&Device::Cpu);
-    FasterRcnn::new(config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
+    let model = FasterRcnn::new(config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
+    let counts = model.layers().batch_counts();
     probe
         .check(tensors)
-        .tolerating(|name| !name.starts_with(BACKBONE_PREFIX) || name.ends_with("num_batches_tracked"))
+        .tolerating(|name| !name.starts_with(BACKBONE_PREFIX) || counts.contains(name))
         .into_result(format!("backbone weights {}", path.display()))
 }
 
@@ -372,24 +376,35 @@ fn backbone_metadata(path: &Path, config: &BackboneConfig, normalize: &Normalize
     let mut map = BTreeMap::from([
         ("mean".to_owned(), json(&normalize.mean)?),
         ("std".to_owned(), json(&normalize.std)?),
-        ("bn_eps".to_owned(), config.norm_eps().to_string()),
+        ("bn_eps".to_owned(), config.norm_eps().unwrap_or_default().to_string()),
         ("channels".to_owned(), "RGB".to_owned()),
         ("scale".to_owned(), "0..1".to_owned()),
     ]);
     if let BackboneConfig::ResNet(c) = config {
-        map.insert("stride_in_1x1".to_owned(), (c.stride_place == StridePlace::In1x1).to_string());
+        map.insert("stride_in_1x1".to_owned(), c.stride_in_1x1.to_string());
     }
     Ok(map)
 }
 
-/// `config` with `key=value` settings.
+/// `config` with `key=value` settings; a value is read as JSON, and as a string where that fails.
 fn with_settings(path: &Path, config: &FasterRcnnConfig, settings: &[String]) -> Result<FasterRcnnConfig> {
-    let mut table = toml::Table::try_from(config).map_err(|e| Error::file(path, e.to_string()))?;
+    let mut table = serde_json::to_value(config).map_err(|e| Error::json(path, e))?;
     for setting in settings {
-        assign(&mut table, setting)?;
+        let bad = |why: &str| Error::config("--set", format!("{setting}: {why}"));
+        let (key, value) = setting.split_once('=').ok_or_else(|| bad("write it as key.subkey=value"))?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        let (mut at, mut keys) = (&mut table, key.trim().split('.').peekable());
+        while let Some(key) = keys.next() {
+            let fields = at.as_object_mut().ok_or_else(|| bad("a value, not a table, stands before the last key"))?;
+            if keys.peek().is_none() {
+                fields.insert(key.to_owned(), value);
+                break;
+            }
+            at = fields.entry(key).or_insert_with(|| Value::Object(serde_json::Map::new()));
+        }
     }
     let config: FasterRcnnConfig =
-        table.try_into().map_err(|e: toml::de::Error| Error::config("--set", with_hint(&e.to_string())))?;
+        serde_json::from_value(table).map_err(|e| Error::config("--set", with_hint(&e.to_string())))?;
     config.validate()?;
     Ok(config)
 }
@@ -428,7 +443,7 @@ impl BackboneInfo {
             config.set_norm_eps(eps);
         }
         if let Some(first) = self.stride_in_1x1 {
-            config.set_stride_place(if first { StridePlace::In1x1 } else { StridePlace::In3x3 });
+            config.set_stride_in_1x1(first);
         }
     }
 }

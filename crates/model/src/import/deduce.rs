@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use docent_detect::config::{MobileNetV2Config, make_divisible};
-use docent_detect::{BackboneConfig, FasterRcnnConfig, NormKind, ResNetConfig};
+use docent_detect::FasterRcnnConfig;
+use docent_detect::backbone::{BackboneConfig, MobileNetV2, MobileNetV2Config, ResNetConfig, make_divisible};
+use docent_detect::layers::NormKind;
 
-use crate::weights::BACKBONE_PREFIX;
+use super::names::BACKBONE_PREFIX;
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -44,26 +45,26 @@ pub(super) fn backbone(tensors: &Tensors, prefix: &str) -> Outcome<BackboneConfi
                 return Err(format!("a ResNet of {blocks:?} {kind} blocks; docent has 18, 34, 50 and 101"));
             }
         };
-        return Ok(ResNetConfig { depth, width: stem as f64 / 64.0, norm, ..ResNetConfig::default() }.into());
+        return Ok(ResNetConfig { depth, width_multiplier: stem as f64 / 64.0, norm, ..ResNetConfig::default() }.into());
     }
     if has("0.0.weight") && has("1.conv.0.0.weight") {
         let [stem, ..] = dims::<4>(tensors, &format!("{prefix}0.0.weight"))?;
         let mut channels = [0; 4];
-        for (c, tap) in channels.iter_mut().zip(docent_detect::mobilenet::TAPS) {
+        for (c, tap) in channels.iter_mut().zip(MobileNetV2::TAPS) {
             [*c, ..] = dims::<4>(tensors, &format!("{prefix}{tap}.conv.2.weight"))?;
         }
         // Channels are rounded, so a width is looked for among those that somebody would choose.
         let chosen = (1..=60).map(|i| f64::from(i) / 20.0).chain([channels[3] as f64 / 320.0]);
         let fits = |width: &f64| {
             make_divisible(32.0 * width) == stem
-                && MobileNetV2Config { width: *width, ..Default::default() }.channels() == channels
+                && MobileNetV2Config { width_multiplier: *width, ..Default::default() }.channels() == channels
         };
         // The nearest to the last stage's own ratio: several may give the same channels.
         let ratio = channels[3] as f64 / 320.0;
         let width = chosen.filter(fits).min_by(|a, b| (a - ratio).abs().total_cmp(&(b - ratio).abs()));
         let width =
             width.ok_or_else(|| format!("a MobileNetV2 of {stem} and {channels:?} channels, which no width gives"))?;
-        return Ok(MobileNetV2Config { width, norm, ..MobileNetV2Config::default() }.into());
+        return Ok(MobileNetV2Config { width_multiplier: width, norm, ..MobileNetV2Config::default() }.into());
     }
     Err("its backbone is neither a ResNet nor a MobileNetV2 of torchvision's names".to_owned())
 }
@@ -80,7 +81,7 @@ pub(super) fn detector(tensors: &Tensors) -> Outcome<FasterRcnnConfig> {
     }
     let mut config = FasterRcnnConfig { backbone: backbone(tensors, BACKBONE_PREFIX)?, ..FasterRcnnConfig::default() };
     [config.fpn_channels, ..] = dims::<4>(tensors, "backbone.fpn.layer_blocks.0.0.weight")?;
-    [config.classes, config.roi.hidden] = dims::<2>(tensors, "roi_heads.box_predictor.cls_score.weight")?;
+    [config.classes, config.roi.representation_size] = dims::<2>(tensors, "roi_heads.box_predictor.cls_score.weight")?;
     let [_, pooled] = dims::<2>(tensors, "roi_heads.box_head.fc6.weight")?;
     let cells = pooled / config.fpn_channels.max(1);
     let side = (cells as f64).sqrt().round() as usize;
@@ -90,6 +91,6 @@ pub(super) fn detector(tensors: &Tensors) -> Outcome<FasterRcnnConfig> {
             config.fpn_channels
         ));
     }
-    config.roi.output = side;
+    config.roi.pooler_resolution = side;
     Ok(config)
 }

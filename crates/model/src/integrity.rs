@@ -6,8 +6,8 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
-use crate::weights::hex;
-use crate::{Error, Result};
+use crate::digest::hex;
+use crate::error::{Error, Result};
 
 /// The metadata key under which the digest stands.
 pub(crate) const KEY: &str = "content_sha256";

@@ -5,30 +5,42 @@ use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, WithDT
 use crate::Result;
 
 /// A tensor of its own storage, contiguous and outside any graph.
-pub(crate) fn deep_copy(tensor: &Tensor) -> candle_core::Result<Tensor> {
+///
+/// # Errors
+/// When the device has no memory for it.
+pub fn deep_copy(tensor: &Tensor) -> candle_core::Result<Tensor> {
     // Not `copy`, which clones the whole storage behind a view: a row of a batch would hold the batch.
     tensor.detach().force_contiguous()
 }
 
 /// Calls `f` with the values of an f32 tensor in row-major order. Copies only where the tensor is not contiguous or not on the CPU.
-pub(crate) fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+///
+/// # Errors
+/// Another element type; values that cannot be read from their device.
+pub fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     if let Storage::Cpu(storage) = &*storage {
-        return Ok(f(slice(storage, layout)?));
+        return Ok(f(cpu_slice(storage, layout)?));
     }
     drop(storage);
     Ok(f(&tensor.flatten_all()?.to_vec1::<f32>()?))
 }
 
 /// The values of a contiguous f32 storage.
-pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+///
+/// # Errors
+/// Another layout or element type.
+pub fn cpu_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     let (start, end) = bounds(layout)?;
     Ok(&f32::cpu_storage_as_slice(storage)?[start..end])
 }
 
 /// The values of a contiguous f32 storage, to be written.
-pub(crate) fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
+///
+/// # Errors
+/// Another layout or element type.
+pub fn cpu_slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
     let (start, end) = bounds(layout)?;
     match storage {
         CpuStorage::F32(values) => Ok(&mut values[start..end]),
@@ -53,14 +65,17 @@ fn dtype_of(storage: &CpuStorage) -> DType {
 }
 
 /// Writes the values of `source` into the storage of `target`; everybody who shares that storage sees them.
-pub(crate) fn overwrite(target: &Tensor, source: &Tensor) -> candle_core::Result<()> {
+///
+/// # Errors
+/// Another shape; a layout that is not contiguous.
+pub fn overwrite(target: &Tensor, source: &Tensor) -> candle_core::Result<()> {
     struct Overwrite;
     impl InplaceOp2 for Overwrite {
         fn name(&self) -> &'static str {
             "overwrite"
         }
         fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> candle_core::Result<()> {
-            slice_mut(s1, l1)?.copy_from_slice(slice(s2, l2)?);
+            cpu_slice_mut(s1, l1)?.copy_from_slice(cpu_slice(s2, l2)?);
             Ok(())
         }
     }

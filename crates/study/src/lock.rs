@@ -5,29 +5,11 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::holder::Holder;
 
 /// Name of the lock file in a study's folder.
 pub const LOCK_FILE: &str = "lock";
-
-/// Who holds a lock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// The process.
-    pub pid: u32,
-    /// Its machine.
-    pub host: String,
-    /// When it took the lock, UTC.
-    pub started: String,
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} on {}, since {}", self.pid, self.host, self.started)
-    }
-}
 
 /// The right to write into a folder, until it is dropped or the process ends, however it ends.
 ///

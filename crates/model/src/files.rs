@@ -7,22 +7,22 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Makes a folder and those above it, durably.
-pub(crate) fn create_dir(path: &Path) -> Result<()> {
+pub fn create_dir(path: &Path) -> Result<()> {
     let new: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
     new.into_iter().filter(|folder| !folder.as_os_str().is_empty()).try_for_each(sync_folder)
 }
 
 /// Is there something at `path`? A disk that does not answer, or a folder that may not be entered, is an error and no "no".
-pub(crate) fn exists(path: &Path) -> Result<bool> {
+pub fn exists(path: &Path) -> Result<bool> {
     path.try_exists().map_err(|e| Error::io(path, e))
 }
 
 /// Reads a file of lines, if it is there. A line that a killed program left unfinished may end within a character; it ends before it.
-pub(crate) fn read_lines(path: &Path) -> Result<Option<String>> {
+pub fn read_lines(path: &Path) -> Result<Option<String>> {
     let bytes = match fs::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|e| Error::io(path, e))?,
@@ -47,7 +47,7 @@ pub(crate) fn read_lines(path: &Path) -> Result<Option<String>> {
 /// # Errors
 /// `write`'s own and the system's (full disk, no permission), which name `path`. The old file still stands then, and no temporary
 /// one is left.
-pub(crate) fn replace<T>(
+pub fn replace<T>(
     path: &Path,
     previous: Option<&Path>,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
@@ -89,7 +89,7 @@ fn keep(path: &Path, previous: &Path) -> io::Result<()> {
 }
 
 /// Makes a new name in `path`'s folder durable.
-pub(crate) fn sync_folder(path: &Path) -> Result<()> {
+pub fn sync_folder(path: &Path) -> Result<()> {
     // Only Unix opens a folder as a file; elsewhere the rename is durable when the system says so.
     if cfg!(unix) {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -99,19 +99,19 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
 }
 
 /// Writes a small file with [`replace`].
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, None, |out| out.write_all(bytes).map_err(|e| Error::io(path, e)))
 }
 
 /// Writes readable JSON, as [`write_atomic`].
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).map_err(|e| Error::json(path, e))?;
     text.push('\n');
     write_atomic(path, text.as_bytes())
 }
 
 /// Reads JSON.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::json(path, e))
 }

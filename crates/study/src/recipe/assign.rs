@@ -1,4 +1,4 @@
-//! Assignments to a recipe's fields (`--set a.b=c`), and the name that was probably meant.
+//! Assignments to a recipe's fields (`--set a.b=c`).
 
 use crate::{Error, Result};
 
@@ -23,23 +23,4 @@ pub(crate) fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {
     }
     at.insert(last.to_owned(), value);
     Ok(())
-}
-
-/// Adds "did you mean" to serde's message about an unknown field.
-pub(crate) fn with_hint(message: &str) -> String {
-    let mut names = message.split('`').skip(1).step_by(2);
-    let hint = match (message.contains("unknown field") || message.contains("unknown variant"), names.next()) {
-        (true, Some(given)) => nearest(given, names),
-        _ => String::new(),
-    };
-    format!("{}{hint}", message.trim_end())
-}
-
-pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
-    known
-        .map(|k| (strsim::damerau_levenshtein(given, k), k))
-        .min()
-        .filter(|(distance, _)| *distance <= 4)
-        .map(|(_, k)| format!(" (did you mean '{k}'?)"))
-        .unwrap_or_default()
 }

@@ -23,28 +23,9 @@ use crate::{Error, Result};
 
 use epilogue::{Epilogue, Wanted};
 pub(crate) use epilogue::{relu, relu_gradient};
+pub use geometry::Conv2dParams;
 use geometry::Geometry;
 pub use winograd::set_winograd;
-
-/// Stride, padding, dilation (the same for rows and columns) and groups of a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Conv2dParams {
-    /// Step of the kernel, in pixels.
-    pub stride: usize,
-    /// Zeros around the image, in pixels on each side.
-    pub padding: usize,
-    /// Distance of neighbouring taps, in pixels.
-    pub dilation: usize,
-    /// Groups of channels; each output channel sees the input channels of its group.
-    pub groups: usize,
-}
-
-impl Default for Conv2dParams {
-    /// Stride 1, no padding, dilation 1, one group.
-    fn default() -> Self {
-        Self { stride: 1, padding: 0, dilation: 1, groups: 1 }
-    }
-}
 
 /// A frozen `y = scale * x + shift` by channel: constants of the op, which never get a gradient.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::response::json;
 use super::upload::Refusal;
 
 /// Why a request has no detections.
@@ -144,7 +145,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (message, way_out) = self.words();
         let body = serde_json::json!({ "error": { "code": self.code(), "message": message, "way_out": way_out } });
-        let mut response = super::json(self.status(), &body);
+        let mut response = json(self.status(), &body);
         if let Self::Busy { retry_after } = self {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }

@@ -8,7 +8,7 @@ use super::index::{IndexedFile, below_root};
 use super::roles::{Role, assign};
 use super::sides::{Item, Sides, sides};
 use super::sniff::{Kind, kind_of};
-use super::source::{ChangedNames, Plan, Source, name_of};
+use super::source::{ChangedNames, NAME_THE_FILES, Plan, Source, name_of};
 use crate::box_reading::BoxReading;
 use crate::coco_json::{CocoJson, parse};
 use crate::error::{Error, Result};
@@ -152,7 +152,7 @@ fn ambiguous(source: &Source<'_>, problem: &str, files: &[&IndexedFile]) -> Erro
                      train/_annotations.coco.json), or one file alone"
             .to_owned(),
         found: super::index::some_of(&names),
-        way_out: super::open_dir::NAME_THE_FILES,
+        way_out: NAME_THE_FILES,
     }
 }
 

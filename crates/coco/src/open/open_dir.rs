@@ -8,7 +8,7 @@ use super::hold_out::split;
 use super::index::{FileIndex, some_of};
 use super::shared::separate;
 use super::sniff::{Kind, kind_of};
-use super::source::{Plan, Source};
+use super::source::{NAME_THE_FILES, Plan, Source};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::open_options::{Format, OpenOptions};
@@ -77,9 +77,6 @@ impl Splits {
         Ok(())
     }
 }
-
-/// What to do where files cannot be found by their names.
-pub(crate) const NAME_THE_FILES: &str = "name the files: --train-annotations, --val-annotations and --images (docs/data.md lists the layouts that open as they stand)";
 
 /// Opens a data folder: COCO's JSON, PASCAL VOC's XML, YOLO's text, labelme's or VIA's JSON, or CSV, in any of the layouts that tools
 /// write. docs/data.md lists them.

@@ -10,6 +10,9 @@ use crate::found::Found;
 use crate::open_options::OpenOptions;
 use crate::types::Category;
 
+/// What to do where files cannot be found by their names.
+pub(crate) const NAME_THE_FILES: &str = "name the files: --train-annotations, --val-annotations and --images (docs/data.md lists the layouts that open as they stand)";
+
 /// A data folder and what the caller says of it.
 pub(crate) struct Source<'a> {
     pub index: &'a FileIndex,

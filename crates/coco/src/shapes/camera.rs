@@ -3,7 +3,7 @@
 use super::draw::Draw;
 use super::knobs;
 use super::paint::{Canvas, Color};
-use crate::Rgb8;
+use crate::rgb8::Rgb8;
 
 /// Takes the picture.
 pub(super) fn expose(draw: &mut Draw, canvas: &Canvas) -> Rgb8 {

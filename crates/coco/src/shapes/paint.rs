@@ -2,7 +2,8 @@
 
 use super::draw::Draw;
 use super::figure::{GRID, Stamp};
-use super::{Class, knobs};
+use super::knobs;
+use super::object::Class;
 
 /// RGB on the scale 0..255, not yet clamped.
 pub(super) type Color = [f32; 3];

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use candle_core::streaming::{BinOp, StreamTensor, StreamingBinOp};
 
-use super::{Case, N, f32, matrix, pairs, u8, value};
+use super::case::{Case, N, f32, matrix, pairs, u8, value};
 
 pub fn cases() -> Vec<Case> {
     let mut all = pairs!(matrix(); matmul, broadcast_matmul);

@@ -60,7 +60,7 @@ pub enum Error {
         reason: String,
     },
     /// The annotations and the image file disagree about the image's size.
-    #[error("image {} (id {image_id}) is {}x{} pixels (width x height), but its annotations say {}x{}{}; its boxes would be misplaced: correct the JSON, or put the right file there",
+    #[error("image {} (id {image_id}) is {}x{} pixels (width x height), but its annotations say {}x{}{}; its boxes would be misplaced: correct the JSON, or put the correct file there",
         path.display(), decoded.0, decoded.1, expected.0, expected.1,
         if (decoded.1, decoded.0) == *expected { " (sides swapped: was the image turned after it was annotated?)" } else { "" })]
     SizeMismatch {
@@ -111,7 +111,7 @@ pub enum Error {
         /// Its categories.
         second: String,
     },
-    /// A detection cannot be scored against the truth it is given with.
+    /// A detection cannot be scored against the ground truth it is given with.
     #[error("detection {index} (image_id {image_id}, category_id {category_id}): {reason}")]
     Detection {
         /// Its position in the list, from 0.
@@ -153,9 +153,9 @@ impl Error {
 pub fn way_out(path: &Path, source: &io::Error) -> &'static str {
     match source.kind() {
         ErrorKind::NotFound if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
-            "; the folder of that path does not exist: is it spelled right?"
+            "; the folder of that path does not exist: is it spelled correctly?"
         }
-        ErrorKind::NotFound => "; is the path spelled right?",
+        ErrorKind::NotFound => "; is the path spelled correctly?",
         ErrorKind::IsADirectory => "; name a file in it",
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
             "; a file lies where a folder is wanted: name another path"
@@ -168,7 +168,7 @@ pub fn way_out(path: &Path, source: &io::Error) -> &'static str {
     }
 }
 
-/// The first findings, how many more there are, and the ways out.
+/// The first findings, how many more there are, and what to do about them.
 fn summary(path: &Path, findings: &[Finding]) -> String {
     const SHOWN: usize = 5;
     let mut text = format!("{} fault(s) in the data", findings.len());

@@ -1,4 +1,4 @@
-//! Tensor operations for object detectors on candle, with right and fast CPU gradients.
+//! Tensor operations for object detectors on candle, with correct and fast CPU gradients.
 //!
 //! Candle's own convolution, pooling, upsampling and softmax lose gradients, falsify them or crawl on a CPU. These are
 //! replacements that fit into any candle model: plain functions from tensors to tensors, each one node of the graph with
@@ -51,14 +51,13 @@ mod coder;
 mod conv;
 mod elementwise;
 mod error;
-mod gather;
+mod index_rows;
 mod linear;
 pub mod loss;
 mod matmul;
 mod nms;
 mod norm;
 mod parallel;
-mod pick;
 mod pool;
 mod relu6;
 mod resize;
@@ -66,6 +65,7 @@ mod roi_align;
 mod roi_linear;
 mod simd;
 mod softmax;
+mod subsample;
 #[doc(hidden)]
 pub mod testing;
 mod topk;
@@ -74,7 +74,7 @@ pub use coder::BoxCoder;
 pub use conv::{Addend, Affine, Conv2dParams, conv2d, set_winograd};
 pub use elementwise::{add_relu, relu};
 pub use error::{Error, Result};
-pub use gather::index_rows;
+pub use index_rows::index_rows;
 pub use linear::linear;
 pub use nms::{batched_nms, nms};
 pub use norm::{BatchStats, batch_norm_train, conv_batch_norm_train, group_norm};

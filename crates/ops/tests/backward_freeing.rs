@@ -22,7 +22,7 @@ fn var(seed: u64, shape: impl Into<Shape>) -> Var {
     Var::from_tensor(&random(seed, shape).unwrap()).unwrap()
 }
 
-/// A small net with what the backward pass has to get right: a Var with three consumers, one whose consumers are candle's, views, values
+/// A small net with what the backward pass must compute correctly: a Var with three consumers, one whose consumers are candle's, views, values
 /// with two consumers, fused norms, a released value and one that is read for the last time.
 struct Net {
     vars: [Var; 7],

@@ -46,7 +46,7 @@ pub struct Object {
     pub class: Class,
     /// Tight box of its visible part: left, top, width, height in pixels.
     pub bbox: [f64; 4],
-    /// Share of the whole object that is visible; what lies outside the picture counts as hidden.
+    /// Share of the whole object that is visible; what lies outside the image counts as hidden.
     pub visible: f32,
 }
 

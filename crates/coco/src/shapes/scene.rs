@@ -149,7 +149,7 @@ impl Scene {
         }
     }
 
-    /// Any direction, and a centre anywhere in the picture that keeps `margin` pixels from the edges, or half the side.
+    /// Any direction, and a centre anywhere in the image that keeps `margin` pixels from the edges, or half the side.
     fn pose(&self, draw: &mut Draw, radii: [f32; 2], margin: f32) -> Pose {
         let center = [self.canvas.width, self.canvas.height].map(|side| {
             let margin = margin.min(0.5 * side as f32);
@@ -199,7 +199,7 @@ impl Scene {
         (Figure::Solid { pose: self.pose(draw, radii, 0.0), outline, half }, diameter)
     }
 
-    /// A line across the picture, a scribble, or a line of what could be writing.
+    /// A line across the image, a scribble, or a line of what could be writing.
     fn strokes(&self, draw: &mut Draw) -> Figure {
         let (width, height) = (self.canvas.width as f32, self.canvas.height as f32);
         let start = [draw.unit() * width, draw.unit() * height];

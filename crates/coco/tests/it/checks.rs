@@ -37,7 +37,10 @@ fn what_is_dropped_is_gone_and_listed() {
     assert_eq!(names, ["1.png", "2.png"]); // an entry that is there twice counts once
     let left: Vec<_> = set.all_annotations().iter().map(|a| (a.id, a.bbox[0])).collect();
     assert_eq!(left, [(1, 10.0), (2, 10.0), (3, 90.0), (4, 30.0)]);
-    assert_eq!(set.truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [90.0, 10.0, 100.0, 30.0], [30.0, 10.0, 50.0, 30.0]]);
+    assert_eq!(
+        set.ground_truth(0).boxes,
+        [[10.0, 10.0, 30.0, 30.0], [90.0, 10.0, 100.0, 30.0], [30.0, 10.0, 50.0, 30.0]]
+    );
     let found: Vec<_> = set.findings().iter().map(|f| (f.kind, f.image_id, f.annotation_id)).collect();
     assert_eq!(
         found,
@@ -101,8 +104,8 @@ fn each_policy_decides_about_its_kind_alone() {
         }
     }
     let dropped = load(FAULTY, &with(|c| c.outside = Policy::Drop)).unwrap();
-    assert_eq!(dropped.truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [30.0, 10.0, 50.0, 30.0]]);
-    // Scoring takes the truth as the file has it.
+    assert_eq!(dropped.ground_truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [30.0, 10.0, 50.0, 30.0]]);
+    // Scoring takes the ground truth as the file has it.
     assert_eq!(dropped.annotations(0).len(), 4);
 }
 

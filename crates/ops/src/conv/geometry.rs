@@ -110,7 +110,7 @@ impl Geometry {
     }
 
     /// For a single tap with a stride and nothing around: the convolution without a stride over the pixels that it reads.
-    pub fn picked(self) -> Option<Self> {
+    pub fn subsampled(self) -> Option<Self> {
         let applies = self.taps() == 1 && self.stride > 1 && self.pad_h == 0 && self.pad_w == 0;
         applies.then_some(Self { h: self.h_out, w: self.w_out, stride: 1, ..self })
     }

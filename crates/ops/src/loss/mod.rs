@@ -3,7 +3,7 @@
 //! Each returns a scalar tensor (shape `[]`), `sum / normalizer`. The sum is taken in f64 in index order (or over fixed
 //! chunks in index order), so it is the same for any number of threads. Only the first operand ever receives a
 //! gradient; targets, labels, masks and a teacher's tensor are data. A sum over nothing is exactly 0, with a gradient of
-//! zeros, whatever the values that were not picked: nothing divides by a count that can be 0.
+//! zeros, whatever the values that were left out: nothing divides by a count that can be 0.
 
 mod bce;
 mod masked_l2;
@@ -107,26 +107,26 @@ impl<K: Kernel> CustomOp1 for Fused<K> {
     }
 }
 
-/// Checks the picks of a loss over `len` values: each in range, with one finite target that `fits`.
-fn check_picks(
+/// Checks the indices of a loss over `len` values: each in range, with one finite target that `fits`.
+fn check_indices(
     op: &'static str,
     len: usize,
-    picks: &[usize],
+    indices: &[usize],
     targets: &[f32],
     wanted: &str,
     fits: impl Fn(f32) -> bool,
 ) -> Result<()> {
-    if picks.len() != targets.len() {
+    if indices.len() != targets.len() {
         return Err(Error::operand(
             op,
-            format!("{} picks, but {} targets; give one a pick", picks.len(), targets.len()),
+            format!("{} indices, but {} targets; give one target for each index", indices.len(), targets.len()),
         ));
     }
-    if let Some((i, &p)) = picks.iter().enumerate().find(|&(_, &p)| p >= len) {
-        return Err(Error::operand(op, format!("pick {i} is index {p}, but x has {len} values")));
+    if let Some((i, &p)) = indices.iter().enumerate().find(|&(_, &p)| p >= len) {
+        return Err(Error::operand(op, format!("indices[{i}] is {p}, but x has {len} values")));
     }
     if let Some((i, t)) = targets.iter().enumerate().find(|&(_, &t)| !(t.is_finite() && fits(t))) {
-        return Err(Error::operand(op, format!("the target of pick {i} is {t}; it must be {wanted}")));
+        return Err(Error::operand(op, format!("targets[{i}] is {t}; it must be {wanted}")));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 /// What an operand holds.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum OperandKind {
     /// Values between 0 and 1.
     F32,
     /// Zeros, as indices.
@@ -17,7 +17,7 @@ pub enum Kind {
 #[derive(Clone)]
 pub struct Operand {
     pub shape: Vec<usize>,
-    pub kind: Kind,
+    pub kind: OperandKind,
 }
 
 /// One operation.
@@ -29,15 +29,15 @@ pub struct Case {
 }
 
 pub fn f32(shape: &[usize]) -> Operand {
-    Operand { shape: shape.to_vec(), kind: Kind::F32 }
+    Operand { shape: shape.to_vec(), kind: OperandKind::F32 }
 }
 
 pub fn u32(shape: &[usize]) -> Operand {
-    Operand { shape: shape.to_vec(), kind: Kind::U32 }
+    Operand { shape: shape.to_vec(), kind: OperandKind::U32 }
 }
 
 pub fn u8(shape: &[usize]) -> Operand {
-    Operand { shape: shape.to_vec(), kind: Kind::U8 }
+    Operand { shape: shape.to_vec(), kind: OperandKind::U8 }
 }
 
 /// The side of most operands.

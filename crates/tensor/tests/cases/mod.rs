@@ -9,7 +9,7 @@ mod indices;
 mod output;
 mod views;
 
-pub use case::{Case, Kind, N, Operand};
+pub use case::{Case, N, Operand, OperandKind};
 
 /// All cases.
 pub fn all() -> Vec<Case> {

@@ -38,7 +38,7 @@ impl InputSize {
             aspects.push(long / short);
             // As a share of the shorter side: images of different size are brought to one.
             let side = |b: &[f32; 4]| (f64::from(b[2] - b[0]) * f64::from(b[3] - b[1])).sqrt() / short;
-            sides.extend(train.truth(i).boxes.iter().map(side));
+            sides.extend(train.ground_truth(i).boxes.iter().map(side));
         }
         let original = (Spread::of(&shorter).median, Spread::of(&longer).median);
         let share = Spread::of(&sides).p5.max(1e-4);

@@ -12,7 +12,7 @@ use crate::evaluate::{Detection, Metrics, figures, free_left, matched, mean_of_k
 /// A detection that overlaps an object by less than this (IoU) is on background, in the analysis of errors.
 pub const BACKGROUND_IOU: f64 = 0.1;
 
-/// The IoU from which on a detection is a true positive, in verdicts and in the analysis of errors.
+/// The IoU from which on a detection is a true positive, in the matches and in the analysis of errors.
 const MATCH_IOU: f64 = 0.5;
 
 /// Everything that one matching of detections with ground truth can tell.
@@ -27,7 +27,7 @@ pub struct Analysis {
     /// One for each image, in the ground truth's order.
     pub images: Vec<ImageScore>,
     /// One for each detection, in the list's order.
-    pub verdicts: Vec<Verdict>,
+    pub matches: Vec<DetectionMatch>,
 }
 
 /// Precision at the 101 recalls 0, 0.01, ..., 1: the highest that is reached there or further on, mean over the categories with
@@ -148,11 +148,11 @@ pub struct ImageScore {
 /// What a detection is at IoU 0.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum DetectionMatch {
     /// It found an object.
-    Right,
+    TruePositive,
     /// It found none, or one that a surer detection has.
-    Wrong,
+    FalsePositive,
     /// It does not count: inside a crowd, or beyond the hundred surest of its class in the image.
     Ignored,
 }
@@ -166,10 +166,10 @@ pub fn analyze(ground_truth: &Dataset, detections: &[Detection]) -> Result<Analy
     let metrics = figures(ground_truth, detections, &mut eval)?;
     let errors = errors(&eval)?;
     let curves = [Some(MATCH_IOU), Some(0.75), None].map(|iou| curve(&eval, iou));
-    let (images, verdicts) = one_by_one(ground_truth, detections.len(), &eval);
+    let (images, matches) = one_by_one(ground_truth, detections.len(), &eval);
     drop(eval);
     free_left();
-    Ok(Analysis { metrics, curves, errors, images, verdicts })
+    Ok(Analysis { metrics, curves, errors, images, matches })
 }
 
 fn curve(eval: &hotcoco::COCOeval, iou: Option<f64>) -> Curve {
@@ -212,12 +212,16 @@ struct OfImage {
     marks: Vec<Vec<(bool, bool)>>,
 }
 
-fn one_by_one(ground_truth: &Dataset, detections: usize, eval: &hotcoco::COCOeval) -> (Vec<ImageScore>, Vec<Verdict>) {
+fn one_by_one(
+    ground_truth: &Dataset,
+    detections: usize,
+    eval: &hotcoco::COCOeval,
+) -> (Vec<ImageScore>, Vec<DetectionMatch>) {
     let steps = eval.params.iou_thrs.len();
     let at_match_iou = eval.params.iou_thrs.iter().position(|t| (t - MATCH_IOU).abs() < 1e-9).unwrap_or(0);
     let all = eval.params.area_ranges.iter().find(|a| a.label == "all").map(|a| a.range);
     // What no cell holds is beyond its image's hundred.
-    let mut verdicts = vec![Verdict::Ignored; detections];
+    let mut matches = vec![DetectionMatch::Ignored; detections];
     let mut images: HashMap<u64, OfImage> = HashMap::new();
     for cell in eval.eval_imgs().iter().flatten().filter(|cell| Some(cell.area_rng) == all) {
         let image = images.entry(cell.image_id).or_default();
@@ -225,12 +229,12 @@ fn one_by_one(ground_truth: &Dataset, detections: usize, eval: &hotcoco::COCOeva
         for (d, &score) in cell.dt_scores.iter().enumerate() {
             let marks: Vec<_> = (0..steps).map(|t| (cell.dt_matched[(t, d)], cell.dt_ignore[(t, d)])).collect();
             // The library numbers the detections from 1.
-            let slot = cell.dt_ids.get(d).and_then(|id| verdicts.get_mut((*id as usize).checked_sub(1)?));
+            let slot = cell.dt_ids.get(d).and_then(|id| matches.get_mut((*id as usize).checked_sub(1)?));
             if let (Some(slot), Some(&(matched, ignored))) = (slot, marks.get(at_match_iou)) {
                 *slot = match (ignored, matched) {
-                    (true, _) => Verdict::Ignored,
-                    (false, true) => Verdict::Right,
-                    (false, false) => Verdict::Wrong,
+                    (true, _) => DetectionMatch::Ignored,
+                    (false, true) => DetectionMatch::TruePositive,
+                    (false, false) => DetectionMatch::FalsePositive,
                 };
             }
             image.scores.push(score);
@@ -246,5 +250,5 @@ fn one_by_one(ground_truth: &Dataset, detections: usize, eval: &hotcoco::COCOeva
         let ap = (own.objects > 0).then(|| (0..steps).map(at).sum::<f64>() / steps.max(1) as f64);
         ImageScore { image_id: image.id, objects: own.objects, ap }
     };
-    (ground_truth.images().iter().map(score).collect(), verdicts)
+    (ground_truth.images().iter().map(score).collect(), matches)
 }

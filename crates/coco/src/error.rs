@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("cannot {action} {}: {source}{}", path.display(), way_out(path, source))]
+    #[error("cannot {action} {}: {source}{}", path.display(), io_hint(path, source))]
     Io {
         /// What was tried: "read", "write", "list".
         action: &'static str,
@@ -84,7 +84,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// A data folder holds no annotations or images that could be meant, or more than one set.
-    #[error("{}: {problem}\nlooked for: {looked_for}\nfound: {found}\n{way_out}", dir.display())]
+    #[error("{}: {problem}\nlooked for: {looked_for}\nfound: {found}\n{hint}", dir.display())]
     Folder {
         /// The folder.
         dir: PathBuf,
@@ -95,7 +95,7 @@ pub enum Error {
         /// What is there.
         found: String,
         /// What the caller can do.
-        way_out: &'static str,
+        hint: &'static str,
     },
     /// Two splits do not list the same categories in the same order.
     #[error(
@@ -150,7 +150,7 @@ impl Error {
 }
 
 /// What to do about an error that the system reports for `path`, where its own words do not tell: to be put behind them.
-pub fn way_out(path: &Path, source: &io::Error) -> &'static str {
+pub fn io_hint(path: &Path, source: &io::Error) -> &'static str {
     match source.kind() {
         ErrorKind::NotFound if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
             "; the folder of that path does not exist: is it spelled correctly?"

@@ -130,7 +130,7 @@ pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<P
             problem: "no labelme annotations".to_owned(),
             looked_for: "JSON files with shapes and imagePath, in this folder or below it".to_owned(),
             found: crate::open::index::some_of(&source.index.top_names()),
-            way_out: "name the folder that holds the JSON files and the images",
+            hint: "name the folder that holds the JSON files and the images",
         });
     }
     let encoding = source.options.read.encoding.as_deref().map(encoding_named).transpose()?;

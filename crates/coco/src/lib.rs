@@ -126,18 +126,20 @@ mod voc;
 mod write_json;
 mod yolo;
 
-pub use analysis::{Analysis, BACKGROUND_IOU, Curve, ErrorKind, ErrorShare, Errors, ImageScore, Verdict, analyze};
+pub use analysis::{
+    Analysis, BACKGROUND_IOU, Curve, DetectionMatch, ErrorKind, ErrorShare, Errors, ImageScore, analyze,
+};
 pub use atomic::write_atomic;
 pub use augment::{Augment, ScaleCrop};
 pub use box_reading::BoxReading;
 pub use checks::{OUTSIDE_TOLERANCE, checks, summarize};
 pub use dataset::{Dataset, GroundTruth, Sample};
 pub use decode::{DecodeOptions, decode_bytes, decode_file};
-pub use error::{Error, Result, way_out};
+pub use error::{Error, Result, io_hint};
 pub use evaluate::{
     ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, parse_results, read_results, write_results,
 };
-pub use files::Look;
+pub use files::ImageCheck;
 pub use finding::{Finding, FindingKind};
 pub use header::{ImageHeader, image_header, image_header_of_bytes};
 pub use ids::ids_of_names;
@@ -155,7 +157,7 @@ pub use resample::Resampled;
 pub use resize::{Planes, Resize, ResizeRule};
 pub use rgb8::Rgb8;
 pub use split_file::{SplitConfig, SplitJson, split_json};
-pub use stats::{Areas, ClassStats, SizeCount, Spread, Stats, picture};
+pub use stats::{Areas, ClassStats, Distribution, SizeCount, Stats, chart};
 pub use table::{CsvRow, parse_csv};
 pub use types::{Annotation, Category, Image};
 pub use via::{ViaImage, parse_via};

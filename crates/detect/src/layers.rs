@@ -4,7 +4,7 @@ use crate::Result;
 use candle_core::Tensor;
 use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
 use candle_nn::{Init, VarBuilder};
-use docent_ops::{Addend, Affine, BatchStats, Conv2dParams, RoiLevel};
+use docent_ops::{Affine, BatchStats, BiasOrResidual, Conv2dParams, RoiLevel};
 
 /// torchvision's initialisation of its backbones: Kaiming, normal, by fan-out, for ReLU.
 pub(crate) const KAIMING_FAN_OUT: Init =
@@ -53,7 +53,7 @@ impl Conv {
 
     /// `act(conv(x) + bias)`.
     pub(crate) fn forward(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
-        let addend = self.bias.as_ref().map_or(Addend::None, Addend::Bias);
+        let addend = self.bias.as_ref().map_or(BiasOrResidual::None, BiasOrResidual::Bias);
         Ok(docent_ops::conv2d(x, &self.weight, addend, None, relu, &self.params)?)
     }
 
@@ -65,7 +65,7 @@ impl Conv {
         residual: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor> {
-        let addend = residual.map_or(Addend::None, Addend::Residual);
+        let addend = residual.map_or(BiasOrResidual::None, BiasOrResidual::Residual);
         Ok(docent_ops::conv2d(x, &self.weight, addend, Some(affine), relu, &self.params)?)
     }
 

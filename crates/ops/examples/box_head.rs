@@ -7,7 +7,7 @@
 use candle_core::{Device, Tensor, Var};
 use docent_ops::loss::{smooth_l1, softmax_cross_entropy};
 use docent_ops::{
-    Addend, BoxCoder, BoxXyxy, Conv2dParams, RoiAlignParams, batched_nms, conv2d, linear, roi_align, softmax,
+    BiasOrResidual, BoxCoder, BoxXyxy, Conv2dParams, RoiAlignParams, batched_nms, conv2d, linear, roi_align, softmax,
 };
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -60,7 +60,7 @@ fn main() -> Outcome<()> {
     let forward = || -> Outcome<(Tensor, Tensor)> {
         let kernels = filters.as_tensor().reshape((CHANNELS, 3, 3, 3))?;
         let same = Conv2dParams { padding: 1, ..Conv2dParams::default() };
-        let features = conv2d(&image, &kernels, Addend::None, None, true, &same)?;
+        let features = conv2d(&image, &kernels, BiasOrResidual::None, None, true, &same)?;
         let pooled = roi_align(&features, &rois, &align)?.flatten_from(1)?;
         Ok((linear(&pooled, &class_weights, Some(&bias), false)?, linear(&pooled, &box_weights, None, false)?))
     };

@@ -4,7 +4,7 @@
 //! replacements that fit into any candle model: plain functions from tensors to tensors, each one node of the graph with
 //! its own backward pass, plus the box arithmetic of a detector (IoU, box coder, NMS, RoIAlign, losses).
 //!
-//! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`Addend`]) and ReLU; [`set_winograd`].
+//! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`BiasOrResidual`]) and ReLU; [`set_winograd`].
 //! - [`linear`], [`batch_norm_train`], [`conv_batch_norm_train`], [`group_norm`], [`relu`], [`relu6`], [`add_relu`], [`softmax`], [`index_rows`].
 //! - [`max_pool2d`], [`subsample`], [`upsample_nearest`], [`upsample_nearest_add`].
 //! - [`boxes`], [`BoxCoder`], [`nms`], [`batched_nms`], [`top_k`], [`roi_align`], [`roi_linear`], [`loss`].
@@ -26,7 +26,7 @@
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor, Var};
-//! use docent_ops::{Addend, Affine, Conv2dParams, conv2d};
+//! use docent_ops::{BiasOrResidual, Affine, Conv2dParams, conv2d};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = Device::Cpu;
@@ -36,7 +36,7 @@
 //! let norm = Affine::from_batch_norm(&[1.0; 16], &[0.0; 16], &[0.5; 16], &[1.0; 16], 1e-5);
 //!
 //! let p = Conv2dParams { stride: 2, padding: 1, ..Default::default() };
-//! let y = conv2d(&x, &weights, Addend::Residual(&shortcut), Some(&norm), true, &p)?;
+//! let y = conv2d(&x, &weights, BiasOrResidual::Residual(&shortcut), Some(&norm), true, &p)?;
 //! assert_eq!(y.dims(), [2, 16, 5, 5]);
 //!
 //! let grads = y.sum_all()?.backward()?;
@@ -71,7 +71,7 @@ pub mod testing;
 mod topk;
 
 pub use coder::BoxCoder;
-pub use conv::{Addend, Affine, Conv2dParams, conv2d, set_winograd};
+pub use conv::{Affine, BiasOrResidual, Conv2dParams, conv2d, set_winograd};
 pub use elementwise::{add_relu, relu};
 pub use error::{Error, Result};
 pub use index_rows::index_rows;

@@ -7,7 +7,7 @@ mod common;
 use candle_core::{Tensor, Var};
 use common::{Golden, boxes, fill, filled, leaf};
 use docent_ops::loss::{bce_with_logits, masked_l2, smooth_l1, softmax_cross_entropy};
-use docent_ops::{Addend, Affine, BoxCoder, Conv2dParams, Result, RoiAlignParams};
+use docent_ops::{Affine, BiasOrResidual, BoxCoder, Conv2dParams, Result, RoiAlignParams};
 use serde_json::Value;
 
 fn open() -> Golden {
@@ -81,13 +81,13 @@ fn convolutions() {
         let addend = match p.get("addend").and_then(Value::as_str) {
             Some("bias") => {
                 leaves.push(("bias", &bias));
-                Addend::Bias(&bias)
+                BiasOrResidual::Bias(&bias)
             }
             Some("residual") => {
                 leaves.push(("residual", &residual));
-                Addend::Residual(&residual)
+                BiasOrResidual::Residual(&residual)
             }
-            _ => Addend::None,
+            _ => BiasOrResidual::None,
         };
         let params = Conv2dParams {
             stride: number(p, "stride", 1),

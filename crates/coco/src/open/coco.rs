@@ -152,7 +152,7 @@ fn ambiguous(source: &DataFolder<'_>, problem: &str, files: &[&IndexedFile]) -> 
                      train/_annotations.coco.json), or one file alone"
             .to_owned(),
         found: super::index::some_of(&names),
-        way_out: NAME_THE_FILES,
+        hint: NAME_THE_FILES,
     }
 }
 

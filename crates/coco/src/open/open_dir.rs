@@ -231,7 +231,7 @@ fn not_read(source: &DataFolder<'_>, files: &[(&str, String)]) -> Error {
         problem: format!("this looks like {name}, which is not read ({file})"),
         looked_for: LOOKED_FOR.to_owned(),
         found: some_of(&files.iter().map(|(_, file)| file.clone()).collect::<Vec<_>>()),
-        way_out: "export the annotations in one of these formats",
+        hint: "export the annotations in one of these formats",
     }
 }
 
@@ -249,6 +249,6 @@ fn nothing(source: &DataFolder<'_>) -> Error {
         problem,
         looked_for: LOOKED_FOR.to_owned(),
         found: some_of(&source.index.top_names()),
-        way_out: NAME_THE_FILES,
+        hint: NAME_THE_FILES,
     }
 }

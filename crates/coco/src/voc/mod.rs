@@ -36,7 +36,7 @@ pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<P
             problem: "no PASCAL VOC annotations".to_owned(),
             looked_for: "XML files, in this folder or below it".to_owned(),
             found: crate::open::index::some_of(&source.index.top_names()),
-            way_out: "name the folder that holds the XML files and the images (VOCdevkit/VOC2012, for one)",
+            hint: "name the folder that holds the XML files and the images (VOCdevkit/VOC2012, for one)",
         });
     }
     let encoding = source.options.read.encoding.as_deref().map(encoding_named).transpose()?;

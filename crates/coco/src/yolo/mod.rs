@@ -107,7 +107,7 @@ fn with_labels_near<'i>(
             problem,
             looked_for: "for images/a.jpg: labels/a.txt, a.txt beside it, or one a.txt elsewhere".to_owned(),
             found: crate::open::index::some_of(&source.index.top_names()),
-            way_out: "name the folder that holds the images and the label files",
+            hint: "name the folder that holds the images and the label files",
         });
     }
     if near.len() < total {

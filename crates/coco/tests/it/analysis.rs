@@ -1,6 +1,8 @@
-//! Curves, kinds of error, images and verdicts, on cases that are worked out by hand.
+//! Curves, kinds of error, images and matches, on cases that are worked out by hand.
 
-use docent_coco::{Annotation, CocoMetrics, Dataset, Detection, ErrorKind, Evaluator, Verdict, analyze, read_results};
+use docent_coco::{
+    Annotation, CocoMetrics, Dataset, Detection, DetectionMatch, ErrorKind, Evaluator, analyze, read_results,
+};
 
 use crate::support::{annotation, category, image, shared};
 
@@ -76,8 +78,11 @@ fn each_kind_of_error_is_counted_and_costs_what_setting_it_right_brings() {
     near(errors.false_negatives, ((1.0 - a) + (1.0 / 3.0 - b)) / 2.0, "false negatives");
     let shares: f64 = ErrorKind::ALL.iter().map(|kind| errors.share(*kind)).sum();
     near(shares, 1.0, "shares");
-    use Verdict::{Right, Wrong};
-    assert_eq!(analysis.verdicts, [Right, Wrong, Wrong, Wrong, Wrong, Wrong, Right]);
+    use DetectionMatch::{FalsePositive, TruePositive};
+    assert_eq!(
+        analysis.matches,
+        [TruePositive, FalsePositive, FalsePositive, FalsePositive, FalsePositive, FalsePositive, TruePositive]
+    );
     assert_eq!((analysis.metrics.per_class[0].objects, analysis.metrics.per_class[1].detections), (3, 3));
 }
 
@@ -113,10 +118,10 @@ fn crowds_and_the_cap_are_neither_right_nor_wrong() {
     let mut detections = vec![found(1, 3, [210.0, 210.0, 20.0, 20.0], 0.9), found(1, 3, [0.0, 0.0, 40.0, 40.0], 0.8)];
     detections.extend((0..100).map(|i| found(1, 3, [350.0, 350.0, 9.0, 9.0], 0.7 - 0.001 * f64::from(i))));
     let analysis = analyze(&set, &detections).unwrap();
-    let verdicts = &analysis.verdicts;
-    assert_eq!(verdicts[..3], [Verdict::Ignored, Verdict::Right, Verdict::Wrong]);
+    let matches = &analysis.matches;
+    assert_eq!(matches[..3], [DetectionMatch::Ignored, DetectionMatch::TruePositive, DetectionMatch::FalsePositive]);
     // Two come before the hundred, so the last two are beyond it.
-    assert_eq!(verdicts.iter().filter(|v| **v == Verdict::Ignored).count(), 3);
+    assert_eq!(matches.iter().filter(|v| **v == DetectionMatch::Ignored).count(), 3);
     assert_eq!(analysis.images[0].objects, 1);
     near(analysis.images[0].ap.unwrap(), 1.0, "the crowd's detection does not count");
 }

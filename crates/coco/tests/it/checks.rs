@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use docent_coco::{CheckConfig, Dataset, Error, FindingKind, Look, OpenOptions, Policy, Rgb8, open_dir, summarize};
+use docent_coco::{
+    CheckConfig, Dataset, Error, FindingKind, ImageCheck, OpenOptions, Policy, Rgb8, open_dir, summarize,
+};
 
 use crate::support::{data, write_images};
 
@@ -158,10 +160,10 @@ fn image_files_are_looked_at_as_closely_as_asked() {
     let missing = (FindingKind::MissingImage, 33);
     let other_size = (FindingKind::SizeMismatch, 53);
     let (cut, empty) = ((FindingKind::UnreadableImage, 73), (FindingKind::UnreadableImage, 83));
-    assert_eq!(found(Look::Exists), [missing]);
-    assert_eq!(found(Look::Header), [missing, other_size, empty]);
-    assert_eq!(found(Look::Pixels), [missing, other_size, cut, empty]);
-    let texts: Vec<_> = set.check_images(Look::Pixels).iter().map(ToString::to_string).collect();
+    assert_eq!(found(ImageCheck::Exists), [missing]);
+    assert_eq!(found(ImageCheck::Header), [missing, other_size, empty]);
+    assert_eq!(found(ImageCheck::Pixels), [missing, other_size, cut, empty]);
+    let texts: Vec<_> = set.check_images(ImageCheck::Pixels).iter().map(ToString::to_string).collect();
     for (text, part) in texts.iter().zip(["003.png", "005.png is 9x9, annotated as 24x35", "007.png", "0 bytes"]) {
         assert!(text.contains(part), "{text}");
     }

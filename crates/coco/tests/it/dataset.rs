@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use docent_coco::{CheckConfig, Dataset, Error, FindingKind, Look, Policy, Rgb8, decode_file};
+use docent_coco::{CheckConfig, Dataset, Error, FindingKind, ImageCheck, Policy, Rgb8, decode_file};
 
 use crate::support::{annotation, categories, category, image, shared, write_images};
 
@@ -176,7 +176,7 @@ fn samples_bring_pixels_and_truth_together() {
     assert_eq!(sample.image, decode_file(&set.image_path(2), Default::default()).unwrap());
     assert_eq!(sample.boxes, set.ground_truth(2).boxes);
     assert_eq!(sample.labels, [1, 2]);
-    assert!(set.check_images(Look::Exists).is_empty());
+    assert!(set.check_images(ImageCheck::Exists).is_empty());
 
     // Another size than the annotations say.
     let wrong = Rgb8::filled(32, 27, [0; 3]);
@@ -191,7 +191,7 @@ fn samples_bring_pixels_and_truth_together() {
     assert!(set.sample(2).unwrap_err().to_string().contains("swapped"));
 
     std::fs::remove_file(set.image_path(1)).unwrap();
-    let missing = set.check_images(Look::Exists);
+    let missing = set.check_images(ImageCheck::Exists);
     assert_eq!(missing.len(), 1);
     assert_eq!((missing[0].kind, missing[0].image_id), (FindingKind::MissingImage, Some(13)));
     assert!(set.sample(1).unwrap_err().to_string().contains("001.png"));
@@ -213,7 +213,7 @@ fn bccd_is_read() {
     assert_eq!(set.len(), 205);
     assert_eq!(set.all_annotations().len(), 2804);
     assert_eq!(set.class_names(), ["WBC", "RBC", "Platelets"]);
-    assert!(set.check_images(Look::Exists).is_empty());
+    assert!(set.check_images(ImageCheck::Exists).is_empty());
     assert_eq!(set.dropped_boxes(), 0, "{:?}", set.findings());
     let sample = set.sample(0).unwrap();
     assert_eq!((sample.image.width, sample.image.height), (640, 480));

@@ -1,6 +1,6 @@
 //! Figures of a split, their chart, a choice of images, one file made two.
 
-use docent_coco::{Annotation, Dataset, SplitConfig, Stats, picture, split_by_name, split_json};
+use docent_coco::{Annotation, Dataset, SplitConfig, Stats, chart, split_by_name, split_json};
 
 use crate::support::{annotation, categories, image};
 
@@ -38,18 +38,18 @@ fn figures_are_those_of_the_boxes() {
     // Nothing at all is no fault.
     let none = Stats::of(&Dataset::from_parts("none", "x", vec![], vec![], vec![]).unwrap());
     assert_eq!((none.images, none.side.most), (0, 0.0));
-    picture(&[("none", &none)]).unwrap();
+    chart(&[("none", &none)]).unwrap();
 }
 
 #[test]
-fn the_picture_names_what_it_shows() {
+fn the_chart_names_what_it_shows() {
     let stats = Stats::of(&set());
-    let svg = picture(&[("training", &stats), ("held-out", &stats)]).unwrap();
+    let svg = chart(&[("training", &stats), ("held-out", &stats)]).unwrap();
     let fits = svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>");
     assert!(fits && ["training: 4 images, 4 boxes", "held-out", "cat", "dog", "1:1"].iter().all(|t| svg.contains(t)));
     // Two splits of two classes: four bars, and as many again as the histograms have.
     assert!(svg.matches("<rect").count() > 12);
-    assert!(picture(&[]).is_err());
+    assert!(chart(&[]).is_err());
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use docent_coco::{
-    BoxReading, Dataset, Difficult, Error, FindingKind, Format, Look, OpenOptions, Policy, ReadConfig, Rgb8, Splits,
-    Unlabeled, open_dir,
+    BoxReading, Dataset, Difficult, Error, FindingKind, Format, ImageCheck, OpenOptions, Policy, ReadConfig, Rgb8,
+    Splits, Unlabeled, open_dir,
 };
 
 use crate::support::shared;
@@ -176,7 +176,7 @@ fn image_files_at_fault_are_named_with_their_xml() {
     let kinds: Vec<_> = train.findings().iter().map(|f| (f.kind, f.file.file_stem().unwrap().to_owned())).collect();
     assert_eq!(kinds, [(FindingKind::MissingImage, "img_0001".into()), (FindingKind::SizeMismatch, "img_0002".into())]);
     // A cut image's header is whole: what lies behind it shows when it is decoded.
-    let found = train.check_images(Look::Pixels);
+    let found = train.check_images(ImageCheck::Pixels);
     assert_eq!(
         found.iter().map(|f| (f.kind, f.image_id)).collect::<Vec<_>>(),
         [(FindingKind::UnreadableImage, Some(3))]

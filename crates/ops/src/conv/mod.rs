@@ -53,7 +53,7 @@ impl Affine {
 
 /// What is added to a convolution's result before the activation.
 #[derive(Clone, Copy, Debug)]
-pub enum Addend<'a> {
+pub enum BiasOrResidual<'a> {
     /// Nothing.
     None,
     /// One trainable value a channel, `[C_out]`.
@@ -76,7 +76,7 @@ pub enum Addend<'a> {
 pub fn conv2d(
     x: &Tensor,
     w: &Tensor,
-    addend: Addend<'_>,
+    addend: BiasOrResidual<'_>,
     affine: Option<&Affine>,
     relu: bool,
     p: &Conv2dParams,
@@ -92,14 +92,14 @@ pub fn conv2d(
     }
     let conv = |third| Conv { geometry, affine: affine.cloned(), relu, third };
     match addend {
-        Addend::None => Ok(apply_op2(&x, &w, conv(ThirdOperand::None))?),
-        Addend::Bias(b) => {
+        BiasOrResidual::None => Ok(apply_op2(&x, &w, conv(ThirdOperand::None))?),
+        BiasOrResidual::Bias(b) => {
             if b.dims() != [c_out] {
                 return Err(Error::operand("conv2d", format!("bias has shape {:?}; [{c_out}] is needed", b.dims())));
             }
             Ok(apply_op3(&x, &w, &f32_operand("conv2d", "bias", b)?, conv(ThirdOperand::Bias))?)
         }
-        Addend::Residual(r) => {
+        BiasOrResidual::Residual(r) => {
             if r.dims() != conv(ThirdOperand::None).shape() {
                 let want = conv(ThirdOperand::None).shape();
                 return Err(Error::operand(

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Kernel, check_indices, fused};
+use super::{FusedLoss, check_indices, fused};
 use crate::Result;
 
 /// Binary cross-entropy of `sigmoid(x)` against targets, summed over the values at `indices` and divided by `normalizer`.
@@ -26,7 +26,7 @@ struct Bce {
     targets: Vec<f32>,
 }
 
-impl Kernel for Bce {
+impl FusedLoss for Bce {
     const NAME: &'static str = "bce_with_logits";
 
     fn sum(&self, x: &[f32]) -> Result<f64> {

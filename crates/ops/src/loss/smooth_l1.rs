@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Kernel, check_indices, fused};
+use super::{FusedLoss, check_indices, fused};
 use crate::{Error, Result};
 
 /// Smooth L1 distance of the values at `indices` to their targets, summed and divided by `normalizer`.
@@ -30,7 +30,7 @@ struct SmoothL1 {
     beta: f32,
 }
 
-impl Kernel for SmoothL1 {
+impl FusedLoss for SmoothL1 {
     const NAME: &'static str = "smooth_l1";
 
     fn sum(&self, x: &[f32]) -> Result<f64> {

@@ -1,3 +1,4 @@
+//! Fuzz target: checkpoint files.
 #![no_main]
 
 use docent_fuzz::train::checkpoint;

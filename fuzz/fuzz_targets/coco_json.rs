@@ -1,3 +1,4 @@
+//! Fuzz target: COCO's annotation files.
 #![no_main]
 
 use docent_fuzz::coco::coco_json;

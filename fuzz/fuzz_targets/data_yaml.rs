@@ -1,3 +1,4 @@
+//! Fuzz target: YOLO's data.yaml.
 #![no_main]
 
 use docent_fuzz::coco::data_yaml;

@@ -1,3 +1,4 @@
+//! Fuzz target: image files.
 #![no_main]
 
 use docent_fuzz::coco::image;

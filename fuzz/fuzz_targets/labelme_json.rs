@@ -1,3 +1,4 @@
+//! Fuzz target: labelme's files.
 #![no_main]
 
 use docent_fuzz::coco::labelme_json;

@@ -1,3 +1,4 @@
+//! Fuzz target: recipes.
 #![no_main]
 
 use docent_fuzz::train::recipe;

@@ -1,3 +1,4 @@
+//! Fuzz target: COCO's result files.
 #![no_main]
 
 use docent_fuzz::coco::results_json;

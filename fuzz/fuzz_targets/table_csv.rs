@@ -1,3 +1,4 @@
+//! Fuzz target: CSV tables of boxes.
 #![no_main]
 
 use docent_fuzz::coco::table_csv;

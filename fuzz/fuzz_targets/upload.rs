@@ -1,3 +1,4 @@
+//! Fuzz target: the bodies that `docent serve` receives.
 #![no_main]
 
 use docent_fuzz::upload::upload;

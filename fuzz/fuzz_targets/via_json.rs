@@ -1,3 +1,4 @@
+//! Fuzz target: VIA's files.
 #![no_main]
 
 use docent_fuzz::coco::via_json;

@@ -1,3 +1,4 @@
+//! Fuzz target: PASCAL VOC's files.
 #![no_main]
 
 use docent_fuzz::coco::voc_xml;

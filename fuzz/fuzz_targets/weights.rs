@@ -1,3 +1,4 @@
+//! Fuzz target: weight files of other programs.
 #![no_main]
 
 use docent_fuzz::train::weights;

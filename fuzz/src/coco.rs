@@ -17,7 +17,7 @@ pub fn coco_json(bytes: &[u8]) {
     let lenient = CheckConfig { outside: Policy::Drop, ..CheckConfig::lenient() };
     let Ok(set) = Dataset::from_json(bytes, json, images, &lenient) else { return };
     for i in 0..set.len() {
-        let (image, truth) = (set.image(i), set.truth(i));
+        let (image, truth) = (set.image(i), set.ground_truth(i));
         assert_eq!(truth.boxes.len(), truth.labels.len());
         assert!(truth.labels.iter().all(|&label| set.category_of(label).is_some()));
         for [x1, y1, x2, y2] in truth.boxes {

@@ -10,6 +10,7 @@ mod process;
 mod smoke;
 mod soak;
 mod test;
+mod tidy;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -39,8 +40,12 @@ enum Command {
     /// Example: cargo xtask ablate --recipe bccd-ablation --seeds 0,1,2 --data DIR --weights FILE
     #[command(disable_help_flag = true)]
     Ablate(train::Args),
-    /// Check format and clippy, run all tests, build the docs, run the cases of `../shared/cases` where they are.
+    /// Check the house rules, format and clippy, run all tests, build the docs, run the cases of `../shared/cases` where they are.
     Test,
+    /// Check the house rules: files of at most 500 lines, whose first line says what lives there; no import cycles.
+    ///
+    /// `test` does this first. It prints each fault with its file and line.
+    Tidy,
     /// Run the tests of the tensor and operation crates under Miri, which finds undefined behaviour.
     ///
     /// Needs rustup and a nightly toolchain with Miri; Miri interprets, so it takes long. Example: cargo xtask miri
@@ -75,6 +80,7 @@ fn main() -> anyhow::Result<()> {
         Command::Train(args) => train::run("train", &args),
         Command::Ablate(args) => train::run("ablate", &args),
         Command::Test => test::run(),
+        Command::Tidy => tidy::run(),
         Command::Miri(args) => miri::run(&args),
         Command::Cases(args) => cases::run(&args),
         Command::Smoke => smoke::run(),

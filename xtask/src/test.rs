@@ -1,11 +1,12 @@
-//! `cargo xtask test`: format, clippy, tests, docs, cases.
+//! `cargo xtask test`: house rules, format, clippy, tests, docs, cases.
 
 use anyhow::Result;
 
-use crate::{cases, process};
+use crate::{cases, process, tidy};
 
 /// Runs the checks, those that fail fastest first.
 pub fn run() -> Result<()> {
+    tidy::run()?;
     process::run(&mut process::cargo(&["fmt", "--all", "--check"])?)?;
     process::run(&mut process::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?)?;
     process::run(&mut process::cargo(&["test", "--workspace"])?)?;

@@ -1,22 +1,22 @@
 //! Events as a person wants them: a live view on a terminal, plain lines elsewhere.
 
+mod recent;
 mod view;
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use docent_train::Result;
-use docent_train::events::{EvalRecord, Event, EventSink, StepRecord};
+use docent_train::events::{Event, EventSink, StepRecord};
 use docent_train::summary::percent;
 
 use crate::output::say;
+pub use recent::clock;
+use recent::{Recent, detection, distillation};
 use view::View;
 
 /// Seconds between two plain lines of a run.
 const LINE_EVERY: Duration = Duration::from_secs(15);
-
-/// Steps that a figure of the view is the mean of.
-const WINDOW: usize = 20;
 
 /// Writes events to the terminal or, where there is none, as lines.
 pub struct Console {
@@ -25,16 +25,6 @@ pub struct Console {
     run: String,
     last_line: Option<Instant>,
     recent: Recent,
-}
-
-/// What is shown of a run beside its last step.
-#[derive(Default)]
-struct Recent {
-    /// The last steps, the newest at the end.
-    steps: Vec<StepRecord>,
-    /// The last evaluation, and the one with the highest AP.
-    last: Option<EvalRecord>,
-    best: Option<EvalRecord>,
 }
 
 impl Console {
@@ -138,98 +128,11 @@ impl EventSink for Console {
     }
 }
 
-impl Recent {
-    fn step(&mut self, record: &StepRecord) {
-        if self.steps.len() == WINDOW {
-            self.steps.remove(0);
-        }
-        self.steps.push(record.clone());
-    }
-
-    fn evaluated(&mut self, record: &EvalRecord) {
-        if self.best.as_ref().is_none_or(|best| record.ap > best.ap) {
-            self.best = Some(record.clone());
-        }
-        self.last = Some(record.clone());
-    }
-
-    fn mean(&self, of: impl Fn(&StepRecord) -> f64) -> f64 {
-        self.steps.iter().map(of).sum::<f64>() / self.steps.len().max(1) as f64
-    }
-
-    /// Share of the recent steps' time in which the loop waited for data.
-    fn data_share(&self) -> f64 {
-        self.mean(|s| s.data_seconds) / self.mean(|s| s.step_seconds).max(1e-9)
-    }
-
-    /// Seconds that the run's other steps take at the recent pace; evaluations come on top.
-    fn seconds_left(&self, record: &StepRecord) -> f64 {
-        self.mean(|s| s.step_seconds) * record.steps.saturating_sub(record.step) as f64
-    }
-
-    /// The recent steps' mean as a step, so that single steps' noise does not flicker.
-    fn smoothed(&self, record: &StepRecord) -> StepRecord {
-        let mut mean = record.clone();
-        mean.rpn_objectness = self.mean(|s| s.rpn_objectness);
-        mean.rpn_box = self.mean(|s| s.rpn_box);
-        mean.head_class = self.mean(|s| s.head_class);
-        mean.head_box = self.mean(|s| s.head_box);
-        mean.total = self.mean(|s| s.total);
-        mean.grad_norm = self.mean(|s| s.grad_norm);
-        if let Some(d) = &mut mean.distill {
-            let of = |s: &StepRecord, i: usize| s.distill.as_ref().and_then(|d| d.terms.get(i)).cloned();
-            for (i, term) in d.terms.iter_mut().enumerate() {
-                term.raw = self.mean(|s| of(s, i).map_or(0.0, |t| t.raw));
-                term.weighted = self.mean(|s| of(s, i).map_or(0.0, |t| t.weighted));
-            }
-            d.ratio = self.mean(|s| s.distill.as_ref().map_or(0.0, |d| d.ratio));
-        }
-        mean
-    }
-
-    /// The last AP, and the best one where that is another.
-    fn ap(&self) -> String {
-        match (&self.last, &self.best) {
-            (Some(last), Some(best)) if best.epoch != last.epoch => format!(
-                "AP {} after epoch {} (best {} after epoch {})",
-                percent(last.ap),
-                last.epoch,
-                percent(best.ap),
-                best.epoch
-            ),
-            (Some(last), _) => format!("AP {} after epoch {}", percent(last.ap), last.epoch),
-            (None, _) => "AP not measured yet".to_owned(),
-        }
-    }
-}
-
-/// The detection losses: RPN objectness + box, head class + box.
-fn detection(record: &StepRecord) -> String {
-    let StepRecord { rpn_objectness, rpn_box, head_class, head_box, .. } = record;
-    format!("rpn {rpn_objectness:.3}+{rpn_box:.3} head {head_class:.3}+{head_box:.3}")
-}
-
-/// The distillation terms, raw and as they reach the total; r(t); their ratio to the detection losses.
-fn distillation(record: &StepRecord) -> String {
-    let Some(d) = &record.distill else { return String::new() };
-    let terms: Vec<String> = d.terms.iter().map(|t| format!("{} {:.3}>{:.3}", t.name, t.raw, t.weighted)).collect();
-    format!("{} r {:.3} ratio {:.2}", terms.join(" "), d.decay, d.ratio)
-}
-
-/// Seconds as h:mm:ss or m:ss.
-pub fn clock(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    if s >= 3600 {
-        format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
-    } else {
-        format!("{}:{:02}", s / 60, s % 60)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use docent_train::events::{DistillRecord, TermRecord};
+    use docent_train::events::{DistillRecord, EvalRecord, TermRecord};
 
+    use super::recent::WINDOW;
     use super::*;
 
     fn step(step: usize, total: f64) -> StepRecord {

@@ -15,7 +15,7 @@ use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 
 use crate::commands::predict::Incomplete;
-use crate::output::tell;
+use crate::output::{error_text, tell};
 use crate::runtime::{compute, start_pool};
 use crate::signals::Interrupted;
 
@@ -64,14 +64,6 @@ enum Command {
     Weights(commands::weights::Args),
 }
 
-/// An error with what it comes from, each said once: many of our messages hold their source's words already.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().skip(1).fold(error.to_string(), |text, source| {
-        let source = source.to_string();
-        if text.contains(&source) { text } else { format!("{text}: {source}") }
-    })
-}
-
 /// An error's exit code.
 fn code(error: &anyhow::Error) -> ExitCode {
     if error.is::<Incomplete>() {
@@ -103,7 +95,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell!("docent: {}", told(&error));
+            tell!("docent: {}", error_text(&error));
             code(&error)
         }
     }
@@ -112,13 +104,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
-
-    #[test]
-    fn what_an_error_comes_from_is_said_once() {
-        let source = std::io::Error::other("the disk is wet");
-        let error = anyhow::Error::new(docent_train::Error::io("a.toml".as_ref(), source)).context("cannot go on");
-        assert_eq!(super::told(&error), "cannot go on: a.toml: the disk is wet");
-    }
 
     #[test]
     fn every_help_text_has_an_example() {

@@ -27,6 +27,14 @@ pub fn fault() -> Option<&'static Error> {
     FAULT.get()
 }
 
+/// An error with what it comes from, each said once: many of our messages hold their source's words already.
+pub fn error_text(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, source| {
+        let source = source.to_string();
+        if text.contains(&source) { text } else { format!("{text}: {source}") }
+    })
+}
+
 /// [`print()`] with a line's end.
 macro_rules! say {
     () => { $crate::output::print(format_args!("\n")) };
@@ -39,3 +47,13 @@ macro_rules! tell {
 }
 
 pub(crate) use {say, tell};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_an_error_comes_from_is_said_once() {
+        let source = std::io::Error::other("the disk is wet");
+        let error = anyhow::Error::new(docent_train::Error::io("a.toml".as_ref(), source)).context("cannot go on");
+        assert_eq!(super::error_text(&error), "cannot go on: a.toml: the disk is wet");
+    }
+}

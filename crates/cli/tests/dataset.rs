@@ -101,7 +101,7 @@ fn what_is_asked_wrongly_is_said_plainly() {
     fails(&["dataset", "import-yolo", ".", "out"], 1, "no image");
     fails(&["dataset", "to-coco", ".", "out"], 1, "no annotations");
     fails(&["dataset", "split", "no.json", "out"], 1, "no.json");
-    fails(&["dataset", "stats", ".", "--picture", "a.png"], 1, ".svg");
+    fails(&["dataset", "stats", ".", "--chart", "a.png"], 1, ".svg");
     fails(&["dataset", "view", ".", "--count", "0"], 1, "--count");
     fails(&["dataset", "view", ".", "--split", "test"], 2, "train");
     fails(&["dataset", "shapes", "out", "--train", "0"], 1, "train = 0 images");
@@ -153,9 +153,9 @@ fn voc_becomes_coco() {
 fn figures_and_pictures_of_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let set = write(dir.path());
-    let (code, out, err) = docent(dir.path(), &["dataset", "stats", ".", "--picture", "stats.svg"]);
+    let (code, out, err) = docent(dir.path(), &["dataset", "stats", ".", "--chart", "stats.svg"]);
     assert_eq!(code, 0, "{err}");
-    contains(&out, &["training: ", "held-out: ", "1 cat", "2 dog", "32x20", "100% small", "picture: stats.svg"]);
+    contains(&out, &["training: ", "held-out: ", "1 cat", "2 dog", "32x20", "100% small", "chart: stats.svg"]);
     let svg = std::fs::read_to_string(dir.path().join("stats.svg")).unwrap();
     contains(&svg, &["<svg", "training: ", "cat"]);
     let (_, out, _) = docent(dir.path(), &["dataset", "stats", ".", "--json"]);

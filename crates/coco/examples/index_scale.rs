@@ -48,7 +48,7 @@ fn measure(json: &Path, images: usize, boxes: usize) -> Result<(f64, u64), Box<d
     println!("METRIC:index_load_cpu:{seconds:.2}:s");
     println!("METRIC:index_memory:{memory}:bytes");
     // What was written is what was read.
-    let targets: usize = (0..set.len()).map(|i| set.truth(i).boxes.len()).sum();
+    let targets: usize = (0..set.len()).map(|i| set.ground_truth(i).boxes.len()).sum();
     if (set.len(), set.all_annotations().len(), targets) != (images, boxes, boxes) {
         return Err(format!(
             "{} images, {} boxes, {targets} targets were read",

@@ -1,4 +1,4 @@
-//! Reads a COCO or PASCAL VOC folder: figures, faults, one image's truth, batches, and COCO's metrics of made-up detections.
+//! Reads a COCO or PASCAL VOC folder: figures, faults, one image's ground truth, batches, and COCO's metrics of made-up detections.
 //!
 //! `cargo run -p docent-coco --example read -- DIR`; without a folder it draws one.
 #![allow(clippy::print_stdout, reason = "a program that shows what it does")]

@@ -14,9 +14,9 @@ const COLORS: [[u8; 3]; 6] =
     [[255, 64, 64], [255, 176, 0], [255, 255, 64], [64, 255, 64], [64, 224, 255], [255, 96, 255]];
 const COLUMNS: usize = 6;
 const ROWS: usize = 5;
-/// Enlargement of the pictures on the sheet.
+/// Enlargement of the images on the sheet.
 const ZOOM: usize = 2;
-/// Side of a picture's place on the sheet.
+/// Side of an image's place on the sheet.
 const CELL: usize = 160 * ZOOM + 8;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -99,7 +99,7 @@ fn tell(config: &ShapesConfig, split: Split) {
     }
 }
 
-/// The first pictures of a split, enlarged, with their boxes.
+/// The first images of a split, enlarged, with their boxes.
 fn contact_sheet(config: &ShapesConfig, split: Split) -> Rgb8 {
     let (width, height) = (COLUMNS * CELL, ROWS * CELL);
     let mut sheet = Rgb8 { width, height, data: vec![24; 3 * width * height] };

@@ -12,10 +12,10 @@ use crate::evaluate::{Detection, Metrics, figures, free_left, matched, mean_of_k
 /// A detection that overlaps an object by less than this (IoU) is on background, in the analysis of errors.
 pub const BACKGROUND_IOU: f64 = 0.1;
 
-/// The IoU from which on a detection is right, in verdicts and in the analysis of errors.
-const RIGHT_IOU: f64 = 0.5;
+/// The IoU from which on a detection is a true positive, in the matches and in the analysis of errors.
+const MATCH_IOU: f64 = 0.5;
 
-/// Everything that one matching of detections with truth can tell.
+/// Everything that one matching of detections with ground truth can tell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Analysis {
     /// COCO's figures.
@@ -24,19 +24,19 @@ pub struct Analysis {
     pub curves: [Curve; 3],
     /// What AP50 is lost to.
     pub errors: Errors,
-    /// One for each image, in the truth's order.
+    /// One for each image, in the ground truth's order.
     pub images: Vec<ImageScore>,
     /// One for each detection, in the list's order.
-    pub verdicts: Vec<Verdict>,
+    pub matches: Vec<DetectionMatch>,
 }
 
 /// Precision at the 101 recalls 0, 0.01, ..., 1: the highest that is reached there or further on, mean over the categories with
-/// truth, all areas, at most 100 detections of a category in an image. Its mean is the AP.
+/// ground truth, all areas, at most 100 detections of a category in an image. Its mean is the AP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// The IoU; `None` is the mean over 0.50 to 0.95.
     pub iou: Option<f64>,
-    /// At recall i / 100; -1 where there is no truth.
+    /// At recall i / 100; -1 where there is no ground truth.
     pub precision: Vec<f64>,
 }
 
@@ -47,7 +47,7 @@ pub struct Curve {
 pub enum ErrorKind {
     /// On an object (IoU of at least 0.5), but of another class.
     Class,
-    /// Of the right class, but an IoU between 0.1 and 0.5.
+    /// Of the correct class, but an IoU between 0.1 and 0.5.
     Place,
     /// Of another class, and an IoU between 0.1 and 0.5.
     Both,
@@ -79,7 +79,7 @@ impl ErrorKind {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Class => "on an object (IoU >= 0.5), but of another class",
-            Self::Place => "of the right class, but out of place (IoU 0.1 to 0.5)",
+            Self::Place => "of the correct class, but out of place (IoU 0.1 to 0.5)",
             Self::Both => "of another class and out of place",
             Self::Duplicate => "a second box on an object that was found",
             Self::Background => "on no object (IoU <= 0.1)",
@@ -107,7 +107,7 @@ pub struct ErrorShare {
     pub kind: ErrorKind,
     /// How often.
     pub count: u64,
-    /// AP50 that would be gained if all errors of this kind, and no others, were set right. The kinds do not add up to 1 - AP50.
+    /// AP50 that would be gained if all errors of this kind, and no others, were corrected. The kinds do not add up to 1 - AP50.
     pub cost: f64,
 }
 
@@ -148,28 +148,28 @@ pub struct ImageScore {
 /// What a detection is at IoU 0.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum DetectionMatch {
     /// It found an object.
-    Right,
+    TruePositive,
     /// It found none, or one that a surer detection has.
-    Wrong,
+    FalsePositive,
     /// It does not count: inside a crowd, or beyond the hundred surest of its class in the image.
     Ignored,
 }
 
-/// Matches detections with truth as [`crate::CocoMetrics`] does and looks at the result from every side.
+/// Matches detections with ground truth as [`crate::CocoMetrics`] does and looks at the result from every side.
 ///
 /// # Errors
 /// As [`crate::Evaluator::evaluate`].
-pub fn analyze(truth: &Dataset, detections: &[Detection]) -> Result<Analysis> {
-    let mut eval = matched(truth, detections)?;
-    let metrics = figures(truth, detections, &mut eval)?;
+pub fn analyze(ground_truth: &Dataset, detections: &[Detection]) -> Result<Analysis> {
+    let mut eval = matched(ground_truth, detections)?;
+    let metrics = figures(ground_truth, detections, &mut eval)?;
     let errors = errors(&eval)?;
-    let curves = [Some(RIGHT_IOU), Some(0.75), None].map(|iou| curve(&eval, iou));
-    let (images, verdicts) = one_by_one(truth, detections.len(), &eval);
+    let curves = [Some(MATCH_IOU), Some(0.75), None].map(|iou| curve(&eval, iou));
+    let (images, matches) = one_by_one(ground_truth, detections.len(), &eval);
     drop(eval);
     free_left();
-    Ok(Analysis { metrics, curves, errors, images, verdicts })
+    Ok(Analysis { metrics, curves, errors, images, matches })
 }
 
 fn curve(eval: &hotcoco::COCOeval, iou: Option<f64>) -> Curve {
@@ -188,7 +188,7 @@ fn curve(eval: &hotcoco::COCOeval, iou: Option<f64>) -> Curve {
 }
 
 fn errors(eval: &hotcoco::COCOeval) -> Result<Errors> {
-    let tide = eval.tide_errors(RIGHT_IOU, BACKGROUND_IOU).map_err(|e| Error::Metrics(e.to_string()))?;
+    let tide = eval.tide_errors(MATCH_IOU, BACKGROUND_IOU).map_err(|e| Error::Metrics(e.to_string()))?;
     let cost = |key: &str| tide.delta_ap.get(key).copied().unwrap_or(0.0);
     let kind = |kind: ErrorKind| ErrorShare {
         kind,
@@ -212,12 +212,16 @@ struct OfImage {
     marks: Vec<Vec<(bool, bool)>>,
 }
 
-fn one_by_one(truth: &Dataset, detections: usize, eval: &hotcoco::COCOeval) -> (Vec<ImageScore>, Vec<Verdict>) {
+fn one_by_one(
+    ground_truth: &Dataset,
+    detections: usize,
+    eval: &hotcoco::COCOeval,
+) -> (Vec<ImageScore>, Vec<DetectionMatch>) {
     let steps = eval.params.iou_thrs.len();
-    let right = eval.params.iou_thrs.iter().position(|t| (t - RIGHT_IOU).abs() < 1e-9).unwrap_or(0);
+    let at_match_iou = eval.params.iou_thrs.iter().position(|t| (t - MATCH_IOU).abs() < 1e-9).unwrap_or(0);
     let all = eval.params.area_ranges.iter().find(|a| a.label == "all").map(|a| a.range);
     // What no cell holds is beyond its image's hundred.
-    let mut verdicts = vec![Verdict::Ignored; detections];
+    let mut matches = vec![DetectionMatch::Ignored; detections];
     let mut images: HashMap<u64, OfImage> = HashMap::new();
     for cell in eval.eval_imgs().iter().flatten().filter(|cell| Some(cell.area_rng) == all) {
         let image = images.entry(cell.image_id).or_default();
@@ -225,12 +229,12 @@ fn one_by_one(truth: &Dataset, detections: usize, eval: &hotcoco::COCOeval) -> (
         for (d, &score) in cell.dt_scores.iter().enumerate() {
             let marks: Vec<_> = (0..steps).map(|t| (cell.dt_matched[(t, d)], cell.dt_ignore[(t, d)])).collect();
             // The library numbers the detections from 1.
-            let slot = cell.dt_ids.get(d).and_then(|id| verdicts.get_mut((*id as usize).checked_sub(1)?));
-            if let (Some(slot), Some(&(matched, ignored))) = (slot, marks.get(right)) {
+            let slot = cell.dt_ids.get(d).and_then(|id| matches.get_mut((*id as usize).checked_sub(1)?));
+            if let (Some(slot), Some(&(matched, ignored))) = (slot, marks.get(at_match_iou)) {
                 *slot = match (ignored, matched) {
-                    (true, _) => Verdict::Ignored,
-                    (false, true) => Verdict::Right,
-                    (false, false) => Verdict::Wrong,
+                    (true, _) => DetectionMatch::Ignored,
+                    (false, true) => DetectionMatch::TruePositive,
+                    (false, false) => DetectionMatch::FalsePositive,
                 };
             }
             image.scores.push(score);
@@ -246,5 +250,5 @@ fn one_by_one(truth: &Dataset, detections: usize, eval: &hotcoco::COCOeval) -> (
         let ap = (own.objects > 0).then(|| (0..steps).map(at).sum::<f64>() / steps.max(1) as f64);
         ImageScore { image_id: image.id, objects: own.objects, ap }
     };
-    (truth.images().iter().map(score).collect(), verdicts)
+    (ground_truth.images().iter().map(score).collect(), matches)
 }

@@ -189,7 +189,7 @@ impl ReadingCheck {
             }
             let flags: Vec<String> = others.iter().map(|(r, _)| format!("--boxes {}", r.name())).collect();
             let hint = format!(
-                "say what the numbers are: {} (or --boxes {}, if they are right as they stand)",
+                "say what the numbers are: {} (or --boxes {}, if they are correct as they stand)",
                 flags.join(" or "),
                 reading.name()
             );
@@ -213,7 +213,7 @@ impl ReadingCheck {
             let problem = format!(
                 "{zeros} of {boxes} boxes hold a coordinate of 0 or less, which does not occur where pixels are counted from 1"
             );
-            let hint = "say what the numbers are: --boxes edges (counted from 0), or --boxes pixels, if they are right as they stand";
+            let hint = "say what the numbers are: --boxes edges (counted from 0), or --boxes pixels, if they are correct as they stand";
             return Some((problem, hint.to_owned()));
         }
         None

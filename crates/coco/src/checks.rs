@@ -8,7 +8,7 @@ use crate::finding::{Finding, FindingKind};
 use crate::policy::CheckConfig;
 use crate::types::{Annotation, Category, Image};
 
-/// How far a box may reach over the image's border without being listed, in pixels: annotation tools round, and the truth is
+/// How far a box may reach over the image's border without being listed, in pixels: annotation tools round, and the ground truth is
 /// clipped in any case.
 pub const OUTSIDE_TOLERANCE: f64 = 1.0;
 

@@ -18,23 +18,23 @@ use crate::rgb8::Rgb8;
 use crate::types::{Annotation, Category, Image};
 use crate::write_json::coco_text;
 
-/// The training truth of one image: crowds and boxes without area are left out, the rest is clipped to the image.
+/// The ground truth for training of one image: crowds and boxes without area are left out, the rest is clipped to the image.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Truth {
+pub struct GroundTruth {
     /// `[x1, y1, x2, y2]` in pixels of the original image, each with `x1 < x2` and `y1 < y2`.
     pub boxes: Vec<[f32; 4]>,
     /// One for each box, from 1 (0 is background): see [`Dataset::label_of`].
     pub labels: Vec<u32>,
 }
 
-/// One image with its training truth.
+/// One image with its ground truth for training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// The pixels.
     pub image: Rgb8,
-    /// As in [`Truth::boxes`].
+    /// As in [`GroundTruth::boxes`].
     pub boxes: Vec<[f32; 4]>,
-    /// As in [`Truth::labels`].
+    /// As in [`GroundTruth::labels`].
     pub labels: Vec<u32>,
     /// The image's id in the annotations.
     pub image_id: u64,
@@ -275,9 +275,9 @@ impl Dataset {
         &self.findings
     }
 
-    /// How many annotations, crowds apart, are left out of the training truth because no box remains of them.
+    /// How many annotations, crowds apart, are left out of the ground truth for training because no box remains of them.
     pub fn dropped_boxes(&self) -> usize {
-        let kept: usize = (0..self.len()).map(|i| self.truth(i).boxes.len()).sum();
+        let kept: usize = (0..self.len()).map(|i| self.ground_truth(i).boxes.len()).sum();
         let crowds = self.annotations.iter().filter(|a| a.iscrowd).count();
         self.annotations.len() - crowds - kept
     }
@@ -287,14 +287,14 @@ impl Dataset {
         &self.checks
     }
 
-    /// The training truth of image `i`, clipped to the image.
+    /// The ground truth for training of image `i`, clipped to the image.
     ///
     /// # Panics
     /// When `i` is not below [`Self::len`].
-    pub fn truth(&self, i: usize) -> Truth {
+    pub fn ground_truth(&self, i: usize) -> GroundTruth {
         let image = &self.images[i];
         let (width, height) = (f64::from(image.width), f64::from(image.height));
-        let mut truth = Truth::default();
+        let mut ground_truth = GroundTruth::default();
         for annotation in self.annotations(i) {
             let Some(label) = self.label_of(annotation.category_id) else {
                 continue;
@@ -313,14 +313,14 @@ impl Dataset {
                 (y + h).clamp(0.0, height) as f32,
             ];
             if has_area(&corners) {
-                truth.boxes.push(corners);
-                truth.labels.push(label);
+                ground_truth.boxes.push(corners);
+                ground_truth.labels.push(label);
             }
         }
-        truth
+        ground_truth
     }
 
-    /// Decodes image `i` and gives it with its training truth.
+    /// Decodes image `i` and gives it with its ground truth for training.
     ///
     /// # Errors
     /// An image file that is missing, cannot be decoded, or has another size than its annotations say.
@@ -340,7 +340,7 @@ impl Dataset {
                 expected,
             });
         }
-        let Truth { boxes, labels } = self.truth(i);
+        let GroundTruth { boxes, labels } = self.ground_truth(i);
         Ok(Sample { image, boxes, labels, image_id: info.id })
     }
 

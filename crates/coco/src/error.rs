@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("cannot {action} {}: {source}{}", path.display(), way_out(path, source))]
+    #[error("cannot {action} {}: {source}{}", path.display(), io_hint(path, source))]
     Io {
         /// What was tried: "read", "write", "list".
         action: &'static str,
@@ -60,7 +60,7 @@ pub enum Error {
         reason: String,
     },
     /// The annotations and the image file disagree about the image's size.
-    #[error("image {} (id {image_id}) is {}x{} pixels (width x height), but its annotations say {}x{}{}; its boxes would be misplaced: correct the JSON, or put the right file there",
+    #[error("image {} (id {image_id}) is {}x{} pixels (width x height), but its annotations say {}x{}{}; its boxes would be misplaced: correct the JSON, or put the correct file there",
         path.display(), decoded.0, decoded.1, expected.0, expected.1,
         if (decoded.1, decoded.0) == *expected { " (sides swapped: was the image turned after it was annotated?)" } else { "" })]
     SizeMismatch {
@@ -84,7 +84,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// A data folder holds no annotations or images that could be meant, or more than one set.
-    #[error("{}: {problem}\nlooked for: {looked_for}\nfound: {found}\n{way_out}", dir.display())]
+    #[error("{}: {problem}\nlooked for: {looked_for}\nfound: {found}\n{hint}", dir.display())]
     Folder {
         /// The folder.
         dir: PathBuf,
@@ -95,7 +95,7 @@ pub enum Error {
         /// What is there.
         found: String,
         /// What the caller can do.
-        way_out: &'static str,
+        hint: &'static str,
     },
     /// Two splits do not list the same categories in the same order.
     #[error(
@@ -111,7 +111,7 @@ pub enum Error {
         /// Its categories.
         second: String,
     },
-    /// A detection cannot be scored against the truth it is given with.
+    /// A detection cannot be scored against the ground truth it is given with.
     #[error("detection {index} (image_id {image_id}, category_id {category_id}): {reason}")]
     Detection {
         /// Its position in the list, from 0.
@@ -150,12 +150,12 @@ impl Error {
 }
 
 /// What to do about an error that the system reports for `path`, where its own words do not tell: to be put behind them.
-pub fn way_out(path: &Path, source: &io::Error) -> &'static str {
+pub fn io_hint(path: &Path, source: &io::Error) -> &'static str {
     match source.kind() {
         ErrorKind::NotFound if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
-            "; the folder of that path does not exist: is it spelled right?"
+            "; the folder of that path does not exist: is it spelled correctly?"
         }
-        ErrorKind::NotFound => "; is the path spelled right?",
+        ErrorKind::NotFound => "; is the path spelled correctly?",
         ErrorKind::IsADirectory => "; name a file in it",
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
             "; a file lies where a folder is wanted: name another path"
@@ -168,7 +168,7 @@ pub fn way_out(path: &Path, source: &io::Error) -> &'static str {
     }
 }
 
-/// The first findings, how many more there are, and the ways out.
+/// The first findings, how many more there are, and what to do about them.
 fn summary(path: &Path, findings: &[Finding]) -> String {
     const SHOWN: usize = 5;
     let mut text = format!("{} fault(s) in the data", findings.len());

@@ -1,4 +1,4 @@
-//! Detections against truth: the twelve COCO figures and each class's AP, behind one trait.
+//! Detections against ground truth: the twelve COCO figures and each class's AP, behind one trait.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -29,14 +29,14 @@ pub struct Detection {
 
 /// Scores detections.
 pub trait Evaluator {
-    /// Compares detections with the truth of a split. No detections at all is a valid case: every figure with truth is 0.
+    /// Compares detections with the ground truth of a split. No detections at all is a valid case: every figure with ground truth is 0.
     ///
     /// # Errors
     /// Detections that cannot be scored: of an unlisted image or category, or with numbers that are not finite.
-    fn evaluate(&self, truth: &Dataset, detections: &[Detection]) -> Result<Metrics>;
+    fn evaluate(&self, ground_truth: &Dataset, detections: &[Detection]) -> Result<Metrics>;
 }
 
-/// The figures of one category; -1 where there is no truth to score.
+/// The figures of one category; -1 where there is no ground truth to score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassMetrics {
     /// The category's name.
@@ -61,7 +61,7 @@ pub struct ClassMetrics {
 pub const STAT_NAMES: [&str; 12] =
     ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"];
 
-/// COCO's figures, each between 0 and 1, or -1 where there is no truth to score (as pycocotools has it).
+/// COCO's figures, each between 0 and 1, or -1 where there is no ground truth to score (as pycocotools has it).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// In the order of [`STAT_NAMES`], pycocotools' own.
@@ -78,7 +78,7 @@ macro_rules! accessors {
     };
 }
 accessors! {
-    /// Mean AP over IoU 0.50 to 0.95 and all categories with truth.
+    /// Mean AP over IoU 0.50 to 0.95 and all categories with ground truth.
     ap = 0;
     /// AP at IoU 0.50.
     ap50 = 1;
@@ -106,22 +106,22 @@ accessors! {
 
 /// COCO's box metrics by `hotcoco`, which agrees with pycocotools to the last bit on the files that the tests have.
 ///
-/// Matching is pycocotools': detections inside a crowd are neither right nor wrong, at most 100 detections of a category count
-/// in an image, and equal scores keep the order of the list. Truth is taken as the file has it, boxes without area too.
+/// Matching is pycocotools': detections inside a crowd count neither as true nor as false positives, at most 100 detections of a category count
+/// in an image, and equal scores keep the order of the list. Ground truth is taken as the file has it, boxes without area too.
 ///
 /// ```
 /// use docent_coco::{Annotation, Category, CocoMetrics, Dataset, Detection, Evaluator, Image};
 /// # fn main() -> docent_coco::Result<()> {
-/// let truth = Dataset::from_parts(
+/// let ground_truth = Dataset::from_parts(
 ///     "one cat", "images",
 ///     vec![Image { id: 1, file_name: "a.jpg".into(), width: 100, height: 100 }],
 ///     vec![Annotation { id: 1, image_id: 1, category_id: 7, bbox: [10.0, 10.0, 40.0, 40.0], area: 1600.0, iscrowd: false }],
 ///     vec![Category { id: 7, name: "cat".into() }],
 /// )?;
 /// let found = [Detection { image_id: 1, category_id: 7, bbox: [10.0, 10.0, 40.0, 40.0], score: 0.9 }];
-/// let metrics = CocoMetrics.evaluate(&truth, &found)?;
+/// let metrics = CocoMetrics.evaluate(&ground_truth, &found)?;
 /// assert!((metrics.ap() - 1.0).abs() < 1e-12);
-/// assert_eq!(metrics.ap_small(), -1.0); // no small object in the truth
+/// assert_eq!(metrics.ap_small(), -1.0); // no small object in the ground truth
 /// # Ok(())
 /// # }
 /// ```
@@ -129,8 +129,8 @@ accessors! {
 pub struct CocoMetrics;
 
 impl Evaluator for CocoMetrics {
-    fn evaluate(&self, truth: &Dataset, detections: &[Detection]) -> Result<Metrics> {
-        let metrics = figures(truth, detections, &mut matched(truth, detections)?);
+    fn evaluate(&self, ground_truth: &Dataset, detections: &[Detection]) -> Result<Metrics> {
+        let metrics = figures(ground_truth, detections, &mut matched(ground_truth, detections)?);
         free_left();
         metrics
     }
@@ -142,7 +142,11 @@ pub(crate) fn free_left() {
 }
 
 /// Accumulates matched detections into COCO's figures.
-pub(crate) fn figures(truth: &Dataset, detections: &[Detection], eval: &mut hotcoco::COCOeval) -> Result<Metrics> {
+pub(crate) fn figures(
+    ground_truth: &Dataset,
+    detections: &[Detection],
+    eval: &mut hotcoco::COCOeval,
+) -> Result<Metrics> {
     eval.accumulate();
     // This one sets the figures and prints nothing.
     eval.summarize_lines();
@@ -150,33 +154,34 @@ pub(crate) fn figures(truth: &Dataset, detections: &[Detection], eval: &mut hotc
         .stats()
         .and_then(|s| <[f64; 12]>::try_from(s).ok())
         .ok_or_else(|| Error::Metrics("the library gave no twelve figures".to_owned()))?;
-    let mut per_class = per_class(truth, eval);
+    let mut per_class = per_class(ground_truth, eval);
     for class in &mut per_class {
-        let objects = truth.all_annotations().iter().filter(|a| a.category_id == class.category_id && !a.iscrowd);
+        let objects =
+            ground_truth.all_annotations().iter().filter(|a| a.category_id == class.category_id && !a.iscrowd);
         class.objects = objects.count();
         class.detections = detections.iter().filter(|d| d.category_id == class.category_id).count();
     }
     Ok(Metrics { stats, per_class })
 }
 
-/// Checks the detections and matches them with the truth, image by image.
-pub(crate) fn matched(truth: &Dataset, detections: &[Detection]) -> Result<hotcoco::COCOeval> {
-    check(truth, detections)?;
+/// Checks the detections and matches them with the ground truth, image by image.
+pub(crate) fn matched(ground_truth: &Dataset, detections: &[Detection]) -> Result<hotcoco::COCOeval> {
+    check(ground_truth, detections)?;
     let refused = |e: hotcoco::Error| Error::Metrics(e.to_string());
-    let gt = hotcoco::COCO::from_dataset(truth_of(truth));
+    let gt = hotcoco::COCO::from_dataset(hotcoco_dataset(ground_truth));
     let dt = gt.load_res_anns(detections.iter().map(result_of).collect()).map_err(refused)?;
     let mut eval = hotcoco::COCOeval::new(gt, dt, IouType::Bbox);
     eval.evaluate().map_err(refused)?;
     Ok(eval)
 }
 
-fn check(truth: &Dataset, detections: &[Detection]) -> Result<()> {
-    let ids: HashSet<u64> = truth.images().iter().map(|image| image.id).collect();
+fn check(ground_truth: &Dataset, detections: &[Detection]) -> Result<()> {
+    let ids: HashSet<u64> = ground_truth.images().iter().map(|image| image.id).collect();
     for (index, d) in detections.iter().enumerate() {
         let reason = if !ids.contains(&d.image_id) {
-            "the truth does not list this image: are these results of another split?"
-        } else if truth.label_of(d.category_id).is_none() {
-            "the truth does not list this category: are labels written where category ids belong?"
+            "the ground truth does not list this image: are these results of another split?"
+        } else if ground_truth.label_of(d.category_id).is_none() {
+            "the ground truth does not list this category: are labels written where category ids belong?"
         } else if !d.score.is_finite() {
             "the score is not a finite number"
         } else if d.bbox.iter().any(|v| !v.is_finite()) {
@@ -189,8 +194,8 @@ fn check(truth: &Dataset, detections: &[Detection]) -> Result<()> {
     Ok(())
 }
 
-fn truth_of(truth: &Dataset) -> hotcoco::Dataset {
-    let images = truth.images().iter().map(|image| hotcoco::Image {
+fn hotcoco_dataset(ground_truth: &Dataset) -> hotcoco::Dataset {
+    let images = ground_truth.images().iter().map(|image| hotcoco::Image {
         id: image.id,
         file_name: image.file_name.clone(),
         width: image.width,
@@ -198,7 +203,7 @@ fn truth_of(truth: &Dataset) -> hotcoco::Dataset {
         ..Default::default()
     });
     // Ids from 1: pycocotools takes a match with annotation 0 for none, and its port may do so too.
-    let annotations = (1..).zip(truth.all_annotations()).map(|(id, a)| hotcoco::Annotation {
+    let annotations = (1..).zip(ground_truth.all_annotations()).map(|(id, a)| hotcoco::Annotation {
         id,
         image_id: a.image_id,
         category_id: a.category_id,
@@ -207,8 +212,11 @@ fn truth_of(truth: &Dataset) -> hotcoco::Dataset {
         iscrowd: a.iscrowd,
         ..Default::default()
     });
-    let categories =
-        truth.categories().iter().map(|c| hotcoco::Category { id: c.id, name: c.name.clone(), ..Default::default() });
+    let categories = ground_truth.categories().iter().map(|c| hotcoco::Category {
+        id: c.id,
+        name: c.name.clone(),
+        ..Default::default()
+    });
     hotcoco::Dataset {
         images: images.collect(),
         annotations: annotations.collect(),
@@ -227,7 +235,7 @@ fn result_of(d: &Detection) -> hotcoco::Annotation {
     }
 }
 
-fn per_class(truth: &Dataset, eval: &hotcoco::COCOeval) -> Vec<ClassMetrics> {
+fn per_class(ground_truth: &Dataset, eval: &hotcoco::COCOeval) -> Vec<ClassMetrics> {
     let Some(acc) = eval.accumulated() else {
         return Vec::new();
     };
@@ -258,7 +266,7 @@ fn per_class(truth: &Dataset, eval: &hotcoco::COCOeval) -> Vec<ClassMetrics> {
             detections: 0,
         }
     };
-    truth.categories().iter().map(class).collect()
+    ground_truth.categories().iter().map(class).collect()
 }
 
 /// The mean of the values that were computed (-1 stands for "not"), or -1.

@@ -13,7 +13,7 @@ use crate::policy::Policy;
 
 /// How closely [`Dataset::check_images`] looks at the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Look {
+pub enum ImageCheck {
     /// Whether they are there: one call of the file system an image.
     Exists,
     /// Their sizes too: the first few kilobytes are read.
@@ -29,23 +29,25 @@ pub(crate) fn is_there(path: &Path) -> bool {
 
 impl Dataset {
     /// Looks at every image file and lists what is wrong, in the order of the images.
-    pub fn check_images(&self, look: Look) -> Vec<Finding> {
-        let threads = if look == Look::Exists { 1 } else { 0 };
-        in_order(self.len(), threads, |i| self.check_image(i, look)).into_iter().flatten().collect()
+    pub fn check_images(&self, check: ImageCheck) -> Vec<Finding> {
+        let threads = if check == ImageCheck::Exists { 1 } else { 0 };
+        in_order(self.len(), threads, |i| self.check_image(i, check)).into_iter().flatten().collect()
     }
 
-    fn check_image(&self, i: usize, look: Look) -> Option<Finding> {
+    fn check_image(&self, i: usize, check: ImageCheck) -> Option<Finding> {
         let path = self.image_path(i);
         let image = self.image(i);
         let (kind, detail) = if is_there(&path) {
-            let size = match look {
-                Look::Exists => return None,
-                Look::Header => image_header(&path).map(|header| {
+            let size = match check {
+                ImageCheck::Exists => return None,
+                ImageCheck::Header => image_header(&path).map(|header| {
                     let stored = (header.width, header.height);
                     let (width, height) = if self.is_turned(i) { header.upright_size() } else { stored };
                     (width as usize, height as usize)
                 }),
-                Look::Pixels => decode_file(&path, self.decode_options(i)).map(|image| (image.width, image.height)),
+                ImageCheck::Pixels => {
+                    decode_file(&path, self.decode_options(i)).map(|image| (image.width, image.height))
+                }
             };
             match size {
                 Ok(size) if size == (image.width as usize, image.height as usize) => return None,
@@ -80,7 +82,7 @@ impl Dataset {
 
     /// Decodes every image and leaves out those that cannot be read.
     pub(crate) fn without_unreadable_images(self) -> Self {
-        let found = self.check_images(Look::Pixels);
+        let found = self.check_images(ImageCheck::Pixels);
         let gone: HashSet<u64> = found.iter().filter_map(|f| f.image_id).collect();
         if gone.is_empty() {
             return self;
@@ -94,8 +96,8 @@ impl Dataset {
     ///
     /// # Errors
     /// All such faults.
-    pub fn refuse_images_at_fault(&self, look: Look) -> Result<()> {
-        let mut findings = self.check_images(look);
+    pub fn refuse_images_at_fault(&self, check: ImageCheck) -> Result<()> {
+        let mut findings = self.check_images(check);
         findings.retain(|f| self.checks().policy(f.kind) == Policy::Error);
         if findings.is_empty() {
             return Ok(());

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_come_from_names_where_these_tell_the_pictures_apart() {
+    fn ids_come_from_names_where_these_tell_the_images_apart() {
         assert_eq!(number_at_end("000000000139"), Some(139));
         assert_eq!(number_at_end("BloodImage_00007"), Some(7));
         assert_eq!(number_at_end("zelle-é12"), Some(12));

@@ -5,10 +5,10 @@ use serde::Deserialize;
 use crate::box_reading::BoxReading;
 use crate::error::{Error, Result};
 use crate::loose::{Loose, plain_json, without_nan};
+use crate::open::data_folder::{DataFolder, Plan};
 use crate::open::index::IndexedFile;
 use crate::open::labelled::{Labelled, LabelledObject, in_use, plan as plan_labelled, read_each};
-use crate::open::sniff::{Kind, kind_of};
-use crate::open::source::{Plan, Source};
+use crate::open::sniff::{FileFormat, format_of};
 use crate::open_options::Format;
 use crate::outline::around;
 use crate::text_file::{decode, encoding_named};
@@ -114,15 +114,15 @@ pub fn parse_labelme(bytes: &[u8]) -> std::result::Result<LabelmeFile, String> {
 }
 
 /// The labelme files of a folder.
-pub(crate) fn files<'i>(source: &Source<'i>) -> Vec<&'i IndexedFile> {
-    source.index.with_extension(&["json"]).filter(|f| kind_of(&f.path) == Kind::Of(Format::Labelme)).collect()
+pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
+    source.index.with_extension(&["json"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Labelme)).collect()
 }
 
 /// Reads all labelme files of a folder and plans its split.
 ///
 /// # Errors
 /// A folder without such files; files that cannot be read.
-pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Plan> {
     let files = files(source);
     if files.is_empty() {
         return Err(Error::Folder {
@@ -130,7 +130,7 @@ pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan>
             problem: "no labelme annotations".to_owned(),
             looked_for: "JSON files with shapes and imagePath, in this folder or below it".to_owned(),
             found: crate::open::index::some_of(&source.index.top_names()),
-            way_out: "name the folder that holds the JSON files and the images",
+            hint: "name the folder that holds the JSON files and the images",
         });
     }
     let encoding = source.options.read.encoding.as_deref().map(encoding_named).transpose()?;

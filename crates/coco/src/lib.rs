@@ -16,7 +16,7 @@
 //! | `open`, `open_options` | from a folder to its two splits: format, files, images by name, the author's split |
 //! | `coco_json`, `voc`, `yolo`, `labelme`, `via`, `table` | the formats |
 //! | `found`, `settle`, `box_reading` | what a format's reader hands on; sizes, turns and the meaning of boxes; data sets |
-//! | `stats`, `pick`, `split_file` | what a split holds, in figures and as a picture; a choice of its images; one JSON file made two |
+//! | `stats`, `choose_images`, `split_file` | what a split holds, in figures and as a chart; a choice of its images; one JSON file made two |
 //! | `finding`, `checks`, `files`, `policy` | what is wrong with annotations and image files, and what is done about it |
 //! | `image_reader`, `header`, `decode`, `rgb8`, `resize` | image files to RGB8; RGB8 to planes of 0..1 |
 //! | `augment`, `jitter` | crops, sizes and colours of training images, by keyed draws |
@@ -30,9 +30,9 @@
 //! - Boxes in annotations and detections are COCO's `[x, y, width, height]` in f64; boxes to train on are `[x1, y1, x2, y2]` in
 //!   f32. Both count pixels of the image that their type names, with no +1 anywhere.
 //! - A *label* is a category's position in the order of ids, plus one; 0 is background. Ids may have gaps.
-//! - Crowds are never training targets; in evaluation, detections inside them are neither right nor wrong, as in pycocotools.
+//! - Crowds are never training targets; in evaluation, detections inside them count neither as true nor as false positives, as in pycocotools.
 //! - Images without boxes are kept.
-//! - Boxes without area are left out of the training truth and listed in [`Dataset::findings`]; boxes over the border are clipped.
+//! - Boxes without area are left out of the ground truth for training and listed in [`Dataset::findings`]; boxes over the border are clipped.
 //!   Annotations that contradict themselves (two images with one id, unlisted images, unknown categories) are an error that lists
 //!   them. A [`CheckConfig`] decides otherwise, kind by kind.
 //! - Nothing is guessed that could put a box in the wrong place: numbers or orientations that can mean two things are
@@ -86,6 +86,7 @@ mod atomic;
 mod augment;
 mod box_reading;
 mod checks;
+mod choose_images;
 mod coco_json;
 mod dataset;
 mod decode;
@@ -108,7 +109,6 @@ mod open_options;
 mod outline;
 mod parallel;
 mod parts;
-mod pick;
 mod policy;
 mod resample;
 mod resize;
@@ -126,18 +126,20 @@ mod voc;
 mod write_json;
 mod yolo;
 
-pub use analysis::{Analysis, BACKGROUND_IOU, Curve, ErrorKind, ErrorShare, Errors, ImageScore, Verdict, analyze};
+pub use analysis::{
+    Analysis, BACKGROUND_IOU, Curve, DetectionMatch, ErrorKind, ErrorShare, Errors, ImageScore, analyze,
+};
 pub use atomic::write_atomic;
 pub use augment::{Augment, ScaleCrop};
 pub use box_reading::BoxReading;
 pub use checks::{OUTSIDE_TOLERANCE, checks, summarize};
-pub use dataset::{Dataset, Sample, Truth};
+pub use dataset::{Dataset, GroundTruth, Sample};
 pub use decode::{DecodeOptions, decode_bytes, decode_file};
-pub use error::{Error, Result, way_out};
+pub use error::{Error, Result, io_hint};
 pub use evaluate::{
     ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, parse_results, read_results, write_results,
 };
-pub use files::Look;
+pub use files::ImageCheck;
 pub use finding::{Finding, FindingKind};
 pub use header::{ImageHeader, image_header, image_header_of_bytes};
 pub use ids::ids_of_names;
@@ -155,7 +157,7 @@ pub use resample::Resampled;
 pub use resize::{Planes, Resize, ResizeRule};
 pub use rgb8::Rgb8;
 pub use split_file::{SplitConfig, SplitJson, split_json};
-pub use stats::{Areas, ClassStats, SizeCount, Spread, Stats, picture};
+pub use stats::{Areas, ClassStats, Distribution, SizeCount, Stats, chart};
 pub use table::{CsvRow, parse_csv};
 pub use types::{Annotation, Category, Image};
 pub use via::{ViaImage, parse_via};

@@ -86,7 +86,7 @@ pub struct TrainItem {
     pub index: usize,
     /// The resized image, with every change that was drawn for it.
     pub planes: Planes,
-    /// Training truth, xyxy in pixels of `planes`.
+    /// Ground truth for training, xyxy in pixels of `planes`.
     pub boxes: Vec<[f32; 4]>,
     /// One for each box, from 1.
     pub labels: Vec<u32>,

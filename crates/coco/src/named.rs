@@ -86,9 +86,9 @@ pub struct OtherId {
 
 /// The files whose names and ids do not stand together in the annotations, each once, in the order of the detections. Detections
 /// without a name are passed over, and so are those whose name and id are both unknown to the annotations.
-pub fn other_ids(truth: &Dataset, detections: &[NamedDetection]) -> Vec<OtherId> {
-    let by_id: HashMap<u64, &Image> = truth.images().iter().map(|image| (image.id, image)).collect();
-    let by_name = ImagesByName::new(truth);
+pub fn other_ids(ground_truth: &Dataset, detections: &[NamedDetection]) -> Vec<OtherId> {
+    let by_id: HashMap<u64, &Image> = ground_truth.images().iter().map(|image| (image.id, image)).collect();
+    let by_name = ImagesByName::new(ground_truth);
     let mut seen = HashSet::new();
     let mut others = Vec::new();
     for NamedDetection { detection, file_name } in detections {
@@ -114,9 +114,9 @@ pub fn other_ids(truth: &Dataset, detections: &[NamedDetection]) -> Vec<OtherId>
 mod tests {
     use super::*;
 
-    fn truth(images: &[(u64, &str)]) -> Dataset {
+    fn ground_truth(images: &[(u64, &str)]) -> Dataset {
         let image = |&(id, name): &(u64, &str)| Image { id, file_name: name.into(), width: 8, height: 8 };
-        Dataset::from_parts("truth", "", images.iter().map(image).collect(), vec![], vec![]).unwrap()
+        Dataset::from_parts("ground truth", "", images.iter().map(image).collect(), vec![], vec![]).unwrap()
     }
 
     #[test]
@@ -137,8 +137,9 @@ mod tests {
 
     #[test]
     fn images_are_found_by_the_longest_name() {
-        let truth = truth(&[(1, "train/a.jpg"), (2, "val/a.jpg"), (3, "a.jpg"), (4, "b.jpg"), (5, "b.jpg")]);
-        let images = ImagesByName::new(&truth);
+        let ground_truth =
+            ground_truth(&[(1, "train/a.jpg"), (2, "val/a.jpg"), (3, "a.jpg"), (4, "b.jpg"), (5, "b.jpg")]);
+        let images = ImagesByName::new(&ground_truth);
         let ids = |name: &str| images.find(name).iter().map(|image| image.id).collect::<Vec<_>>();
         assert_eq!(ids("/data/val/a.jpg"), [2]);
         assert_eq!(ids("/data/test/a.jpg"), [3]);
@@ -149,16 +150,16 @@ mod tests {
 
     #[test]
     fn other_ids_are_told_once_a_file() {
-        let truth = truth(&[(9, "images/a.jpg"), (1, "images/b.jpg"), (4, "images/c.jpg")]);
+        let ground_truth = ground_truth(&[(9, "images/a.jpg"), (1, "images/b.jpg"), (4, "images/c.jpg")]);
         let found = |image_id, name: Option<&str>| NamedDetection {
             detection: Detection { image_id, category_id: 1, bbox: [0.0; 4], score: 0.5 },
             file_name: name.map(str::to_owned),
         };
-        let right = [found(9, Some("a.jpg")), found(1, Some("b.jpg")), found(4, None), found(7, Some("x.jpg"))];
-        assert_eq!(other_ids(&truth, &right), []);
+        let correct = [found(9, Some("a.jpg")), found(1, Some("b.jpg")), found(4, None), found(7, Some("x.jpg"))];
+        assert_eq!(other_ids(&ground_truth, &correct), []);
         let wrong =
             [found(1, Some("a.jpg")), found(1, Some("a.jpg")), found(8, Some("c.jpg")), found(4, Some("d.jpg"))];
-        let told: Vec<_> = other_ids(&truth, &wrong)
+        let told: Vec<_> = other_ids(&ground_truth, &wrong)
             .into_iter()
             .map(|o| (o.file_name, o.image_id, o.annotated_name, o.annotated_id))
             .collect();

@@ -57,7 +57,7 @@ pub enum Exif {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Difficult {
-    /// They become crowds: never a training target, and detections of them are neither right nor wrong, as in VOC's own scoring.
+    /// They become crowds: never a training target, and detections of them count neither as true nor as false positives, as in VOC's own scoring.
     /// (Unlike VOC, several detections of one may be passed over, and overlap is measured over the detection's area.)
     #[default]
     Ignore,
@@ -71,7 +71,7 @@ pub enum Difficult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Crowds {
-    /// They are crowds: never a training target, and detections inside are neither right nor wrong.
+    /// They are crowds: never a training target, and detections inside count neither as true nor as false positives.
     #[default]
     Ignore,
     /// They are objects like others. CVAT marks every brush mask as a crowd.

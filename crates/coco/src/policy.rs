@@ -15,7 +15,7 @@ pub enum Policy {
     Drop,
     /// A box is cut at the image's border, and listed.
     Clip,
-    /// What is at fault is kept, put right as far as that can be done, and listed.
+    /// What is at fault is kept, corrected as far as that can be done, and listed.
     Keep,
 }
 
@@ -43,7 +43,7 @@ impl Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckConfig {
-    /// Boxes without area. Default `drop`: never a training target, but part of the truth that a COCO file is scored with, as in
+    /// Boxes without area. Default `drop`: never a training target, but part of the ground truth that a COCO file is scored with, as in
     /// pycocotools.
     pub degenerate: Policy,
     /// Boxes that reach more than [`OUTSIDE_TOLERANCE`](crate::OUTSIDE_TOLERANCE) over the border. Default `clip`; with `drop`

@@ -109,5 +109,5 @@ impl Rgb8 {
     }
 }
 
-/// JPEG's quality of [`Rgb8::to_jpeg`], of 100: a picture to look at.
+/// JPEG's quality of [`Rgb8::to_jpeg`], of 100: an image to look at.
 const JPEG_QUALITY: u8 = 82;

@@ -367,7 +367,7 @@ fn build(found: Found, looked: &[Looked], options: &OpenOptions) -> Result<Datas
     // Where the file is missing or of another size, what follows from that is no fault of its own.
     found.retain(|f| f.kind != FindingKind::EmptyImage);
     findings.extend(found);
-    // Boxes without area are part of the truth that a COCO file is scored with; no tool of the other formats scores with them.
+    // Boxes without area are part of the ground truth that a COCO file is scored with; no tool of the other formats scores with them.
     if !annotation_files.is_empty() && policies.degenerate == Policy::Drop {
         annotations.retain(|a| !a.is_degenerate());
     }

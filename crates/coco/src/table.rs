@@ -6,12 +6,12 @@ use std::path::Path;
 use crate::box_reading::BoxReading;
 use crate::error::{Error, Result};
 use crate::open::coco::{Part, plan_files};
+use crate::open::data_folder::{DataFolder, Plan, broken};
 use crate::open::index::IndexedFile;
 use crate::open::labelled::LabelledObject;
 use crate::open::named::{NamedImage, NamedImages, numbered};
 use crate::open::roles::Role;
-use crate::open::sniff::{Kind, kind_of};
-use crate::open::source::{Plan, Source, broken};
+use crate::open::sniff::{FileFormat, format_of};
 use crate::open_options::Format;
 use crate::text_file::{decode, encoding_named};
 
@@ -126,19 +126,19 @@ fn row<'r>(field: &impl Fn(&str) -> &'r str, line: u32) -> std::result::Result<C
 }
 
 /// The CSV files of a folder that list objects.
-pub(crate) fn files<'i>(source: &Source<'i>) -> Vec<&'i IndexedFile> {
-    source.index.with_extension(&["csv"]).filter(|f| kind_of(&f.path) == Kind::Of(Format::Csv)).collect()
+pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
+    source.index.with_extension(&["csv"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Csv)).collect()
 }
 
 /// Plans a folder's CSV files.
 ///
 /// # Errors
 /// As [`plan_files`].
-pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Plan> {
     plan_files(source, &files(source), read, notes)
 }
 
-fn read(source: &Source<'_>, path: &Path, below: Option<&str>, notes: &mut Vec<String>) -> Result<Part> {
+fn read(source: &DataFolder<'_>, path: &Path, below: Option<&str>, notes: &mut Vec<String>) -> Result<Part> {
     let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
     let encoding = source.options.read.encoding.as_deref().map(encoding_named).transpose()?;
     let text = decode(&bytes, encoding);

@@ -10,11 +10,11 @@ use crate::box_reading::BoxReading;
 use crate::error::{Error, Result};
 use crate::loose::{plain_json, without_nan};
 use crate::open::coco::{Part, plan_files};
+use crate::open::data_folder::{DataFolder, Plan, broken};
 use crate::open::index::IndexedFile;
 use crate::open::labelled::LabelledObject;
 use crate::open::named::{NamedImage, NamedImages, numbered};
-use crate::open::sniff::{Kind, kind_of};
-use crate::open::source::{Plan, Source, broken};
+use crate::open::sniff::{FileFormat, format_of};
 use crate::open_options::Format;
 use crate::outline::around;
 
@@ -188,19 +188,19 @@ fn class_of(attributes: &BTreeMap<String, Value>) -> std::result::Result<String,
 }
 
 /// The VIA files of a folder.
-pub(crate) fn files<'i>(source: &Source<'i>) -> Vec<&'i IndexedFile> {
-    source.index.with_extension(&["json"]).filter(|f| kind_of(&f.path) == Kind::Of(Format::Via)).collect()
+pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
+    source.index.with_extension(&["json"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Via)).collect()
 }
 
 /// Plans a folder's VIA files.
 ///
 /// # Errors
 /// As [`plan_files`].
-pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Plan> {
     plan_files(source, &files(source), read, notes)
 }
 
-fn read(source: &Source<'_>, path: &Path, below: Option<&str>, notes: &mut Vec<String>) -> Result<Part> {
+fn read(source: &DataFolder<'_>, path: &Path, below: Option<&str>, notes: &mut Vec<String>) -> Result<Part> {
     let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
     let images = parse_via(&bytes).map_err(|what| Error::Config(format!("{}: {what}", path.display())))?;
     let without_area: usize = images.iter().map(|image| image.without_area).sum();

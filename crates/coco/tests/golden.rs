@@ -119,7 +119,7 @@ fn the_cases_tell_orders_and_counts_apart() {
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct ImageCase {
     width: usize,
     height: usize,
     changes: Vec<(String, f64)>,
@@ -131,8 +131,8 @@ struct Picture {
 #[test]
 fn colours_change_as_torchvisions() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/jitter.json");
-    let cases: BTreeMap<String, Picture> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let Picture { width, height, levels, .. } = &cases["picture"];
+    let cases: BTreeMap<String, ImageCase> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let ImageCase { width, height, levels, .. } = &cases["picture"];
     assert_eq!(cases.len(), 16);
     for (name, case) in &cases {
         let mut image = Rgb8 { width: *width, height: *height, data: levels.clone() };

@@ -1,7 +1,7 @@
 //! The box term: the teacher's regression on the proposals that its gate lets through.
 
 use candle_core::Tensor;
-use docent_ops::loss::{Kernel, fused, smooth_l1};
+use docent_ops::loss::{FusedLoss, fused, smooth_l1};
 use docent_ops::{BoxCoder, BoxXyxy};
 
 use crate::config::RegLoss;
@@ -98,7 +98,7 @@ struct SquaredDistance {
     targets: Vec<f32>,
 }
 
-impl Kernel for SquaredDistance {
+impl FusedLoss for SquaredDistance {
     const NAME: &'static str = "distill-box-l2";
 
     fn sum(&self, x: &[f32]) -> docent_ops::Result<f64> {
@@ -132,7 +132,7 @@ impl GiouDistance {
     }
 }
 
-impl Kernel for GiouDistance {
+impl FusedLoss for GiouDistance {
     const NAME: &'static str = "distill-box-giou";
 
     fn sum(&self, x: &[f32]) -> docent_ops::Result<f64> {

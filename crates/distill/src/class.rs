@@ -1,7 +1,7 @@
 //! The classification term: soft targets from the teacher's head, straight from logits, and its least value.
 
 use candle_core::Tensor;
-use docent_ops::loss::{Kernel, fused};
+use docent_ops::loss::{FusedLoss, fused};
 
 use crate::config::{ClsLoss, ClsSelect};
 use crate::error::{Error, Result};
@@ -146,7 +146,7 @@ impl SoftTarget {
     }
 }
 
-impl Kernel for SoftTarget {
+impl FusedLoss for SoftTarget {
     const NAME: &'static str = "distill-class-loss";
 
     fn sum(&self, student: &[f32]) -> docent_ops::Result<f64> {

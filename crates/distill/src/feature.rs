@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::init::{FanInOut, Init, NonLinearity, NormalOrUniform};
 use docent_detect::FeaturePyramid;
-use docent_ops::{Addend, Conv2dParams, conv2d, loss::masked_l2};
+use docent_ops::{BiasOrResidual, Conv2dParams, conv2d, loss::masked_l2};
 
 use crate::config::{AdaptationLayer, LevelNorm, check_channels};
 use crate::error::{Error, Result};
@@ -92,7 +92,7 @@ impl Adapters {
             AdaptationLayer::Conv1x1 | AdaptationLayer::None => (false, 0),
         };
         let params = Conv2dParams { padding, ..Default::default() };
-        Ok(conv2d(x, &layer.weight, Addend::Bias(&layer.bias), None, relu, &params)?)
+        Ok(conv2d(x, &layer.weight, BiasOrResidual::Bias(&layer.bias), None, relu, &params)?)
     }
 
     /// The adapters' parameters by name, `adapt.{level}.weight` and `adapt.{level}.bias`, in order of level.

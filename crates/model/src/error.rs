@@ -10,7 +10,7 @@ use crate::strict::StrictReport;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{}: {source}{}", path.display(), way_out(path, source))]
+    #[error("{}: {source}{}", path.display(), hint(path, source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -63,13 +63,13 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
-/// As the data's [`docent_coco::way_out`]; a run can also go on.
-fn way_out(path: &Path, source: &io::Error) -> &'static str {
+/// As the data's [`docent_coco::io_hint`]; a run can also go on.
+fn hint(path: &Path, source: &io::Error) -> &'static str {
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             "; nothing written before is lost: make room, then go on with --resume"
         }
-        _ => docent_coco::way_out(path, source),
+        _ => docent_coco::io_hint(path, source),
     }
 }
 

@@ -7,7 +7,7 @@
 use candle_core::{Device, Tensor, Var};
 use docent_ops::loss::{smooth_l1, softmax_cross_entropy};
 use docent_ops::{
-    Addend, BoxCoder, BoxXyxy, Conv2dParams, RoiAlignParams, batched_nms, conv2d, linear, roi_align, softmax,
+    BiasOrResidual, BoxCoder, BoxXyxy, Conv2dParams, RoiAlignParams, batched_nms, conv2d, linear, roi_align, softmax,
 };
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -37,8 +37,8 @@ fn weights(shape: (usize, usize), spread: f32) -> Outcome<Var> {
 }
 
 fn main() -> Outcome<()> {
-    let truths: [BoxXyxy; 2] = [[4.0, 5.0, 14.0, 15.0], [18.0, 16.0, 28.0, 27.0]];
-    let picture = image(&truths[0], &truths[1])?;
+    let gt_boxes: [BoxXyxy; 2] = [[4.0, 5.0, 14.0, 15.0], [18.0, 16.0, 28.0, 27.0]];
+    let image = image(&gt_boxes[0], &gt_boxes[1])?;
     // Regions as an RPN would propose them: near the objects, and one on the ground.
     let proposals: [BoxXyxy; 5] = [
         [2.0, 4.0, 13.0, 16.0],
@@ -60,21 +60,21 @@ fn main() -> Outcome<()> {
     let forward = || -> Outcome<(Tensor, Tensor)> {
         let kernels = filters.as_tensor().reshape((CHANNELS, 3, 3, 3))?;
         let same = Conv2dParams { padding: 1, ..Conv2dParams::default() };
-        let features = conv2d(&picture, &kernels, Addend::None, None, true, &same)?;
+        let features = conv2d(&image, &kernels, BiasOrResidual::None, None, true, &same)?;
         let pooled = roi_align(&features, &rois, &align)?.flatten_from(1)?;
         Ok((linear(&pooled, &class_weights, Some(&bias), false)?, linear(&pooled, &box_weights, None, false)?))
     };
 
     // The deltas that move each proposal on an object onto it, and their places among all deltas [R, 4].
-    let (mut picks, mut targets) = (Vec::new(), Vec::new());
+    let (mut indices, mut targets) = (Vec::new(), Vec::new());
     for (r, label) in labels.iter().enumerate().filter(|(_, label)| **label > 0) {
-        picks.extend((0..4).map(|k| 4 * r + k));
-        targets.extend(coder.encode(&truths[*label as usize - 1], &proposals[r]));
+        indices.extend((0..4).map(|k| 4 * r + k));
+        targets.extend(coder.encode(&gt_boxes[*label as usize - 1], &proposals[r]));
     }
     for step in 0..=200 {
         let (logits, deltas) = forward()?;
         let class_loss = softmax_cross_entropy(&logits, &labels, labels.len() as f32)?;
-        let box_loss = smooth_l1(&deltas, &picks, &targets, 1.0, labels.len() as f32)?;
+        let box_loss = smooth_l1(&deltas, &indices, &targets, 1.0, labels.len() as f32)?;
         if step % 50 == 0 {
             println!(
                 "step {step:>3}: class loss {:.4}, box loss {:.4}",
@@ -102,11 +102,11 @@ fn main() -> Outcome<()> {
     println!("\n{} regions; after NMS:", boxes.len());
     for i in batched_nms(&boxes, &best, &classes, 0.5).into_iter().filter(|&i| best[i] > 0.5) {
         println!(
-            "  class {} with {:.2} at {:.1?}, truth {:.1?}",
+            "  class {} with {:.2} at {:.1?}, ground truth {:.1?}",
             classes[i],
             best[i],
             boxes[i],
-            truths[classes[i] - 1]
+            gt_boxes[classes[i] - 1]
         );
     }
     Ok(())

@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn codes_are_torchvisions() {
         let proposals = [[10.0, 20.0, 50.0, 100.0], [3.5, 4.25, 19.75, 9.5]];
-        let truth = [[12.0, 18.0, 60.0, 90.0], [1.0, 2.0, 30.0, 40.5]];
+        let gt_boxes = [[12.0, 18.0, 60.0, 90.0], [1.0, 2.0, 30.0, 40.5]];
         let deltas = [[0.5, -0.25, 0.75, -1.0], [1.5, 2.0, 30.0, 0.1]];
         let goldens = [
             (
@@ -101,7 +101,7 @@ mod tests {
         for (weights, codes, boxes) in goldens {
             let c = BoxCoder::new(weights);
             for i in 0..2 {
-                let (code, decoded) = (c.encode(&truth[i], &proposals[i]), c.decode(&deltas[i], &proposals[i]));
+                let (code, decoded) = (c.encode(&gt_boxes[i], &proposals[i]), c.decode(&deltas[i], &proposals[i]));
                 assert!(close(&code, &codes[i], 1e-6), "{code:?}");
                 assert!(close(&decoded, &boxes[i], 1e-6), "{decoded:?}");
             }

@@ -1,10 +1,10 @@
-//! Tensor operations for object detectors on candle, with right and fast CPU gradients.
+//! Tensor operations for object detectors on candle, with correct and fast CPU gradients.
 //!
 //! Candle's own convolution, pooling, upsampling and softmax lose gradients, falsify them or crawl on a CPU. These are
 //! replacements that fit into any candle model: plain functions from tensors to tensors, each one node of the graph with
 //! its own backward pass, plus the box arithmetic of a detector (IoU, box coder, NMS, RoIAlign, losses).
 //!
-//! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`Addend`]) and ReLU; [`set_winograd`].
+//! - [`conv2d`] fuses frozen batch normalisation ([`Affine`]), a bias or residual ([`BiasOrResidual`]) and ReLU; [`set_winograd`].
 //! - [`linear`], [`batch_norm_train`], [`conv_batch_norm_train`], [`group_norm`], [`relu`], [`relu6`], [`add_relu`], [`softmax`], [`index_rows`].
 //! - [`max_pool2d`], [`subsample`], [`upsample_nearest`], [`upsample_nearest_add`].
 //! - [`boxes`], [`BoxCoder`], [`nms`], [`batched_nms`], [`top_k`], [`roi_align`], [`roi_linear`], [`loss`].
@@ -26,7 +26,7 @@
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor, Var};
-//! use docent_ops::{Addend, Affine, Conv2dParams, conv2d};
+//! use docent_ops::{BiasOrResidual, Affine, Conv2dParams, conv2d};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = Device::Cpu;
@@ -36,7 +36,7 @@
 //! let norm = Affine::from_batch_norm(&[1.0; 16], &[0.0; 16], &[0.5; 16], &[1.0; 16], 1e-5);
 //!
 //! let p = Conv2dParams { stride: 2, padding: 1, ..Default::default() };
-//! let y = conv2d(&x, &weights, Addend::Residual(&shortcut), Some(&norm), true, &p)?;
+//! let y = conv2d(&x, &weights, BiasOrResidual::Residual(&shortcut), Some(&norm), true, &p)?;
 //! assert_eq!(y.dims(), [2, 16, 5, 5]);
 //!
 //! let grads = y.sum_all()?.backward()?;
@@ -51,14 +51,13 @@ mod coder;
 mod conv;
 mod elementwise;
 mod error;
-mod gather;
+mod index_rows;
 mod linear;
 pub mod loss;
 mod matmul;
 mod nms;
 mod norm;
 mod parallel;
-mod pick;
 mod pool;
 mod relu6;
 mod resize;
@@ -66,15 +65,16 @@ mod roi_align;
 mod roi_linear;
 mod simd;
 mod softmax;
+mod subsample;
 #[doc(hidden)]
 pub mod testing;
 mod topk;
 
 pub use coder::BoxCoder;
-pub use conv::{Addend, Affine, Conv2dParams, conv2d, set_winograd};
+pub use conv::{Affine, BiasOrResidual, Conv2dParams, conv2d, set_winograd};
 pub use elementwise::{add_relu, relu};
 pub use error::{Error, Result};
-pub use gather::index_rows;
+pub use index_rows::index_rows;
 pub use linear::linear;
 pub use nms::{batched_nms, nms};
 pub use norm::{BatchStats, batch_norm_train, conv_batch_norm_train, group_norm};

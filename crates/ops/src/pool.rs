@@ -6,8 +6,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use docent_tensor::{F32View, apply_op1, f32_operand, f32_operand_4d, f32_tensor, f32_values};
 
 use crate::parallel::{self, Shared};
-use crate::pick::Grid;
 use crate::simd::wide;
+use crate::subsample::Subsampling;
 use crate::{Error, Result};
 
 /// The maximum of each window of `kernel` x `kernel` pixels; padding never wins. Of equal values the first in row-major
@@ -55,7 +55,7 @@ pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
     if stride == 0 {
         return Err(Error::operand("subsample", "stride must be at least 1"));
     }
-    Ok(apply_op1(&x, Subsample(Grid { h, w, stride }))?)
+    Ok(apply_op1(&x, Subsample(Subsampling { h, w, stride }))?)
 }
 
 struct MaxPool {
@@ -187,7 +187,7 @@ impl CustomOp1 for MaxPool {
     }
 }
 
-struct Subsample(Grid);
+struct Subsample(Subsampling);
 
 impl CustomOp1 for Subsample {
     fn name(&self) -> &'static str {
@@ -196,8 +196,8 @@ impl CustomOp1 for Subsample {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (d, [rows, columns]) = (lx.dims(), self.0.kept());
-        let picked = self.0.pick(f32_values("subsample", x, lx)?);
-        Ok((CpuStorage::F32(picked), Shape::from((d[0], d[1], rows, columns))))
+        let kept = self.0.forward(f32_values("subsample", x, lx)?);
+        Ok((CpuStorage::F32(kept), Shape::from((d[0], d[1], rows, columns))))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -207,7 +207,7 @@ impl CustomOp1 for Subsample {
         }
         let dy = f32_operand(OP, "the gradient", dy)?;
         let view = F32View::new(OP, &dy);
-        Ok(Some(f32_tensor(self.0.put_back(view.values()?), x.shape())?))
+        Ok(Some(f32_tensor(self.0.gradient(view.values()?), x.shape())?))
     }
 }
 

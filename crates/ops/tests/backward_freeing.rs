@@ -7,8 +7,8 @@ mod operations;
 use candle_core::{CpuStorage, Device, Shape, Storage, Tensor, Var};
 use docent_ops::testing::random;
 use docent_ops::{
-    Addend, BoxXyxy, Conv2dParams, RoiAlignParams, RoiLevel, batch_norm_train, conv_batch_norm_train, conv2d, linear,
-    relu, roi_linear, softmax, upsample_nearest_add,
+    BiasOrResidual, BoxXyxy, Conv2dParams, RoiAlignParams, RoiLevel, batch_norm_train, conv_batch_norm_train, conv2d,
+    linear, relu, roi_linear, softmax, upsample_nearest_add,
 };
 use docent_tensor::{backward_freeing, release};
 
@@ -22,7 +22,7 @@ fn var(seed: u64, shape: impl Into<Shape>) -> Var {
     Var::from_tensor(&random(seed, shape).unwrap()).unwrap()
 }
 
-/// A small net with what the backward pass has to get right: a Var with three consumers, one whose consumers are candle's, views, values
+/// A small net with what the backward pass must compute correctly: a Var with three consumers, one whose consumers are candle's, views, values
 /// with two consumers, fused norms, a released value and one that is read for the last time.
 struct Net {
     vars: [Var; 7],
@@ -48,12 +48,12 @@ impl Net {
         let [w, w1, gamma, beta, fc, own, bias] = &self.vars;
         let p = Conv2dParams { padding: 1, ..Default::default() };
         let (a, _) = conv_batch_norm_train(&self.x, w, gamma, beta, 1e-5, true, &p).unwrap();
-        let b = conv2d(&a, w, Addend::None, None, false, &p).unwrap();
+        let b = conv2d(&a, w, BiasOrResidual::None, None, false, &p).unwrap();
         let (b, _) = batch_norm_train(&b, gamma, beta, 1e-5, Some(&a), true).unwrap();
-        let lateral = conv2d(&b, w1, Addend::Bias(bias), None, false, &Conv2dParams::default()).unwrap();
+        let lateral = conv2d(&b, w1, BiasOrResidual::Bias(bias), None, false, &Conv2dParams::default()).unwrap();
         let merged = upsample_nearest_add(&b, &lateral).unwrap();
         release(lateral).unwrap();
-        let c = conv2d(&merged, w, Addend::Residual(&a), None, true, &p).unwrap();
+        let c = conv2d(&merged, w, BiasOrResidual::Residual(&a), None, true, &p).unwrap();
         let c = (c * own.as_tensor()).unwrap();
         let rows = Tensor::cat(&[&c, &merged], 0).unwrap().flatten_from(1).unwrap();
         let rows = linear(&rows, fc, None, true).unwrap();

@@ -7,7 +7,7 @@ mod common;
 use candle_core::{Tensor, Var};
 use common::{Golden, boxes, fill, filled, leaf};
 use docent_ops::loss::{bce_with_logits, masked_l2, smooth_l1, softmax_cross_entropy};
-use docent_ops::{Addend, Affine, BoxCoder, Conv2dParams, Result, RoiAlignParams};
+use docent_ops::{Affine, BiasOrResidual, BoxCoder, Conv2dParams, Result, RoiAlignParams};
 use serde_json::Value;
 
 fn open() -> Golden {
@@ -81,13 +81,13 @@ fn convolutions() {
         let addend = match p.get("addend").and_then(Value::as_str) {
             Some("bias") => {
                 leaves.push(("bias", &bias));
-                Addend::Bias(&bias)
+                BiasOrResidual::Bias(&bias)
             }
             Some("residual") => {
                 leaves.push(("residual", &residual));
-                Addend::Residual(&residual)
+                BiasOrResidual::Residual(&residual)
             }
-            _ => Addend::None,
+            _ => BiasOrResidual::None,
         };
         let params = Conv2dParams {
             stride: number(p, "stride", 1),
@@ -185,15 +185,15 @@ fn maps() {
 #[test]
 fn losses() {
     let golden = open();
-    let picks = golden.counts("loss.picks");
+    let indices = golden.counts("loss.picks");
     let logits = golden.input("bce.x");
     let x = Var::from_vec(logits, (3, 4, 5), &candle_core::Device::Cpu).unwrap();
-    compare_loss(&golden, "bce", bce_with_logits(&x, &picks, &golden.input("bce.target"), 17.0), "x", &x);
+    compare_loss(&golden, "bce", bce_with_logits(&x, &indices, &golden.input("bce.target"), 17.0), "x", &x);
     for (name, beta) in [("beta_ninth", 1.0 / 9.0), ("beta_1", 1.0), ("beta_0", 0.0)] {
         let case = format!("smooth_l1.{name}");
         let x = leaf(&format!("{case}.x"), &[3, 4, 5], 1.0, 0.0);
-        let targets = fill(&format!("{case}.target"), picks.len(), 1.0, 0.0);
-        compare_loss(&golden, &case, smooth_l1(&x, &picks, &targets, beta, 7.0), "x", &x);
+        let targets = fill(&format!("{case}.target"), indices.len(), 1.0, 0.0);
+        compare_loss(&golden, &case, smooth_l1(&x, &indices, &targets, beta, 7.0), "x", &x);
     }
     let labels: Vec<u32> = golden.counts("cross_entropy.labels").iter().map(|&v| v as u32).collect();
     let x = leaf("cross_entropy.x", &[9, 6], 8.0, 0.0);
@@ -275,21 +275,21 @@ fn suppression() {
 #[test]
 fn a_wrong_value_a_nan_and_a_missing_one_are_faults() {
     let name = "relu.out";
-    let right = open().input(name);
+    let correct = open().input(name);
     let faults = |found: &[f32]| {
         let golden = open();
         golden.compare_f32(name, found);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| golden.finish(&[]))).is_err()
     };
-    assert!(!faults(&right));
+    assert!(!faults(&correct));
     let with = |at: usize, value: f32| {
-        let mut found = right.clone();
+        let mut found = correct.clone();
         found[at] = value;
         found
     };
-    assert!(faults(&with(7, right[7] + 1e-4)));
+    assert!(faults(&with(7, correct[7] + 1e-4)));
     assert!(faults(&with(0, f32::NAN)));
-    assert!(faults(&right[1..]));
+    assert!(faults(&correct[1..]));
     let golden = open();
     let unread = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| golden.finish(&["relu."])));
     assert!(unread.is_err(), "a value that is never compared");

@@ -11,16 +11,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use docent_tensor::release;
 
-use cases::{Case, Kind, N, Operand, all};
+use cases::{Case, N, Operand, OperandKind, all};
 
 /// A tensor with a graph behind it, as [`release`] takes.
 fn operand(operand: &Operand) -> Result<Tensor> {
     if cfg!(miri) {
         // A view, since Miri takes half a millisecond a value; nobody reads it.
         let dtype = match operand.kind {
-            Kind::F32 => DType::F32,
-            Kind::U32 => DType::U32,
-            Kind::U8 => DType::U8,
+            OperandKind::F32 => DType::F32,
+            OperandKind::U32 => DType::U32,
+            OperandKind::U8 => DType::U8,
         };
         return Var::zeros(operand.shape.clone(), dtype, &Device::Cpu)?.reshape(operand.shape.clone());
     }
@@ -29,9 +29,9 @@ fn operand(operand: &Operand) -> Result<Tensor> {
     let values: Vec<f32> = (0..n).map(|i| 0.25 + (i * 37 % 101) as f32 / 202.0).collect();
     let x = Var::from_vec(values, operand.shape.clone(), &Device::Cpu)?;
     match operand.kind {
-        Kind::F32 => x.affine(1.0, 0.0),
-        Kind::U32 => x.to_dtype(DType::U32),
-        Kind::U8 => x.to_dtype(DType::U8),
+        OperandKind::F32 => x.affine(1.0, 0.0),
+        OperandKind::U32 => x.to_dtype(DType::U32),
+        OperandKind::U8 => x.to_dtype(DType::U8),
     }
 }
 

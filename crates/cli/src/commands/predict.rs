@@ -12,9 +12,8 @@ use docent_train::detector::Detector;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::draw::{Mark, drawn};
-use crate::output::say;
+use crate::output::{error_text, say};
 use crate::reading::exif;
-use crate::told;
 
 #[derive(clap::Args)]
 #[command(
@@ -103,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
                     say!("{line}");
                 }
             }
-            Err(error) => failed.push(told(&error)),
+            Err(error) => failed.push(error_text(&error)),
         }
         bar.inc(1);
     }

@@ -3,7 +3,7 @@
 use docent_train::events::StepRecord;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Recent, clock, detection, distillation};
+use super::recent::{Recent, clock, detection, distillation};
 
 /// Lines on a terminal that are written over; what is printed stands above them.
 pub struct View {

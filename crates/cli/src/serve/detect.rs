@@ -13,9 +13,11 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
+use super::app::App;
+use super::problem::Problem;
+use super::response::json;
 use super::upload::Way;
 use super::worker::{Done, Job};
-use super::{App, Problem, json};
 
 /// Bytes of a refused body that are read and thrown away, so that the client gets to read the answer.
 const DRAINED: usize = 64 << 20;

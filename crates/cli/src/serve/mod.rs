@@ -10,9 +10,11 @@
 //! A request holds one of `queue + 1` slots from before its body is read until the model is done with it, so that memory is bounded by
 //! slots times the largest body (one and a half times the largest image, as base64), whatever clients do.
 
+mod app;
 mod detect;
 mod metrics;
 mod problem;
+mod response;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -25,7 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -33,52 +35,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use app::App;
+pub use app::Limits;
 use metrics::Metrics;
 use problem::Problem;
+use response::json;
 use worker::Worker;
 pub use worker::{Found, Model};
-
-/// What a request may ask for.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Bytes of an image's file.
-    pub bytes: usize,
-    /// Pixels of an image.
-    pub pixels: u64,
-    /// From a request's arrival to its answer.
-    pub time: Duration,
-    /// Requests that wait while one is worked on.
-    pub queue: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { bytes: 16 << 20, pixels: 32_000_000, time: Duration::from_secs(30), queue: 8 }
-    }
-}
-
-/// What the handlers share.
-struct App {
-    limits: Limits,
-    /// What is answered where a request names no threshold.
-    threshold: f32,
-    /// What the page and `/healthz` call the model.
-    about: serde_json::Value,
-    slots: Arc<Semaphore>,
-    worker: Worker,
-    metrics: Metrics,
-}
-
-impl App {
-    fn slots(&self) -> usize {
-        self.limits.queue + 1
-    }
-
-    /// Requests that hold a slot.
-    fn busy(&self) -> usize {
-        self.slots() - self.slots.available_permits().min(self.slots())
-    }
-}
 
 /// Serves `model` on `listener` until `stop` is done; then answers what is being asked and returns. Pages of `origins` (`*`: of any)
 /// may ask from a browser.
@@ -193,10 +156,4 @@ async fn health(State(app): State<Arc<App>>) -> Response {
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let text = app.metrics.text(app.busy().saturating_sub(1), app.limits.queue);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-}
-
-fn json(status: StatusCode, body: &serde_json::Value) -> Response {
-    let headers: [(HeaderName, &str); 2] =
-        [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (status, headers, body.to_string()).into_response()
 }

@@ -1,10 +1,11 @@
-//! What can be wrong with a request, as JSON that says what and the way out.
+//! What can be wrong with a request, as JSON that says what and what to do.
 
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::response::json;
 use super::upload::Refusal;
 
 /// Why a request has no detections.
@@ -87,12 +88,12 @@ impl Problem {
         }
     }
 
-    /// What happened, and the way out.
+    /// What happened, and what to do.
     fn words(&self) -> (String, String) {
         const ROUTES: &str = "GET /, POST /v1/detect, GET /healthz, GET /metrics";
         const WAYS: &str = "send the image as it is: curl --data-binary @picture.jpg URL; as a form's file: curl -F \
                             file=@picture.jpg URL; or as JSON, {\"image\": BASE64} with content-type: application/json";
-        let (what, way_out) = match self {
+        let (what, hint) = match self {
             Self::Query(what) => (what.clone(), "use ?threshold=0.5 (a score from 0 to 1) and ?exif=apply or ignore"),
             Self::Empty => ("the body is empty, or its image is".to_owned(), WAYS),
             Self::Type(found) => (format!("a body of type {found} is not read"), WAYS),
@@ -124,7 +125,7 @@ impl Problem {
             Self::NoRoute => ("there is nothing at this path".to_owned(), ROUTES),
             Self::Method => ("this path has another method".to_owned(), ROUTES),
         };
-        (what, way_out.to_owned())
+        (what, hint.to_owned())
     }
 }
 
@@ -142,9 +143,9 @@ impl From<Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (message, way_out) = self.words();
-        let body = serde_json::json!({ "error": { "code": self.code(), "message": message, "way_out": way_out } });
-        let mut response = super::json(self.status(), &body);
+        let (message, hint) = self.words();
+        let body = serde_json::json!({ "error": { "code": self.code(), "message": message, "hint": hint } });
+        let mut response = json(self.status(), &body);
         if let Self::Busy { retry_after } = self {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }

@@ -107,7 +107,7 @@ impl Answer {
     /// The code of an error, whose other fields say something.
     fn error(&self) -> (u16, String) {
         let error = self.json()["error"].clone();
-        for key in ["message", "way_out"] {
+        for key in ["message", "hint"] {
             assert!(error[key].as_str().is_some_and(|text| text.len() > 5), "{error}");
         }
         assert!(self.head.contains("content-type: application/json"), "{}", self.head);
@@ -155,7 +155,7 @@ fn a_picture_is_answered_with_its_boxes() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_the_way_out() {
+fn what_is_wrong_is_told_with_a_hint() {
     let limits = Limits { bytes: 4000, pixels: 10_000, time: Duration::from_secs(5), queue: 2 };
     let service = Service::start(limits, squares());
     let whole = picture(40, 20);
@@ -232,8 +232,8 @@ fn forms_and_base64_give_what_the_bytes_give() {
         assert_eq!(answer.error(), (wanted.0, wanted.1.to_owned()), "{kind}: {}", answer.body);
         let error = answer.json()["error"].clone();
         assert!(error["message"].as_str().unwrap().contains(part), "{error}");
-        let way_out = error["way_out"].as_str().unwrap();
-        assert!(wanted.0 == 422 || (way_out.contains("--data-binary") && way_out.contains("curl -F")), "{error}");
+        let hint = error["hint"].as_str().unwrap();
+        assert!(wanted.0 == 422 || (hint.contains("--data-binary") && hint.contains("curl -F")), "{error}");
     }
     assert_eq!(service.metric("docent_queue_length"), 0.0);
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::data_folder::{ChangedNames, DataFolder, NAME_THE_FILES, Plan, name_of};
 use super::hold_out::held_out;
 use super::index::{IndexedFile, below_root};
 use super::roles::{Role, assign};
 use super::sides::{Item, Sides, sides};
-use super::sniff::{Kind, kind_of};
-use super::source::{ChangedNames, Plan, Source, name_of};
+use super::sniff::{FileFormat, format_of};
 use crate::box_reading::BoxReading;
 use crate::coco_json::{CocoJson, parse};
 use crate::error::{Error, Result};
@@ -28,9 +28,9 @@ pub(crate) struct Part {
 }
 
 /// The COCO files of a folder. `instances_*` win over other names.
-pub(crate) fn files<'i>(source: &Source<'i>) -> Vec<&'i IndexedFile> {
+pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
     let named = |f: &&IndexedFile| f.name().to_lowercase().starts_with("instances_");
-    let is_coco = |f: &&IndexedFile| kind_of(&f.path) == Kind::Of(Format::Coco);
+    let is_coco = |f: &&IndexedFile| format_of(&f.path) == FileFormat::Of(Format::Coco);
     let all: Vec<&IndexedFile> = source.index.with_extension(&["json"]).collect();
     let instances: Vec<&IndexedFile> = all.iter().copied().filter(named).filter(is_coco).collect();
     if instances.is_empty() { all.into_iter().filter(is_coco).collect() } else { instances }
@@ -40,19 +40,19 @@ pub(crate) fn files<'i>(source: &Source<'i>) -> Vec<&'i IndexedFile> {
 ///
 /// # Errors
 /// As [`plan_files`].
-pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Plan> {
     plan_files(source, &files(source), read, notes)
 }
 
 /// Reads an annotation file: its path, and its path below the data folder where it lies there.
-type Read = fn(&Source<'_>, &Path, Option<&str>, &mut Vec<String>) -> Result<Part>;
+type Read = fn(&DataFolder<'_>, &Path, Option<&str>, &mut Vec<String>) -> Result<Part>;
 
 /// Plans annotation files that name many images each: those that the caller names, or those whose names tell parts, or one alone.
 ///
 /// # Errors
 /// Several files of one part; files that cannot be read; splits with different classes.
 pub(crate) fn plan_files(
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     found: &[&IndexedFile],
     read: Read,
     notes: &mut Vec<String>,
@@ -143,7 +143,7 @@ pub(crate) fn plan_files(
     two(train, val, notes)
 }
 
-fn ambiguous(source: &Source<'_>, problem: &str, files: &[&IndexedFile]) -> Error {
+fn ambiguous(source: &DataFolder<'_>, problem: &str, files: &[&IndexedFile]) -> Error {
     let names: Vec<String> = files.iter().map(|f| f.below.clone()).collect();
     Error::Folder {
         dir: source.index.root.clone(),
@@ -152,12 +152,12 @@ fn ambiguous(source: &Source<'_>, problem: &str, files: &[&IndexedFile]) -> Erro
                      train/_annotations.coco.json), or one file alone"
             .to_owned(),
         found: super::index::some_of(&names),
-        way_out: super::open_dir::NAME_THE_FILES,
+        hint: NAME_THE_FILES,
     }
 }
 
 /// Reads one file and finds its images.
-pub(crate) fn read(source: &Source<'_>, json: &Path, below: Option<&str>, notes: &mut Vec<String>) -> Result<Part> {
+pub(crate) fn read(source: &DataFolder<'_>, json: &Path, below: Option<&str>, notes: &mut Vec<String>) -> Result<Part> {
     let bytes = std::fs::read(json).map_err(|e| Error::file("read", json, e))?;
     let parsed = parse(&bytes, json)?;
     drop(bytes);
@@ -166,13 +166,13 @@ pub(crate) fn read(source: &Source<'_>, json: &Path, below: Option<&str>, notes:
 }
 
 /// The path below the data folder of a file, also of one that the caller names and that lies there.
-pub(crate) fn below_of(source: &Source<'_>, file: &Path, below: Option<&str>) -> Option<String> {
+pub(crate) fn below_of(source: &DataFolder<'_>, file: &Path, below: Option<&str>) -> Option<String> {
     below.map(str::to_owned).or_else(|| below_root(file, &source.index.root))
 }
 
 /// Finds the images that an annotation file names.
 pub(crate) fn part(
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     file: &Path,
     below: Option<&str>,
     parsed: CocoJson,
@@ -242,7 +242,7 @@ pub(crate) fn plain_root(found: &mut Found) {
 }
 
 /// Plans a data set that one file describes: by the author's lists and folders, or by a hash of the file names.
-pub(crate) fn one(source: &Source<'_>, part: Part, notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn one(source: &DataFolder<'_>, part: Part, notes: &mut Vec<String>) -> Result<Plan> {
     let Part { mut found, items, supercategories, .. } = part;
     leave_out_supercategories(&mut [&mut found], &supercategories, notes);
     let sides = match sides(&items, source, notes)? {
@@ -255,13 +255,13 @@ pub(crate) fn one(source: &Source<'_>, part: Part, notes: &mut Vec<String>) -> R
                 how: "",
             });
         }
-        Sides::Share(used) => used,
+        Sides::ByHash(used) => used,
     };
     by_hash(source, found, &sides, notes)
 }
 
 /// Plans to hold out a share of the images that are used.
-pub(crate) fn by_hash(source: &Source<'_>, found: Found, used: &[bool], notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn by_hash(source: &DataFolder<'_>, found: Found, used: &[bool], notes: &mut Vec<String>) -> Result<Plan> {
     if found.images.is_empty() {
         let Found { source: path, findings, .. } = found;
         return Err(if findings.is_empty() {

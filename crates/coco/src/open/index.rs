@@ -67,7 +67,7 @@ impl FileIndex {
             return Err(Error::Config(if root.exists() {
                 format!("{} is a file; name the folder that holds the data", root.display())
             } else {
-                format!("{}: no such folder; is the path spelled right?", root.display())
+                format!("{}: no such folder; is the path spelled correctly?", root.display())
             }));
         }
         let mut files = Vec::new();

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::coco::{by_hash, plain_root};
+use super::data_folder::{ChangedNames, Classes, DataFolder, Located, Plan, broken, name_of};
 use super::find_image::Lookup;
 use super::index::{IndexedFile, extension_of, stem_of, without_extension};
 use super::roles::Role;
 use super::sides::{Item, Sides, sides};
-use super::source::{ChangedNames, Classes, Located, Plan, Source, broken, name_of};
 use crate::box_reading::BoxReading;
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
@@ -55,7 +55,7 @@ pub(crate) struct Labelled<'i> {
 ///
 /// # Errors
 /// As [`sides`]; too few images to split.
-pub(crate) fn plan(source: &Source<'_>, labelled: Labelled<'_>, notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn plan(source: &DataFolder<'_>, labelled: Labelled<'_>, notes: &mut Vec<String>) -> Result<Plan> {
     let Labelled { files, mut findings, reading, what } = labelled;
     let mut disagreeing = Vec::new();
     let mut changed = ChangedNames::default();
@@ -116,7 +116,7 @@ fn same_stem(said: &str, real: &str) -> bool {
 
 /// The image of an annotation file: of the same name, or else the one that it names.
 fn image_of(
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     file: &IndexedFile,
     spelled: Option<&str>,
 ) -> std::result::Result<Located, (FindingKind, String)> {
@@ -154,7 +154,7 @@ fn image_of(
 
 /// What was found, if it lies in the folder that belongs to the annotation file: where images lie in folders of the same name as the
 /// annotation file's own, an image elsewhere that has the same name is another image.
-fn in_its_folder(source: &Source<'_>, file: &IndexedFile, found: Lookup) -> Lookup {
+fn in_its_folder(source: &DataFolder<'_>, file: &IndexedFile, found: Lookup) -> Lookup {
     let last = |folder: &str| folder.rsplit('/').next().unwrap_or_default().to_lowercase();
     let Lookup::Found { below, .. } = &found else { return found };
     let (own, other) = (last(file.folder()), last(below.rsplit_once('/').map_or("", |(folder, _)| folder)));
@@ -178,7 +178,7 @@ fn best_folder(files: &[String], file: &IndexedFile) -> Option<String> {
 
 /// Images without an annotation file, in the folders of those with one.
 fn unlabeled(
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     images: &[(LabelledFile<'_>, Located)],
     what: &str,
     notes: &mut Vec<String>,
@@ -210,7 +210,7 @@ fn unlabeled(
 }
 
 fn found(
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     images: Vec<(LabelledFile<'_>, Located)>,
     negatives: Vec<Located>,
     mut findings: Vec<Finding>,
@@ -265,7 +265,7 @@ fn found(
     found.findings.append(&mut findings);
     plain_root(&mut found);
     match sides {
-        Sides::Share(used) => by_hash(source, found, &used, notes),
+        Sides::ByHash(used) => by_hash(source, found, &used, notes),
         Sides::Author(sides) => {
             let known = found.images.iter().zip(&sides).filter_map(|(image, side)| Some((image.id, (*side)?)));
             Ok(Plan::One { sides: known.collect(), whole: Box::new(found), how: "" })
@@ -274,7 +274,7 @@ fn found(
 }
 
 /// The folder that holds all annotation files: the one that most lie in, or the data folder.
-fn common_folder(images: &[(LabelledFile<'_>, Located)], source: &Source<'_>) -> std::path::PathBuf {
+fn common_folder(images: &[(LabelledFile<'_>, Located)], source: &DataFolder<'_>) -> std::path::PathBuf {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (file, _) in images {
         *counts.entry(file.file.folder()).or_default() += 1;

@@ -1,6 +1,7 @@
 //! From a folder to its training and held-out splits: what is in it, which format, whose split.
 
 pub(crate) mod coco;
+pub(crate) mod data_folder;
 pub(crate) mod find_image;
 pub(crate) mod hold_out;
 pub(crate) mod index;
@@ -11,7 +12,6 @@ pub(crate) mod roles;
 mod shared;
 pub(crate) mod sides;
 pub(crate) mod sniff;
-pub(crate) mod source;
 
 pub use hold_out::split_by_name;
 pub use open_dir::{Splits, annotation_file, open_annotations, open_dir};

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::coco::{Part, below_of, part};
+use super::data_folder::{Classes, DataFolder};
 use super::labelled::LabelledObject;
 use super::roles::Role;
-use super::source::{Classes, Source};
 use crate::box_reading::BoxReading;
 use crate::coco_json::CocoJson;
 use crate::digest::hex_digest;
@@ -35,7 +35,7 @@ pub(crate) struct NamedImages {
 
 /// Numbers classes, images and objects, and finds the images.
 pub(crate) fn numbered(
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     file: &Path,
     below: Option<&str>,
     bytes: &[u8],

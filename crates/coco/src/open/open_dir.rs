@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::coco;
+use super::data_folder::{DataFolder, NAME_THE_FILES, Plan};
 use super::hold_out::split;
 use super::index::{FileIndex, some_of};
 use super::shared::separate;
-use super::sniff::{Kind, kind_of};
-use super::source::{Plan, Source};
+use super::sniff::{FileFormat, format_of};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::open_options::{Format, OpenOptions};
@@ -39,7 +39,7 @@ impl Splits {
     /// A split without one; the message says why, and names the flag that helps where all its objects are crowds.
     pub fn require_targets(&self) -> Result<()> {
         for (name, set) in [("training", &self.train), ("held-out", &self.val)] {
-            if (0..set.len()).any(|i| !set.truth(i).boxes.is_empty()) {
+            if (0..set.len()).any(|i| !set.ground_truth(i).boxes.is_empty()) {
                 continue;
             }
             let objects = set.all_annotations().len();
@@ -65,7 +65,7 @@ impl Splits {
             } else {
                 (
                     "its images have no objects at all".to_owned(),
-                    "is this the right folder, and do the annotations belong to it?",
+                    "is this the correct folder, and do the annotations belong to it?",
                 )
             };
             return Err(Error::Undecided {
@@ -77,9 +77,6 @@ impl Splits {
         Ok(())
     }
 }
-
-/// What to do where files cannot be found by their names.
-pub(crate) const NAME_THE_FILES: &str = "name the files: --train-annotations, --val-annotations and --images (docs/data.md lists the layouts that open as they stand)";
 
 /// Opens a data folder: COCO's JSON, PASCAL VOC's XML, YOLO's text, labelme's or VIA's JSON, or CSV, in any of the layouts that tools
 /// write. docs/data.md lists them.
@@ -94,7 +91,7 @@ pub(crate) const NAME_THE_FILES: &str = "name the files: --train-annotations, --
 pub fn open_dir(dir: &Path, options: &OpenOptions) -> Result<Splits> {
     let index = FileIndex::new(dir)?;
     let images = options.images.as_deref().map(FileIndex::new).transpose()?;
-    let source = Source { index: &index, images: images.as_ref().unwrap_or(&index), options };
+    let source = DataFolder { index: &index, images: images.as_ref().unwrap_or(&index), options };
     let mut notes = Vec::new();
     let plan = match format(&source, &mut notes)? {
         Format::Coco => coco::plan(&source, &mut notes)?,
@@ -137,7 +134,7 @@ pub fn open_dir(dir: &Path, options: &OpenOptions) -> Result<Splits> {
 pub fn open_annotations(json: &Path, options: &OpenOptions) -> Result<Dataset> {
     let beside = json.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let index = FileIndex::new(options.images.as_deref().unwrap_or(beside))?;
-    let source = Source { index: &index, images: &index, options };
+    let source = DataFolder { index: &index, images: &index, options };
     let mut notes = Vec::new();
     let part = coco::read(&source, json, None, &mut notes)?;
     let mut settled = settle(vec![part.found], options)?;
@@ -150,10 +147,10 @@ pub fn open_annotations(json: &Path, options: &OpenOptions) -> Result<Dataset> {
 /// As [`open_dir`]'s, as far as files are concerned.
 pub fn annotation_file(dir: &Path, options: &OpenOptions) -> Result<Option<PathBuf>> {
     if let Some(json) = options.train_annotations.as_ref().filter(|_| options.val_annotations.is_none()) {
-        return Ok(Some(json.clone()).filter(|json| kind_of(json) == Kind::Of(Format::Coco)));
+        return Ok(Some(json.clone()).filter(|json| format_of(json) == FileFormat::Of(Format::Coco)));
     }
     let index = FileIndex::new(dir)?;
-    let source = Source { index: &index, images: &index, options };
+    let source = DataFolder { index: &index, images: &index, options };
     if format(&source, &mut Vec::new())? != Format::Coco {
         return Ok(None);
     }
@@ -164,29 +161,29 @@ pub fn annotation_file(dir: &Path, options: &OpenOptions) -> Result<Option<PathB
 }
 
 /// The format of a folder's annotations: the caller's, or the first that is found.
-fn format(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Format> {
+fn format(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Format> {
     if let Some(format) = source.options.read.format {
         return Ok(format);
     }
     let given = [&source.options.train_annotations, &source.options.val_annotations];
     for path in given.into_iter().flatten().filter(|path| path.is_file()) {
-        match kind_of(path) {
-            Kind::Of(format) => return Ok(format),
-            Kind::NotRead(name) => return Err(not_read(source, &[(name, path.display().to_string())])),
+        match format_of(path) {
+            FileFormat::Of(format) => return Ok(format),
+            FileFormat::NotRead(name) => return Err(not_read(source, &[(name, path.display().to_string())])),
             // A list of images says nothing about the format.
-            Kind::Other if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt")) => {}
+            FileFormat::Other if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt")) => {}
             // Whoever reads it says what is wrong with it.
-            Kind::Other => return Ok(Format::Coco),
+            FileFormat::Other => return Ok(Format::Coco),
         }
     }
     // Images that each format tells of, as far as a glance shows.
     let mut covered: BTreeMap<Format, usize> = BTreeMap::new();
     let mut others = Vec::new();
     for file in source.index.with_extension(&["json", "xml", "csv"]) {
-        match kind_of(&file.path) {
-            Kind::Of(format) => *covered.entry(format).or_default() += images_of(format, &file.path),
-            Kind::NotRead(name) => others.push((name, file.below.clone())),
-            Kind::Other => {}
+        match format_of(&file.path) {
+            FileFormat::Of(format) => *covered.entry(format).or_default() += images_of(format, &file.path),
+            FileFormat::NotRead(name) => others.push((name, file.below.clone())),
+            FileFormat::Other => {}
         }
     }
     let labels = yolo::count_labels(source);
@@ -227,21 +224,21 @@ fn images_of(format: Format, path: &Path) -> usize {
     bytes.windows(word.len()).filter(|w| *w == word).count().max(1)
 }
 
-fn not_read(source: &Source<'_>, files: &[(&str, String)]) -> Error {
+fn not_read(source: &DataFolder<'_>, files: &[(&str, String)]) -> Error {
     let (name, file) = &files[0];
     Error::Folder {
         dir: source.index.root.clone(),
         problem: format!("this looks like {name}, which is not read ({file})"),
         looked_for: LOOKED_FOR.to_owned(),
         found: some_of(&files.iter().map(|(_, file)| file.clone()).collect::<Vec<_>>()),
-        way_out: "export the annotations in one of these formats",
+        hint: "export the annotations in one of these formats",
     }
 }
 
 const LOOKED_FOR: &str = "COCO JSON, PASCAL VOC XML, YOLO text files (labels/*.txt), labelme JSON, VIA JSON, or CSV with the columns \
                           filename, class, xmin, ymin, xmax, ymax";
 
-fn nothing(source: &Source<'_>) -> Error {
+fn nothing(source: &DataFolder<'_>) -> Error {
     let broken: Vec<String> = source.index.with_extension(&["json", "xml"]).map(|f| f.below.clone()).collect();
     let problem = match broken.len() {
         0 => "no annotations".to_owned(),
@@ -252,6 +249,6 @@ fn nothing(source: &Source<'_>) -> Error {
         problem,
         looked_for: LOOKED_FOR.to_owned(),
         found: some_of(&source.index.top_names()),
-        way_out: NAME_THE_FILES,
+        hint: NAME_THE_FILES,
     }
 }

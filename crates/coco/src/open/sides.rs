@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
+use super::data_folder::DataFolder;
 use super::index::{FileIndex, IndexedFile, below_root, extension_of, is_tail, nfc, without_extension};
 use super::roles::{Role, assign};
-use super::source::Source;
 use crate::error::{Error, Result};
 use crate::image_reader::IMAGE_EXTENSIONS;
 use crate::text_file::{decoded, read_text};
@@ -31,7 +31,7 @@ pub(crate) enum Sides {
     /// The author decides: held out, trained on, or (`None`) neither.
     Author(Vec<Option<bool>>),
     /// A share of the items whose flag is set is to be held out.
-    Share(Vec<bool>),
+    ByHash(Vec<bool>),
 }
 
 /// Splits items by the folders or lists that the caller names, by the lists in the data folder, or by the folders they lie in; without
@@ -39,7 +39,7 @@ pub(crate) enum Sides {
 ///
 /// # Errors
 /// A list that cannot be read; a line that names no image; an image in both splits; a folder that holds no item.
-pub(crate) fn sides(items: &[Item], source: &Source<'_>, notes: &mut Vec<String>) -> Result<Sides> {
+pub(crate) fn sides(items: &[Item], source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Sides> {
     let index = source.index;
     if let Some(members) = named_by_caller(items, source, notes)? {
         return by_parts(items, &members, notes);
@@ -83,7 +83,7 @@ pub(crate) fn sides(items: &[Item], source: &Source<'_>, notes: &mut Vec<String>
         let listed: HashSet<usize> = members.values().flat_map(|m| m.iter().copied()).collect();
         let is_used = |i: usize| match &found {
             Sides::Author(sides) => sides[i].is_some(),
-            Sides::Share(used) => used[i],
+            Sides::ByHash(used) => used[i],
         };
         let unused = (0..items.len()).filter(|&i| !listed.contains(&i) && !is_used(i)).count();
         if unused > 0 {
@@ -96,7 +96,7 @@ pub(crate) fn sides(items: &[Item], source: &Source<'_>, notes: &mut Vec<String>
     // One folder alone, whatever its name, is the whole data set.
     let splits = members.len() > 1 || (members.contains_key(&Role::Val) && without > 0);
     if !splits {
-        return Ok(Sides::Share(vec![true; items.len()]));
+        return Ok(Sides::ByHash(vec![true; items.len()]));
     }
     if without > 0 && members.contains_key(&Role::Train) {
         notes.push(format!("{without} images lie in no folder of a part (train, val, test) and are not used"));
@@ -118,7 +118,7 @@ fn by_folder(items: &[Item]) -> BTreeMap<Role, HashSet<usize>> {
 /// The items that lie in the folders, or stand in the lists, that the caller names for each part.
 fn named_by_caller(
     items: &[Item],
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Option<BTreeMap<Role, HashSet<usize>>>> {
     let options = source.options;
@@ -188,7 +188,7 @@ pub(crate) fn by_parts(
     };
     let Some(val) = val else {
         let used = |i| train.is_none_or(|train| train.contains(&i));
-        return Ok(Sides::Share((0..count).map(used).collect()));
+        return Ok(Sides::ByHash((0..count).map(used).collect()));
     };
     let tested = members.get(&Role::Test).filter(|test| **test != val);
     let side = |i: usize| match train {
@@ -255,7 +255,7 @@ fn lists(index: &FileIndex) -> Result<Lists<'_>> {
                     first.below,
                     second.below
                 ),
-                hint: "take all but one away, or name the right ones with --train-annotations and --val-annotations"
+                hint: "take all but one away, or name the correct ones with --train-annotations and --val-annotations"
                     .to_owned(),
             });
         }

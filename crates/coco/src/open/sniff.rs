@@ -12,7 +12,7 @@ const SNIFFED: u64 = 1 << 18;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FileFormat {
     /// Annotations in this format.
     Of(Format),
     /// Annotations that are not read, by the name of their format.
@@ -22,11 +22,11 @@ pub(crate) enum Kind {
 }
 
 /// Looks into a `.json`, `.xml` or `.csv` file. A file that cannot be read is no annotation; whoever reads it by name gets the error.
-pub(crate) fn kind_of(path: &Path) -> Kind {
+pub(crate) fn format_of(path: &Path) -> FileFormat {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(SNIFFED).read_to_end(&mut bytes));
     if read.is_err() {
-        return Kind::Other;
+        return FileFormat::Other;
     }
     let text = match encoding_rs::Encoding::for_bom(&bytes) {
         Some((encoding, _)) => encoding.decode(&bytes).0.into_owned(),
@@ -36,59 +36,63 @@ pub(crate) fn kind_of(path: &Path) -> Kind {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     match extension.as_str() {
         // COCO's own name: a file of it that is empty or cut is a fault, not another format.
-        "json" if name.starts_with("instances_") => Kind::Of(Format::Coco),
-        "json" => kind_of_json(&text, bytes.len() as u64 == SNIFFED),
-        "xml" => kind_of_xml(&text),
-        "csv" => kind_of_csv(&text),
-        _ => Kind::Other,
+        "json" if name.starts_with("instances_") => FileFormat::Of(Format::Coco),
+        "json" => format_of_json(&text, bytes.len() as u64 == SNIFFED),
+        "xml" => format_of_xml(&text),
+        "csv" => format_of_csv(&text),
+        _ => FileFormat::Other,
     }
 }
 
 /// Tells JSON by the keys of its outermost objects; `cut` where the text is only the start of the file.
-fn kind_of_json(text: &str, cut: bool) -> Kind {
+fn format_of_json(text: &str, cut: bool) -> FileFormat {
     let Keys { list, outer, inner, open } = keys(text);
     let cut = cut || open;
     let has = |set: &BTreeSet<String>, names: &[&str]| names.iter().all(|name| set.contains(*name));
     if list {
         // Keys of a list's objects.
         return if has(&outer, &["image_id", "category_id"]) {
-            Kind::NotRead("detections or annotations without their images (COCO's results form)")
+            FileFormat::NotRead("detections or annotations without their images (COCO's results form)")
         } else if has(&outer, &["image", "annotations"]) {
-            Kind::NotRead("CreateML JSON")
+            FileFormat::NotRead("CreateML JSON")
         } else if has(&outer, &["data"]) && (has(&outer, &["annotations"]) || has(&outer, &["completions"])) {
-            Kind::NotRead("Label Studio's raw JSON (export as COCO or YOLO)")
+            FileFormat::NotRead("Label Studio's raw JSON (export as COCO or YOLO)")
         } else if has(&outer, &["name", "labels"]) {
-            Kind::NotRead("BDD100K JSON")
+            FileFormat::NotRead("BDD100K JSON")
         } else {
-            Kind::Other
+            FileFormat::Other
         };
     }
     let coco = ["images", "annotations", "categories"].iter().filter(|key| outer.contains(**key)).count();
     if coco >= 2 || (coco == 1 && cut) {
         // Files without objects: captions have no categories, image_info no annotations.
-        return if coco == 3 || cut { Kind::Of(Format::Coco) } else { Kind::NotRead("COCO JSON without boxes") };
+        return if coco == 3 || cut {
+            FileFormat::Of(Format::Coco)
+        } else {
+            FileFormat::NotRead("COCO JSON without boxes")
+        };
     }
     if has(&outer, &["shapes"])
         && (has(&outer, &["imagePath"]) || has(&outer, &["imageHeight"]) || has(&outer, &["version"]))
     {
-        return Kind::Of(Format::Labelme);
+        return FileFormat::Of(Format::Labelme);
     }
     if outer.contains("_via_img_metadata") || (has(&inner, &["filename", "regions"])) {
-        return Kind::Of(Format::Via);
+        return FileFormat::Of(Format::Via);
     }
     if has(&outer, &["project", "view"]) && (outer.contains("file") || outer.contains("metadata")) {
-        return Kind::NotRead("VIA 3 JSON (export as COCO)");
+        return FileFormat::NotRead("VIA 3 JSON (export as COCO)");
     }
     if has(&outer, &["objects", "size"]) {
-        return Kind::NotRead("Supervisely JSON (export as COCO)");
+        return FileFormat::NotRead("Supervisely JSON (export as COCO)");
     }
     if has(&outer, &["items", "categories"]) {
-        return Kind::NotRead("Datumaro JSON (export as COCO)");
+        return FileFormat::NotRead("Datumaro JSON (export as COCO)");
     }
-    Kind::Other
+    FileFormat::Other
 }
 
-fn kind_of_xml(text: &str) -> Kind {
+fn format_of_xml(text: &str) -> FileFormat {
     let mut text = text.to_owned();
     while let Some((before, after)) = text.split_once("<!--") {
         text = format!("{before}{}", after.split_once("-->").map_or("", |(_, rest)| rest));
@@ -99,24 +103,26 @@ fn kind_of_xml(text: &str) -> Kind {
     let name: String =
         root.unwrap_or_default().chars().take_while(|c| c.is_alphanumeric() || "_-:".contains(*c)).collect();
     match name.as_str() {
-        "annotation" => Kind::Of(Format::Voc),
-        "annotations" if text.contains("<image") => Kind::NotRead("CVAT's XML (export as COCO, YOLO or PASCAL VOC)"),
-        "dataset" if text.contains("<images") => Kind::NotRead("dlib's XML"),
-        _ => Kind::Other,
+        "annotation" => FileFormat::Of(Format::Voc),
+        "annotations" if text.contains("<image") => {
+            FileFormat::NotRead("CVAT's XML (export as COCO, YOLO or PASCAL VOC)")
+        }
+        "dataset" if text.contains("<images") => FileFormat::NotRead("dlib's XML"),
+        _ => FileFormat::Other,
     }
 }
 
-fn kind_of_csv(text: &str) -> Kind {
+fn format_of_csv(text: &str) -> FileFormat {
     let header = text.lines().next().unwrap_or_default().to_lowercase();
     let has = |names: &[&str]| {
         names.iter().any(|name| header.split([',', ';', '\t']).any(|c| c.trim().trim_matches('"') == *name))
     };
     if has(&["xmin", "x_min", "x1", "left"]) && has(&["ymax", "y_max", "y2", "bottom"]) {
-        Kind::Of(Format::Csv)
+        FileFormat::Of(Format::Csv)
     } else if has(&["region_shape_attributes"]) {
-        Kind::NotRead("VIA's CSV (save the project, or export as JSON)")
+        FileFormat::NotRead("VIA's CSV (save the project, or export as JSON)")
     } else {
-        Kind::Other
+        FileFormat::Other
     }
 }
 
@@ -173,30 +179,36 @@ mod tests {
     #[test]
     fn json_is_told_by_its_keys() {
         for (text, kind) in [
-            (r#"{"info": {"images": 1}, "images": [], "annotations": [], "categories": []}"#, Kind::Of(Format::Coco)),
-            (r#"{"images": [], "annotations": [{"caption": "x"}]}"#, Kind::NotRead("COCO JSON without boxes")),
-            (r#"{"version": "5", "shapes": [{"label": "a"}], "imagePath": "x\"y.jpg"}"#, Kind::Of(Format::Labelme)),
-            (r#"{"a.jpg12": {"filename": "a.jpg", "regions": []}}"#, Kind::Of(Format::Via)),
-            (r#"{"_via_settings": {}, "_via_img_metadata": {}}"#, Kind::Of(Format::Via)),
-            (r#"[{"image": "a.jpg", "annotations": []}]"#, Kind::NotRead("CreateML JSON")),
-            (r#"{"name": "package", "version": "1"}"#, Kind::Other),
-            ("[1, 2]", Kind::Other),
-            ("", Kind::Other),
+            (
+                r#"{"info": {"images": 1}, "images": [], "annotations": [], "categories": []}"#,
+                FileFormat::Of(Format::Coco),
+            ),
+            (r#"{"images": [], "annotations": [{"caption": "x"}]}"#, FileFormat::NotRead("COCO JSON without boxes")),
+            (
+                r#"{"version": "5", "shapes": [{"label": "a"}], "imagePath": "x\"y.jpg"}"#,
+                FileFormat::Of(Format::Labelme),
+            ),
+            (r#"{"a.jpg12": {"filename": "a.jpg", "regions": []}}"#, FileFormat::Of(Format::Via)),
+            (r#"{"_via_settings": {}, "_via_img_metadata": {}}"#, FileFormat::Of(Format::Via)),
+            (r#"[{"image": "a.jpg", "annotations": []}]"#, FileFormat::NotRead("CreateML JSON")),
+            (r#"{"name": "package", "version": "1"}"#, FileFormat::Other),
+            ("[1, 2]", FileFormat::Other),
+            ("", FileFormat::Other),
         ] {
-            assert_eq!(kind_of_json(text, false), kind, "{text}");
+            assert_eq!(format_of_json(text, false), kind, "{text}");
         }
-        assert_eq!(kind_of_json(r#"{"images": [{"id": 1}, {"#, true), Kind::Of(Format::Coco));
+        assert_eq!(format_of_json(r#"{"images": [{"id": 1}, {"#, true), FileFormat::Of(Format::Coco));
     }
 
     #[test]
     fn xml_and_csv_are_told_by_their_heads() {
         assert_eq!(
-            kind_of_xml("<?xml version=\"1.0\"?><!-- <a> --><annotation verified=\"yes\">"),
-            Kind::Of(Format::Voc)
+            format_of_xml("<?xml version=\"1.0\"?><!-- <a> --><annotation verified=\"yes\">"),
+            FileFormat::Of(Format::Voc)
         );
-        assert!(matches!(kind_of_xml("<annotations><version>1.1</version><image id=\"0\">"), Kind::NotRead(_)));
-        assert_eq!(kind_of_xml("<project>"), Kind::Other);
-        assert_eq!(kind_of_csv("filename,width,height,class,xmin,ymin,xmax,ymax\n"), Kind::Of(Format::Csv));
-        assert_eq!(kind_of_csv("name;age\n"), Kind::Other);
+        assert!(matches!(format_of_xml("<annotations><version>1.1</version><image id=\"0\">"), FileFormat::NotRead(_)));
+        assert_eq!(format_of_xml("<project>"), FileFormat::Other);
+        assert_eq!(format_of_csv("filename,width,height,class,xmin,ymin,xmax,ymax\n"), FileFormat::Of(Format::Csv));
+        assert_eq!(format_of_csv("name;age\n"), FileFormat::Other);
     }
 }

@@ -1,11 +1,11 @@
-//! The camera: shading, blur, gain, the light's colour and noise turn a canvas into an 8-bit picture.
+//! The camera: shading, blur, gain, the light's colour and noise turn a canvas into an 8-bit image.
 
 use super::draw::Draw;
 use super::knobs;
 use super::paint::{Canvas, Color};
-use crate::Rgb8;
+use crate::rgb8::Rgb8;
 
-/// Takes the picture.
+/// Takes the image.
 pub(super) fn expose(draw: &mut Draw, canvas: &Canvas) -> Rgb8 {
     let (width, height) = (canvas.width, canvas.height);
     let mut pixels = canvas.pixels.clone();
@@ -20,7 +20,7 @@ pub(super) fn expose(draw: &mut Draw, canvas: &Canvas) -> Rgb8 {
     let cast = [0; 3].map(|_: i32| draw.span(knobs::CAST));
     let offset = draw.span(knobs::OFFSET);
     let noise = draw.span(knobs::NOISE);
-    // From -1 to 1 across the picture, for any direction.
+    // From -1 to 1 across the image, for any direction.
     let reach = 0.5 * (width as f32 * axis[0].abs() + height as f32 * axis[1].abs());
     let mut data = Vec::with_capacity(3 * width * height);
     for (i, pixel) in pixels.iter().enumerate() {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_has_its_canvas_size_and_is_not_flat() {
+    fn an_image_has_its_canvas_size_and_is_not_flat() {
         let canvas = Canvas { width: 12, height: 9, pixels: vec![[128.0; 3]; 108] };
         let image = expose(&mut Draw::new(0, "test", 0, 0), &canvas);
         assert_eq!((image.width, image.height, image.data.len()), (12, 9, 324));

@@ -1,6 +1,6 @@
 //! Outlines and strokes: which points of the plane they cover, and their stamp on the pixel grid.
 //!
-//! An outline lives in its own coordinates, where it about fills the unit circle; a [`Pose`] puts it into the picture. Each pixel
+//! An outline lives in its own coordinates, where it about fills the unit circle; a [`Pose`] puts it into the image. Each pixel
 //! has 4 x 4 samples, so a stamp is 16 bits a pixel: coverage for the paint, and exact arithmetic of what hides what.
 
 use super::draw::Draw;
@@ -111,7 +111,7 @@ impl Outline {
     }
 }
 
-/// Something with a definite extent in the picture.
+/// Something with a definite extent in the image.
 #[derive(Clone, Debug)]
 pub(super) enum Figure {
     /// An outline in a pose; with `half`, only its half on the positive side of the second axis.
@@ -160,7 +160,7 @@ impl Figure {
         }
     }
 
-    /// The samples of a `width` x `height` picture that the figure covers.
+    /// The samples of a `width` x `height` image that the figure covers.
     pub(super) fn stamp(&self, width: usize, height: usize) -> Stamp {
         let [left, top, right, bottom] = self.bounds();
         if left > right {
@@ -192,7 +192,7 @@ impl Figure {
     }
 }
 
-/// The samples a figure covers inside the picture, 16 bits a pixel, over the rectangle of its bounds.
+/// The samples a figure covers inside the image, 16 bits a pixel, over the rectangle of its bounds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stamp {
     /// First column of the rectangle.
@@ -203,18 +203,18 @@ pub(super) struct Stamp {
     pub(super) height: usize,
     /// Bit `4 * row + column` of each pixel, row-major.
     pub(super) bits: Vec<u16>,
-    /// Samples of the whole figure, with what lies outside the picture.
+    /// Samples of the whole figure, with what lies outside the image.
     pub(super) whole: u32,
 }
 
 impl Stamp {
-    /// The pixels of the rectangle: column and row in the picture, and the samples covered.
+    /// The pixels of the rectangle: column and row in the image, and the samples covered.
     pub(super) fn pixels(&self) -> impl Iterator<Item = (usize, usize, u16)> + '_ {
         let width = self.width.max(1);
         self.bits.iter().enumerate().map(move |(i, &bits)| (self.x0 + i % width, self.y0 + i / width, bits))
     }
 
-    /// Samples covered inside the picture.
+    /// Samples covered inside the image.
     pub(super) fn count(&self) -> u32 {
         self.bits.iter().map(|bits| bits.count_ones()).sum()
     }

@@ -3,7 +3,7 @@
 //! Lengths are pixels, colours and noise are on the scale 0..255, chances are in 0..1, and a pair is a span both ends of which
 //! can be drawn. **A change of any number here is a new [`VERSION`](super::VERSION).**
 
-// ----- The picture -----
+// ----- The image -----
 
 /// Longest side of an image; drawn in whole steps of [`SIDE_STEP`]. The upper end is the most the data set promises (160).
 pub(super) const LONGEST_SIDE: (usize, usize) = (112, 160);
@@ -27,7 +27,7 @@ pub(super) const FLOCK_CHANCE: f32 = 0.06;
 pub(super) const FLOCK_OBJECTS: (usize, usize) = (6, 10);
 /// Diameter of an object of a flock.
 pub(super) const FLOCK_DIAMETER: (f32, f32) = (14.0, 26.0);
-/// Chance of a close-up: one object nearly as big as the picture, so that COCO's `large` (96² and more) has truths at all.
+/// Chance of a close-up: one object nearly as big as the image, so that COCO's `large` (96² and more) has objects at all.
 pub(super) const CLOSE_UP_CHANCE: f32 = 0.14;
 /// Diameter of a close-up's big object; no more than [`CLOSE_UP_SHARE`] of the shorter side.
 pub(super) const CLOSE_UP_DIAMETER: (f32, f32) = (100.0, 130.0);
@@ -56,15 +56,15 @@ pub(super) const KEEP_VISIBLE: f32 = 0.45;
 /// Chance that a scene is stacked by size, the largest at the bottom; else the order is left to chance, and large objects that
 /// would hide the rest find no place more often.
 pub(super) const BY_SIZE_CHANCE: f32 = 0.6;
-/// An object's centre keeps this share of its diameter from the picture's edges.
+/// An object's centre keeps this share of its diameter from the image's edges.
 pub(super) const MARGIN: f32 = 0.25;
 /// Chance that an object is put near an earlier one, so that they are likely to overlap, and not anywhere.
 pub(super) const NEAR_CHANCE: f32 = 0.2;
 /// Distance of two such centres, as a share of the sum of the nominal radii.
 pub(super) const NEAR_DISTANCE: (f32, f32) = (0.4, 1.0);
-/// At least this share of an object lies inside the picture when it is placed.
+/// At least this share of an object lies inside the image when it is placed.
 pub(super) const INSIDE: f32 = 0.5;
-/// Under this visible share (of the whole shape, also of what lies outside the picture) an object has no annotation.
+/// Under this visible share (of the whole shape, also of what lies outside the image) an object has no annotation.
 pub(super) const MIN_VISIBLE: f32 = 0.25;
 /// Under this side of its visible box, in pixels, an object has no annotation.
 pub(super) const MIN_SIDE: f64 = 4.0;
@@ -128,7 +128,7 @@ pub(super) const GAIN: (f32, f32) = (0.8, 1.1);
 pub(super) const CAST: (f32, f32) = (0.85, 1.15);
 /// Added brightness.
 pub(super) const OFFSET: (f32, f32) = (-22.0, 22.0);
-/// Chance of a blurred picture.
+/// Chance of a blurred image.
 pub(super) const BLUR_CHANCE: f32 = 0.35;
 /// Blur passes with the weights 1 2 1: each adds 1/2 to the variance of the blur, in squared pixels.
 pub(super) const BLUR_PASSES: (usize, usize) = (1, 2);

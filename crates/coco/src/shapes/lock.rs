@@ -1,9 +1,10 @@
 //! The digest of the data set and `shapes.lock`, which pins the default one.
 
-use super::folder::{self, Target};
-use super::{ShapesConfig, VERSION};
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+
+use super::config::{ShapesConfig, VERSION};
+use super::make::{Target, make};
+use crate::error::{Error, Result};
 
 /// What `shapes.lock` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ pub fn locked() -> Result<Lock> {
 /// When the configuration is refused.
 pub fn digest(config: &ShapesConfig, threads: usize) -> Result<String> {
     config.validate()?;
-    Ok(folder::make(config, threads, Target::Nowhere)?.sha256)
+    Ok(make(config, threads, Target::Nowhere)?.sha256)
 }
 
 /// Refuses a digest of the locked configuration that differs from the lock file's.

@@ -2,12 +2,13 @@
 
 use super::draw::Draw;
 use super::figure::{GRID, Stamp};
-use super::{Class, knobs};
+use super::knobs;
+use super::object::Class;
 
 /// RGB on the scale 0..255, not yet clamped.
 pub(super) type Color = [f32; 3];
 
-/// A texture: a number in about [-1, 1] for each point of the picture.
+/// A texture: a number in about [-1, 1] for each point of the image.
 #[derive(Clone, Debug)]
 enum Pattern {
     Flat,

@@ -1,12 +1,13 @@
 //! Scenes: what stands where, what hides what, and which objects are worth an annotation.
 
 use super::camera;
+use super::config::{ShapesConfig, Split};
 use super::draw::Draw;
 use super::figure::{Figure, Outline, Pose, Stamp, blob};
 use super::knobs;
+use super::object::{Class, Object};
 use super::paint::{Canvas, Paint, class_color, contrasting};
-use super::{Class, Object};
-use crate::Rgb8;
+use crate::rgb8::Rgb8;
 
 /// A scene under construction.
 struct Scene {
@@ -25,8 +26,21 @@ struct Placed {
     visible: Stamp,
 }
 
+/// Image `index` of a split and its annotated objects, bottom to top. Any index can be asked for; the data set on disk holds the
+/// first `config.images(split)`.
+///
+/// ```
+/// use docent_coco::shapes::{ShapesConfig, Split, render};
+/// let (image, objects) = render(&ShapesConfig::default(), Split::Train, 0);
+/// assert_eq!(image.data.len(), 3 * image.width * image.height);
+/// assert!(objects.iter().all(|o| o.bbox[0] + o.bbox[2] <= image.width as f64));
+/// ```
+pub fn render(config: &ShapesConfig, split: Split, index: usize) -> (Rgb8, Vec<Object>) {
+    render_scene(config.seed, &split.purpose(), index as u64)
+}
+
 /// Draws image `index` of the split whose purpose is given.
-pub(super) fn render(seed: u64, purpose: &str, index: u64) -> (Rgb8, Vec<Object>) {
+fn render_scene(seed: u64, purpose: &str, index: u64) -> (Rgb8, Vec<Object>) {
     let mut draw = Draw::new(seed, purpose, 0, index);
     let (width, height) = sides(&mut draw);
     let mut scene = Scene { canvas: Canvas::background(&mut draw, width, height), placed: Vec::new() };
@@ -135,7 +149,7 @@ impl Scene {
         }
     }
 
-    /// Any direction, and a centre anywhere in the picture that keeps `margin` pixels from the edges, or half the side.
+    /// Any direction, and a centre anywhere in the image that keeps `margin` pixels from the edges, or half the side.
     fn pose(&self, draw: &mut Draw, radii: [f32; 2], margin: f32) -> Pose {
         let center = [self.canvas.width, self.canvas.height].map(|side| {
             let margin = margin.min(0.5 * side as f32);
@@ -185,7 +199,7 @@ impl Scene {
         (Figure::Solid { pose: self.pose(draw, radii, 0.0), outline, half }, diameter)
     }
 
-    /// A line across the picture, a scribble, or a line of what could be writing.
+    /// A line across the image, a scribble, or a line of what could be writing.
     fn strokes(&self, draw: &mut Draw) -> Figure {
         let (width, height) = (self.canvas.width as f32, self.canvas.height as f32);
         let start = [draw.unit() * width, draw.unit() * height];

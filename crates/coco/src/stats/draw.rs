@@ -21,12 +21,12 @@ const BARS: usize = 24;
 type Drawn<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws splits beside each other, each with the name that the picture calls it. Bars are shares of a split's boxes (or images), so
+/// Draws splits beside each other, each with the name that the chart calls it. Bars are shares of a split's boxes (or images), so
 /// that splits of different size can be compared.
 ///
 /// # Errors
-/// No split, or more than three; a picture that cannot be drawn.
-pub fn picture(splits: &[(&str, &Stats)]) -> Result<String> {
+/// No split, or more than three; a chart that cannot be drawn.
+pub fn chart(splits: &[(&str, &Stats)]) -> Result<String> {
     if splits.is_empty() || splits.len() > COLOURS.len() {
         return Err(Error::Config(format!("{} splits; 1 to {} are drawn", splits.len(), COLOURS.len())));
     }
@@ -148,7 +148,7 @@ fn histogram(area: &Area<'_>, caption: &str, labels: &[String], splits: Vec<Vec<
     let every = labels.iter().filter(|l| !l.is_empty()).count().div_ceil(13).max(1);
     for (i, label) in labels.iter().enumerate().filter(|(_, l)| !l.is_empty()).step_by(every) {
         let (x, y) = chart.plotting_area().map_coordinate(&(i as f64, 0.0));
-        // The chart's own coordinates count from the whole picture's corner.
+        // The plot's own coordinates count from the corner of the whole chart.
         let corner = area.get_base_pixel();
         area.draw_text(label, &style(12, HPos::Center), (x - corner.0, y - corner.1 + 12))?;
     }

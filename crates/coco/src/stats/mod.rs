@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::dataset::Dataset;
-pub use draw::picture;
+pub use draw::chart;
 
 /// COCO's bound between small and medium objects: an area of 32 x 32 pixels.
 const SMALL: f64 = 32.0 * 32.0;
@@ -34,22 +34,22 @@ pub struct Stats {
     /// How many sizes there are.
     pub distinct_sizes: usize,
     /// Images' widths in pixels.
-    pub width: Spread,
+    pub width: Distribution,
     /// Images' heights in pixels.
-    pub height: Spread,
+    pub height: Distribution,
     /// Boxes of each image.
-    pub boxes_an_image: Spread,
+    pub boxes_an_image: Distribution,
     /// Square roots of the boxes' areas, in pixels of the original images.
-    pub side: Spread,
+    pub side: Distribution,
     /// The same as a share of the square root of the image's area.
-    pub relative_side: Spread,
+    pub relative_side: Distribution,
     /// Widths over heights.
-    pub aspect: Spread,
+    pub aspect: Distribution,
     /// How many boxes are small, medium and large.
     pub areas: Areas,
     /// In the order of ids.
     pub classes: Vec<ClassStats>,
-    /// The numbers behind the picture.
+    /// The numbers behind the chart.
     #[serde(skip)]
     values: Values,
 }
@@ -67,7 +67,7 @@ pub struct SizeCount {
 
 /// Least, most, mean and quantiles (the value at rank `ceil(q * n)`); all 0 of no values.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Spread {
+pub struct Distribution {
     /// The least.
     pub least: f64,
     /// 5% are at most this.
@@ -109,12 +109,12 @@ pub struct ClassStats {
     /// Images that hold one.
     pub images: usize,
     /// Square roots of its boxes' areas.
-    pub side: Spread,
+    pub side: Distribution,
     /// Its boxes by area.
     pub areas: Areas,
 }
 
-/// What the picture's histograms count.
+/// What the chart's histograms count.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Values {
     boxes_an_image: Vec<f64>,
@@ -122,12 +122,12 @@ struct Values {
     aspect: Vec<f64>,
 }
 
-impl Spread {
+impl Distribution {
     /// Of any values; those that are not finite are passed over.
     ///
     /// ```
-    /// let spread = docent_coco::Spread::of(&[4.0, 1.0, 3.0, 2.0]);
-    /// assert_eq!((spread.least, spread.median, spread.most, spread.mean), (1.0, 2.0, 4.0, 2.5));
+    /// let distribution = docent_coco::Distribution::of(&[4.0, 1.0, 3.0, 2.0]);
+    /// assert_eq!((distribution.least, distribution.median, distribution.most, distribution.mean), (1.0, 2.0, 4.0, 2.5));
     /// ```
     pub fn of(values: &[f64]) -> Self {
         let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
@@ -208,12 +208,12 @@ impl Stats {
         sizes.sort_by_key(|size| std::cmp::Reverse(size.images));
         sizes.truncate(20);
         let of = |side: fn(&crate::Image) -> u32| {
-            Spread::of(&dataset.images().iter().map(|image| f64::from(side(image))).collect::<Vec<_>>())
+            Distribution::of(&dataset.images().iter().map(|image| f64::from(side(image))).collect::<Vec<_>>())
         };
         let classes = dataset.categories().iter().map(|category| {
             let (sides, areas, images) = classes.remove(&category.id).unwrap_or_default();
             let (id, name, boxes) = (category.id, category.name.clone(), sides.len());
-            ClassStats { id, name, boxes, images, side: Spread::of(&sides), areas }
+            ClassStats { id, name, boxes, images, side: Distribution::of(&sides), areas }
         });
         Self {
             name: dataset.name().to_owned(),
@@ -226,10 +226,10 @@ impl Stats {
             distinct_sizes,
             width: of(|image| image.width),
             height: of(|image| image.height),
-            boxes_an_image: Spread::of(&values.boxes_an_image),
-            side: Spread::of(&values.side),
-            relative_side: Spread::of(&relative_side),
-            aspect: Spread::of(&values.aspect),
+            boxes_an_image: Distribution::of(&values.boxes_an_image),
+            side: Distribution::of(&values.side),
+            relative_side: Distribution::of(&relative_side),
+            aspect: Distribution::of(&values.aspect),
             areas,
             classes: classes.collect(),
             values,

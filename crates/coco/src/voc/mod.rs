@@ -6,24 +6,24 @@ mod parse;
 
 use crate::box_reading::BoxReading;
 use crate::error::{Error, Result};
+use crate::open::data_folder::{DataFolder, Plan};
 use crate::open::index::IndexedFile;
 use crate::open::labelled::{Labelled, LabelledObject, in_use, plan as plan_labelled, read_each};
-use crate::open::sniff::{Kind, kind_of};
-use crate::open::source::{Plan, Source};
+use crate::open::sniff::{FileFormat, format_of};
 use crate::open_options::{Difficult, Format};
 use crate::text_file::encoding_named;
 pub use parse::{VocFile, VocObject, parse_voc};
 
 /// The XML files of a folder that are VOC's.
-pub(crate) fn files<'i>(source: &Source<'i>) -> Vec<&'i IndexedFile> {
-    source.index.with_extension(&["xml"]).filter(|f| kind_of(&f.path) == Kind::Of(Format::Voc)).collect()
+pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
+    source.index.with_extension(&["xml"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Voc)).collect()
 }
 
 /// Reads all XML files of a folder and plans its split.
 ///
 /// # Errors
 /// A folder without XML files; files that cannot be read; an unknown encoding.
-pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Plan> {
     let mut files: Vec<&IndexedFile> = source.index.with_extension(&["xml"]).collect();
     // Of XML files of other kinds those that are none of VOC's are passed over; a folder of XML without any is listed file by file.
     let voc = self::files(source);
@@ -36,7 +36,7 @@ pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan>
             problem: "no PASCAL VOC annotations".to_owned(),
             looked_for: "XML files, in this folder or below it".to_owned(),
             found: crate::open::index::some_of(&source.index.top_names()),
-            way_out: "name the folder that holds the XML files and the images (VOCdevkit/VOC2012, for one)",
+            hint: "name the folder that holds the XML files and the images (VOCdevkit/VOC2012, for one)",
         });
     }
     let encoding = source.options.read.encoding.as_deref().map(encoding_named).transpose()?;

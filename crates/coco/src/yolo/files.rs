@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::classes::{is_yaml, obj_data, read};
 use crate::error::{Error, Result};
+use crate::open::data_folder::DataFolder;
 use crate::open::index::{IndexedFile, without_extension};
 use crate::open::roles::Role;
-use crate::open::source::Source;
 use crate::text_file::{decoded, read_text};
 
 /// What a folder's own files say of it.
@@ -31,7 +31,7 @@ const NAME_FILES: [&str; 6] =
     ["classes.txt", "obj.names", "classes.names", "_darknet.labels", "predefined_classes.txt", "names.txt"];
 
 /// How many images have a text file of YOLO labels; 0 where the text files are something else.
-pub(crate) fn count_labels(source: &Source<'_>) -> usize {
+pub(crate) fn count_labels(source: &DataFolder<'_>) -> usize {
     let labels = LabelFiles::new(source);
     let files: Vec<&IndexedFile> = source.images.images().filter_map(|image| labels.of(image)).collect();
     let is_label = |file: &IndexedFile| -> Option<bool> {
@@ -52,7 +52,11 @@ pub(crate) fn count_labels(source: &Source<'_>) -> usize {
 ///
 /// # Errors
 /// Several such files that could be meant; one that cannot be read.
-pub(super) fn described(source: &Source<'_>, labels: &LabelFiles<'_>, notes: &mut Vec<String>) -> Result<Described> {
+pub(super) fn described(
+    source: &DataFolder<'_>,
+    labels: &LabelFiles<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Described> {
     let encoding = source.options.read.encoding.as_deref();
     let mut found = match yaml(source, labels, encoding)? {
         Some(described) => described,
@@ -89,7 +93,7 @@ fn depth(file: &IndexedFile) -> usize {
 }
 
 /// The `data.yaml` of the folder: of the YAML files that name classes or parts the one nearest the top, and above the images.
-fn yaml(source: &Source<'_>, labels: &LabelFiles<'_>, encoding: Option<&str>) -> Result<Option<Described>> {
+fn yaml(source: &DataFolder<'_>, labels: &LabelFiles<'_>, encoding: Option<&str>) -> Result<Option<Described>> {
     let usual = |f: &IndexedFile| ["data", "dataset"].contains(&f.stem().to_lowercase().as_str());
     let mut yamls = Vec::new();
     for file in source.index.files.iter().filter(|f| is_yaml(&f.path)) {
@@ -117,7 +121,7 @@ fn yaml(source: &Source<'_>, labels: &LabelFiles<'_>, encoding: Option<&str>) ->
         return Err(Error::Undecided {
             path: source.index.root.clone(),
             problem: format!("{} YAML files could describe the data: {}", rivals.len(), rivals.join(", ")),
-            hint: "take all but one away, or call the right one data.yaml".to_owned(),
+            hint: "take all but one away, or call the correct one data.yaml".to_owned(),
         });
     }
     let (file, yaml) = yamls.swap_remove(0);
@@ -140,7 +144,7 @@ fn yaml(source: &Source<'_>, labels: &LabelFiles<'_>, encoding: Option<&str>) ->
 }
 
 /// What Darknet's `obj.data` says: the one whose lists are there.
-fn darknet(source: &Source<'_>, labels: &LabelFiles<'_>) -> Result<Described> {
+fn darknet(source: &DataFolder<'_>, labels: &LabelFiles<'_>) -> Result<Described> {
     let mut files: Vec<&IndexedFile> = source.index.with_extension(&["data"]).collect();
     files.sort_by_key(|f| depth(f));
     for file in files {
@@ -164,7 +168,7 @@ fn darknet(source: &Source<'_>, labels: &LabelFiles<'_>) -> Result<Described> {
 
 /// The files with one class name a line.
 fn name_lists<'i>(
-    source: &Source<'i>,
+    source: &DataFolder<'i>,
     labels: &LabelFiles<'_>,
     encoding: Option<&str>,
 ) -> Result<Vec<(&'i IndexedFile, Vec<String>)>> {
@@ -190,7 +194,7 @@ fn name_lists<'i>(
 /// # Errors
 /// Lists among the labels that say different things.
 fn nearest<'l, 'i>(
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     labels: &LabelFiles<'_>,
     lists: &'l [(&'i IndexedFile, Vec<String>)],
 ) -> Result<Option<(&'i IndexedFile, &'l [String])>> {
@@ -221,7 +225,7 @@ pub(super) enum Place<'i> {
 
 /// Finds a path that a file of the data set gives: below its `path`, beside it, in the data folder; then without its first folders,
 /// as it was on the machine where it was written.
-pub(super) fn place_of_path<'i>(source: &Source<'i>, described: &Described, path: &str) -> Option<Place<'i>> {
+pub(super) fn place_of_path<'i>(source: &DataFolder<'i>, described: &Described, path: &str) -> Option<Place<'i>> {
     let plain = |path: &str| {
         let parts: Vec<&str> = path.split(['/', '\\']).filter(|p| !p.is_empty() && *p != "." && *p != "..").collect();
         crate::open::index::nfc(&parts.join("/"))
@@ -238,7 +242,7 @@ pub(super) fn place_of_path<'i>(source: &Source<'i>, described: &Described, path
 }
 
 /// The file or folder at a path below the data folder, in any case of letters.
-fn place_at<'i>(source: &Source<'i>, below: &str) -> Option<Place<'i>> {
+fn place_at<'i>(source: &DataFolder<'i>, below: &str) -> Option<Place<'i>> {
     if below.is_empty() {
         return None;
     }
@@ -278,7 +282,7 @@ pub(super) struct LabelFiles<'i> {
 }
 
 impl<'i> LabelFiles<'i> {
-    pub fn new(source: &Source<'i>) -> Self {
+    pub fn new(source: &DataFolder<'i>) -> Self {
         let (mut texts, mut lower, mut by_stem): (HashMap<_, _>, HashMap<_, _>, HashMap<String, Vec<_>>) =
             Default::default();
         for file in

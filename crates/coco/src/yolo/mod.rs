@@ -15,10 +15,10 @@ use crate::finding::{Finding, FindingKind};
 use crate::found::{Found, FoundImage, FoundObject};
 use crate::ids::ids_of_names;
 use crate::open::coco::{by_hash, plain_root};
+use crate::open::data_folder::{DataFolder, Plan, broken, name_of};
 use crate::open::index::{IndexedFile, stem_of, without_extension};
 use crate::open::roles::Role;
 use crate::open::sides::{Item, Names, Sides, by_parts, sides};
-use crate::open::source::{Plan, Source, broken, name_of};
 use crate::text_file::{decoded, read_text};
 use crate::types::Category;
 pub use classes::{DataYaml, parse_data_yaml, read_class_names};
@@ -41,7 +41,7 @@ struct Entry<'i> {
 ///
 /// # Errors
 /// A folder without label files; a class file that cannot be read; lines whose columns cannot be told.
-pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan> {
+pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Plan> {
     let labels = LabelFiles::new(source);
     let described = described(source, &labels, notes)?;
     let all: Vec<Entry<'_>> = source.images.images().map(|image| Entry { image, labels: labels.of(image) }).collect();
@@ -61,13 +61,13 @@ pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan>
     // Images in neither split are not read.
     let used = |i: usize| match &sides {
         Sides::Author(sides) => sides[i].is_some(),
-        Sides::Share(used) => used[i],
+        Sides::ByHash(used) => used[i],
     };
     let kept: Vec<usize> = (0..entries.len()).filter(|&i| used(i)).collect();
     let entries: Vec<&Entry<'_>> = kept.iter().map(|&i| &entries[i]).collect();
     let found = read_entries(source, &described, &entries, &labels, notes)?;
     match sides {
-        Sides::Share(_) => by_hash(source, found, &vec![true; kept.len()], notes),
+        Sides::ByHash(_) => by_hash(source, found, &vec![true; kept.len()], notes),
         Sides::Author(sides) => {
             let known = found.images.iter().zip(&kept).filter_map(|(image, &i)| Some((image.id, sides[i]?)));
             Ok(Plan::One { sides: known.collect(), whole: Box::new(found), how: "" })
@@ -79,7 +79,7 @@ pub(crate) fn plan(source: &Source<'_>, notes: &mut Vec<String>) -> Result<Plan>
 fn with_labels_near<'i>(
     all: Vec<Entry<'i>>,
     described: &Described,
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Entry<'i>>> {
     let folders: HashSet<&str> = all.iter().filter(|e| e.labels.is_some()).map(|e| e.image.folder()).collect();
@@ -107,7 +107,7 @@ fn with_labels_near<'i>(
             problem,
             looked_for: "for images/a.jpg: labels/a.txt, a.txt beside it, or one a.txt elsewhere".to_owned(),
             found: crate::open::index::some_of(&source.index.top_names()),
-            way_out: "name the folder that holds the images and the label files",
+            hint: "name the folder that holds the images and the label files",
         });
     }
     if near.len() < total {
@@ -120,7 +120,7 @@ fn with_labels_near<'i>(
 fn named_parts(
     described: &Described,
     items: &[Item],
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Sides>> {
     let options = source.options;
@@ -166,7 +166,7 @@ fn named_parts(
     {
         notes.push("train and val are the same images, so nothing would be held out".to_owned());
         let train = train.clone();
-        return Ok(Some(Sides::Share((0..items.len()).map(|i| train.contains(&i)).collect())));
+        return Ok(Some(Sides::ByHash((0..items.len()).map(|i| train.contains(&i)).collect())));
     }
     // Without a held-out part that is there, or with a training part that is not, folders and lists tell more.
     let named = |role: Role| described.parts.iter().any(|(r, _)| *r == role);
@@ -179,7 +179,7 @@ fn named_parts(
 
 /// Reads the label files of images.
 fn read_entries(
-    source: &Source<'_>,
+    source: &DataFolder<'_>,
     described: &Described,
     entries: &[&Entry<'_>],
     labels: &LabelFiles<'_>,
@@ -253,7 +253,7 @@ fn read_entries(
 }
 
 /// Categories 1, 2, ... for the classes 0, 1, ...; a class without a name is its number where no class has one.
-fn categories(described: &Described, source: &Source<'_>, most: u64, notes: &mut Vec<String>) -> Vec<Category> {
+fn categories(described: &Described, source: &DataFolder<'_>, most: u64, notes: &mut Vec<String>) -> Vec<Category> {
     let given = &source.options.read.classes;
     let mut names = if given.is_empty() { described.names.clone() } else { given.clone() };
     if names.is_empty() {

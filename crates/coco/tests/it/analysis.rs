@@ -1,12 +1,14 @@
-//! Curves, kinds of error, images and verdicts, on cases that are worked out by hand.
+//! Curves, kinds of error, images and matches, on cases that are worked out by hand.
 
-use docent_coco::{Annotation, CocoMetrics, Dataset, Detection, ErrorKind, Evaluator, Verdict, analyze, read_results};
+use docent_coco::{
+    Annotation, CocoMetrics, Dataset, Detection, DetectionMatch, ErrorKind, Evaluator, analyze, read_results,
+};
 
 use crate::support::{annotation, category, image, shared};
 
-fn truth(images: u64, annotations: Vec<Annotation>) -> Dataset {
+fn ground_truth(images: u64, annotations: Vec<Annotation>) -> Dataset {
     let images = (1..=images).map(|id| image(id, &format!("{id}.png"), 400, 400)).collect();
-    Dataset::from_parts("truth", "", images, annotations, vec![category(3, "a"), category(17, "b")]).unwrap()
+    Dataset::from_parts("ground truth", "", images, annotations, vec![category(3, "a"), category(17, "b")]).unwrap()
 }
 
 fn found(image_id: u64, category_id: u64, bbox: [f64; 4], score: f64) -> Detection {
@@ -19,14 +21,14 @@ fn near(got: f64, want: f64, what: &str) {
 
 /// One object of each class is found, one of class a is missed, and there is one error of each kind.
 ///
-/// Class a has three objects. Its ranking: right (0.95), duplicate (0.9), place (0.85), background (0.8), so that the only right
+/// Class a has three objects. Its ranking: correct (0.95), duplicate (0.9), place (0.85), background (0.8), so that the only correct
 /// one comes first: precision 1 up to recall 1/3, which 34 of the 101 recalls are (0 to 0.33): AP50 34/101.
-/// Class b has two objects. Its ranking: class (0.7: on a's third object), both (0.6: between), right (0.5): precision 1/3 up to
+/// Class b has two objects. Its ranking: class (0.7: on a's third object), both (0.6: between), correct (0.5): precision 1/3 up to
 /// recall 1/2, 51 of the 101 recalls (0 to 0.50): AP50 51/303.
 #[test]
 fn each_kind_of_error_is_counted_and_costs_what_setting_it_right_brings() {
     let side = 40.0;
-    let set = truth(
+    let set = ground_truth(
         1,
         vec![
             annotation(1, 1, 3, [0.0, 0.0, side, side]),      // found
@@ -54,13 +56,13 @@ fn each_kind_of_error_is_counted_and_costs_what_setting_it_right_brings() {
     for kind in ErrorKind::ALL {
         assert_eq!(of(kind).count, 1, "{kind:?}");
     }
-    // Without the background or the duplicate, a's only right detection is first as before.
+    // Without the background or the duplicate, a's only correct detection is first as before.
     near(of(ErrorKind::Background).cost, 0.0, "background");
     near(of(ErrorKind::Duplicate).cost, 0.0, "duplicate");
-    // The third of a becomes right: two of three found; the second behind one error (the duplicate): precision 2/3 for the recalls
+    // The third of a becomes correct: two of three found; the second behind one error (the duplicate): precision 2/3 for the recalls
     // 0.34 to 0.66, which are 33.
     near(of(ErrorKind::Place).cost, 33.0 * (2.0 / 3.0) / 101.0 / 2.0, "place");
-    // The class: b loses its first error (precision 1/2 where it was 1/3) and a gets a right one in fifth place: precision 2/5 for
+    // The class: b loses its first error (precision 1/2 where it was 1/3) and a gets a correct one in fifth place: precision 2/5 for
     // the recalls 0.34 to 0.66.
     near(
         of(ErrorKind::Class).cost,
@@ -76,17 +78,21 @@ fn each_kind_of_error_is_counted_and_costs_what_setting_it_right_brings() {
     near(errors.false_negatives, ((1.0 - a) + (1.0 / 3.0 - b)) / 2.0, "false negatives");
     let shares: f64 = ErrorKind::ALL.iter().map(|kind| errors.share(*kind)).sum();
     near(shares, 1.0, "shares");
-    use Verdict::{Right, Wrong};
-    assert_eq!(analysis.verdicts, [Right, Wrong, Wrong, Wrong, Wrong, Wrong, Right]);
+    use DetectionMatch::{FalsePositive, TruePositive};
+    assert_eq!(
+        analysis.matches,
+        [TruePositive, FalsePositive, FalsePositive, FalsePositive, FalsePositive, FalsePositive, TruePositive]
+    );
     assert_eq!((analysis.metrics.per_class[0].objects, analysis.metrics.per_class[1].detections), (3, 3));
 }
 
 #[test]
 fn an_images_ap_counts_detections_of_absent_classes() {
-    let set = truth(3, vec![annotation(1, 1, 3, [0.0, 0.0, 40.0, 40.0]), annotation(2, 2, 3, [0.0, 0.0, 40.0, 40.0])]);
+    let set =
+        ground_truth(3, vec![annotation(1, 1, 3, [0.0, 0.0, 40.0, 40.0]), annotation(2, 2, 3, [0.0, 0.0, 40.0, 40.0])]);
     let detections = [
         found(1, 3, [0.0, 0.0, 40.0, 40.0], 0.5),
-        // Surer, and of a class that is not there: the right one comes second.
+        // Surer, and of a class that is not there: the correct one comes second.
         found(2, 17, [0.0, 0.0, 40.0, 40.0], 0.9),
         found(2, 3, [0.0, 0.0, 40.0, 40.0], 0.5),
         found(3, 3, [0.0, 0.0, 40.0, 40.0], 0.5),
@@ -97,9 +103,9 @@ fn an_images_ap_counts_detections_of_absent_classes() {
     near(images[0].ap.unwrap(), 1.0, "found");
     near(images[1].ap.unwrap(), 0.5, "found behind an error");
     assert_eq!(images[2].ap, None);
-    // Nothing found, and no truth at all.
+    // Nothing found, and no ground truth at all.
     assert_eq!(analyze(&set, &[]).unwrap().images[0].ap, Some(0.0));
-    let bare = analyze(&truth(1, vec![]), &detections[..1]).unwrap();
+    let bare = analyze(&ground_truth(1, vec![]), &detections[..1]).unwrap();
     assert_eq!((bare.images[0].ap, bare.errors.share(ErrorKind::Missed)), (None, 0.0));
     assert!(bare.curves.iter().all(|c| c.precision.iter().all(|p| *p == -1.0)));
 }
@@ -108,14 +114,14 @@ fn an_images_ap_counts_detections_of_absent_classes() {
 fn crowds_and_the_cap_are_neither_right_nor_wrong() {
     let mut crowd = annotation(2, 1, 3, [200.0, 200.0, 100.0, 100.0]);
     crowd.iscrowd = true;
-    let set = truth(1, vec![annotation(1, 1, 3, [0.0, 0.0, 40.0, 40.0]), crowd]);
+    let set = ground_truth(1, vec![annotation(1, 1, 3, [0.0, 0.0, 40.0, 40.0]), crowd]);
     let mut detections = vec![found(1, 3, [210.0, 210.0, 20.0, 20.0], 0.9), found(1, 3, [0.0, 0.0, 40.0, 40.0], 0.8)];
     detections.extend((0..100).map(|i| found(1, 3, [350.0, 350.0, 9.0, 9.0], 0.7 - 0.001 * f64::from(i))));
     let analysis = analyze(&set, &detections).unwrap();
-    let verdicts = &analysis.verdicts;
-    assert_eq!(verdicts[..3], [Verdict::Ignored, Verdict::Right, Verdict::Wrong]);
+    let matches = &analysis.matches;
+    assert_eq!(matches[..3], [DetectionMatch::Ignored, DetectionMatch::TruePositive, DetectionMatch::FalsePositive]);
     // Two come before the hundred, so the last two are beyond it.
-    assert_eq!(verdicts.iter().filter(|v| **v == Verdict::Ignored).count(), 3);
+    assert_eq!(matches.iter().filter(|v| **v == DetectionMatch::Ignored).count(), 3);
     assert_eq!(analysis.images[0].objects, 1);
     near(analysis.images[0].ap.unwrap(), 1.0, "the crowd's detection does not count");
 }

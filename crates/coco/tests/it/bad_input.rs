@@ -1,5 +1,5 @@
 //! What people really hand over: files that are cut, empty, huge by their own account, or rubbish. Each message says what, and the
-//! way out.
+//! hint.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn says(error: &docent_coco::Error, parts: &[&str]) {
 #[test]
 fn no_such_folder() {
     let error = open_dir(Path::new("/no/such/folder"), &OpenOptions::default()).unwrap_err();
-    says(&error, &["/no/such/folder", "no such folder", "spelled right"]);
+    says(&error, &["/no/such/folder", "no such folder", "spelled correctly"]);
     // A file where a folder belongs.
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.zip"), "x").unwrap();

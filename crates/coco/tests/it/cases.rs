@@ -1,4 +1,4 @@
-//! Kinds of input that real tools and people write, each made here: it opens with the right boxes, or the error names the flag.
+//! Kinds of input that real tools and people write, each made here: it opens with the correct boxes, or the error names the flag.
 
 use std::path::Path;
 
@@ -71,7 +71,7 @@ fn boxes(splits: &Splits) -> Vec<(usize, Vec<[f64; 4]>)> {
     all
 }
 
-fn right(n: usize) -> Vec<(usize, Vec<[f64; 4]>)> {
+fn correct_boxes(n: usize) -> Vec<(usize, Vec<[f64; 4]>)> {
     (0..n).map(|i| (i, vec![bbox(i)])).collect()
 }
 
@@ -79,7 +79,7 @@ fn says(splits: &Splits, parts: &[&str]) {
     assert!(splits.notes.iter().any(|n| parts.iter().all(|p| n.contains(p))), "{parts:?}: {:#?}", splits.notes);
 }
 
-/// Opens twelve images whose JSON `change` has changed, and checks that all boxes are right.
+/// Opens twelve images whose JSON `change` has changed, and checks that all boxes are correct.
 fn opens_right(change: impl FnOnce(&mut Value)) -> Splits {
     let dir = tempfile::tempdir().unwrap();
     images(dir.path(), 12);
@@ -87,7 +87,7 @@ fn opens_right(change: impl FnOnce(&mut Value)) -> Splits {
     change(&mut json);
     put(dir.path(), &json);
     let splits = open(dir.path());
-    assert_eq!(boxes(&splits), right(12));
+    assert_eq!(boxes(&splits), correct_boxes(12));
     assert_eq!(splits.train.class_names(), ["nut", "bolt"]);
     splits
 }
@@ -144,7 +144,7 @@ fn boxes_from_outlines_and_entries_without_either() {
         let found: Vec<_> = splits.train.findings().iter().chain(splits.val.findings()).collect();
         assert_eq!((found.len(), found[0].kind, found[0].annotation_id), (1, FindingKind::DegenerateBox, Some(5)));
         assert!(found[0].to_string().contains("instances_all.json"), "{}", found[0]);
-        let mut wanted = right(12);
+        let mut wanted = correct_boxes(12);
         wanted[4].1.clear();
         assert_eq!(boxes(&splits), wanted);
     }
@@ -174,7 +174,7 @@ fn json_that_python_writes() {
     let path = dir.path().join("annotations/instances_all.json");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("\u{feff}{}", text.replacen("20.0,15.0", "NaN,15.0", 1))).unwrap();
-    let mut wanted = right(12);
+    let mut wanted = correct_boxes(12);
     wanted[0].1.clear();
     assert_eq!(boxes(&open(dir.path())), wanted);
 }
@@ -277,10 +277,10 @@ fn boxes_in_another_convention_are_named_and_not_guessed() {
         assert!(error.to_string().contains(&flag), "{flag}: {error}");
         let read = ReadConfig { boxes: Some(reading), ..ReadConfig::default() };
         let splits = open_with(dir.path(), read).unwrap();
-        assert_eq!(boxes(&splits), right(n), "{reading:?}");
+        assert_eq!(boxes(&splits), correct_boxes(n), "{reading:?}");
         assert!(splits.train.all_annotations().iter().all(|a| (a.area - 120.0).abs() < 1e-6));
     }
-    // Who says that the numbers are right as they stand is believed, and told all the same.
+    // Who says that the numbers are correct as they stand is believed, and told all the same.
     let dir = tempfile::tempdir().unwrap();
     images(dir.path(), n);
     let mut json = coco(n);
@@ -301,7 +301,7 @@ fn crowds_alone_are_no_targets() {
     assert!(error.contains("crowds") && error.contains("--crowds keep"), "{error}");
     let splits = open_with(dir.path(), ReadConfig { crowds: Crowds::Keep, ..ReadConfig::default() }).unwrap();
     splits.require_targets().unwrap();
-    assert_eq!(boxes(&splits), right(12));
+    assert_eq!(boxes(&splits), correct_boxes(12));
 }
 
 /// A JPEG with an EXIF block that asks for `orientation`.
@@ -388,7 +388,7 @@ fn one_json_with_folders_of_parts_and_other_layouts() {
         std::fs::write(path, coco(12).to_string()).unwrap();
         let splits = open(dir.path());
         assert_eq!((splits.train.len(), splits.val.len()), (9, 3), "{file}");
-        assert_eq!(boxes(&splits), right(12), "{file}");
+        assert_eq!(boxes(&splits), correct_boxes(12), "{file}");
     }
     // A file for each part, beside its images; the test part is left alone.
     let dir = tempfile::tempdir().unwrap();

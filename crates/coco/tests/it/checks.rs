@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use docent_coco::{CheckConfig, Dataset, Error, FindingKind, Look, OpenOptions, Policy, Rgb8, open_dir, summarize};
+use docent_coco::{
+    CheckConfig, Dataset, Error, FindingKind, ImageCheck, OpenOptions, Policy, Rgb8, open_dir, summarize,
+};
 
 use crate::support::{data, write_images};
 
@@ -37,7 +39,10 @@ fn what_is_dropped_is_gone_and_listed() {
     assert_eq!(names, ["1.png", "2.png"]); // an entry that is there twice counts once
     let left: Vec<_> = set.all_annotations().iter().map(|a| (a.id, a.bbox[0])).collect();
     assert_eq!(left, [(1, 10.0), (2, 10.0), (3, 90.0), (4, 30.0)]);
-    assert_eq!(set.truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [90.0, 10.0, 100.0, 30.0], [30.0, 10.0, 50.0, 30.0]]);
+    assert_eq!(
+        set.ground_truth(0).boxes,
+        [[10.0, 10.0, 30.0, 30.0], [90.0, 10.0, 100.0, 30.0], [30.0, 10.0, 50.0, 30.0]]
+    );
     let found: Vec<_> = set.findings().iter().map(|f| (f.kind, f.image_id, f.annotation_id)).collect();
     assert_eq!(
         found,
@@ -101,8 +106,8 @@ fn each_policy_decides_about_its_kind_alone() {
         }
     }
     let dropped = load(FAULTY, &with(|c| c.outside = Policy::Drop)).unwrap();
-    assert_eq!(dropped.truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [30.0, 10.0, 50.0, 30.0]]);
-    // Scoring takes the truth as the file has it.
+    assert_eq!(dropped.ground_truth(0).boxes, [[10.0, 10.0, 30.0, 30.0], [30.0, 10.0, 50.0, 30.0]]);
+    // Scoring takes the ground truth as the file has it.
     assert_eq!(dropped.annotations(0).len(), 4);
 }
 
@@ -155,10 +160,10 @@ fn image_files_are_looked_at_as_closely_as_asked() {
     let missing = (FindingKind::MissingImage, 33);
     let other_size = (FindingKind::SizeMismatch, 53);
     let (cut, empty) = ((FindingKind::UnreadableImage, 73), (FindingKind::UnreadableImage, 83));
-    assert_eq!(found(Look::Exists), [missing]);
-    assert_eq!(found(Look::Header), [missing, other_size, empty]);
-    assert_eq!(found(Look::Pixels), [missing, other_size, cut, empty]);
-    let texts: Vec<_> = set.check_images(Look::Pixels).iter().map(ToString::to_string).collect();
+    assert_eq!(found(ImageCheck::Exists), [missing]);
+    assert_eq!(found(ImageCheck::Header), [missing, other_size, empty]);
+    assert_eq!(found(ImageCheck::Pixels), [missing, other_size, cut, empty]);
+    let texts: Vec<_> = set.check_images(ImageCheck::Pixels).iter().map(ToString::to_string).collect();
     for (text, part) in texts.iter().zip(["003.png", "005.png is 9x9, annotated as 24x35", "007.png", "0 bytes"]) {
         assert!(text.contains(part), "{text}");
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use docent_coco::{CheckConfig, Dataset, Error, FindingKind, Look, Policy, Rgb8, decode_file};
+use docent_coco::{CheckConfig, Dataset, Error, FindingKind, ImageCheck, Policy, Rgb8, decode_file};
 
 use crate::support::{annotation, categories, category, image, shared, write_images};
 
@@ -45,12 +45,12 @@ fn ids_with_gaps_crowds_and_empty_images() {
     assert_eq!(set.annotations(1)[0].area, 150.5);
     assert_eq!(set.annotations(0)[0].area, 600.0); // the box's, where the file has none
 
-    // Training truth: no crowd, no box without area, the rest clipped.
-    let truth = set.truth(1);
-    assert_eq!((truth.boxes, truth.labels), (vec![[1.0, 2.0, 11.0, 22.0]], vec![2]));
-    let truth = set.truth(0);
-    assert_eq!((truth.boxes, truth.labels), (vec![[90.5, 40.0, 100.0, 50.0]], vec![3]));
-    assert_eq!(set.truth(2), docent_coco::Truth::default());
+    // Ground truth for training: no crowd, no box without area, the rest clipped.
+    let ground_truth = set.ground_truth(1);
+    assert_eq!((ground_truth.boxes, ground_truth.labels), (vec![[1.0, 2.0, 11.0, 22.0]], vec![2]));
+    let ground_truth = set.ground_truth(0);
+    assert_eq!((ground_truth.boxes, ground_truth.labels), (vec![[90.5, 40.0, 100.0, 50.0]], vec![3]));
+    assert_eq!(set.ground_truth(2), docent_coco::GroundTruth::default());
     assert_eq!(set.dropped_boxes(), 2);
 
     let kinds: Vec<_> = set.findings().iter().map(|f| (f.kind, f.image_id, f.annotation_id)).collect();
@@ -75,7 +75,7 @@ fn a_box_over_the_border_by_a_rounding_is_no_finding() {
         GAPS.replace("[90.5, 40, 20, 30]", "[90.5, 40, 9.75, 10.5]").replace("[200, 10, 5, 5]", "[95, 45, 5, 5]");
     let set = load(&text).unwrap();
     assert_eq!(set.findings().len(), 1);
-    assert_eq!(set.truth(0).boxes[0], [90.5, 40.0, 100.0, 50.0]);
+    assert_eq!(set.ground_truth(0).boxes[0], [90.5, 40.0, 100.0, 50.0]);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn subsets_keep_order_and_categories() {
     assert_eq!(part.images().iter().map(|i| i.id).collect::<Vec<_>>(), [53, 23, 3]);
     for (i, whole) in [5, 2, 0].into_iter().enumerate() {
         assert_eq!(part.annotations(i), set.annotations(whole));
-        assert_eq!(part.truth(i), set.truth(whole));
+        assert_eq!(part.ground_truth(i), set.ground_truth(whole));
     }
     assert_eq!(part.categories(), set.categories());
     assert_ne!(part.digest(), set.digest());
@@ -174,9 +174,9 @@ fn samples_bring_pixels_and_truth_together() {
     let sample = set.sample(2).unwrap();
     assert_eq!(sample.image_id, 23);
     assert_eq!(sample.image, decode_file(&set.image_path(2), Default::default()).unwrap());
-    assert_eq!(sample.boxes, set.truth(2).boxes);
+    assert_eq!(sample.boxes, set.ground_truth(2).boxes);
     assert_eq!(sample.labels, [1, 2]);
-    assert!(set.check_images(Look::Exists).is_empty());
+    assert!(set.check_images(ImageCheck::Exists).is_empty());
 
     // Another size than the annotations say.
     let wrong = Rgb8::filled(32, 27, [0; 3]);
@@ -191,7 +191,7 @@ fn samples_bring_pixels_and_truth_together() {
     assert!(set.sample(2).unwrap_err().to_string().contains("swapped"));
 
     std::fs::remove_file(set.image_path(1)).unwrap();
-    let missing = set.check_images(Look::Exists);
+    let missing = set.check_images(ImageCheck::Exists);
     assert_eq!(missing.len(), 1);
     assert_eq!((missing[0].kind, missing[0].image_id), (FindingKind::MissingImage, Some(13)));
     assert!(set.sample(1).unwrap_err().to_string().contains("001.png"));
@@ -213,7 +213,7 @@ fn bccd_is_read() {
     assert_eq!(set.len(), 205);
     assert_eq!(set.all_annotations().len(), 2804);
     assert_eq!(set.class_names(), ["WBC", "RBC", "Platelets"]);
-    assert!(set.check_images(Look::Exists).is_empty());
+    assert!(set.check_images(ImageCheck::Exists).is_empty());
     assert_eq!(set.dropped_boxes(), 0, "{:?}", set.findings());
     let sample = set.sample(0).unwrap();
     assert_eq!((sample.image.width, sample.image.height), (640, 480));

@@ -54,7 +54,7 @@ fn upright_is_turned_as_exif_says() {
     let (flat, turned) =
         (decode_file(&data("rotated.jpg"), PLAIN).unwrap(), decode_file(&data("rotated.jpg"), UPRIGHT).unwrap());
     assert_eq!((turned.width, turned.height), (16, 32));
-    // Orientation 6: the stored picture is turned by a quarter, clockwise. Its lower left corner comes to the upper left.
+    // Orientation 6: the stored image is turned by a quarter, clockwise. Its lower left corner comes to the upper left.
     for (x, y) in [(0, 0), (5, 9), (15, 31)] {
         assert_eq!(turned.pixel(x, y), flat.pixel(y, 15 - x), "{x},{y}");
     }
@@ -108,7 +108,7 @@ fn a_jpeg_with_bytes_after_its_end_is_read() {
     assert!(decode_bytes(&bytes, "rgb.jpg", PLAIN).is_ok());
 }
 
-/// A PNG header that claims `width` x `height`, with a right checksum and nothing behind it.
+/// A PNG header that claims `width` x `height`, with a correct checksum and nothing behind it.
 pub fn claim(width: u32, height: u32) -> Vec<u8> {
     let mut header = b"IHDR".to_vec();
     header.extend_from_slice(&width.to_be_bytes());

@@ -8,17 +8,17 @@ use docent_coco::{
 
 use crate::support::{annotation, category, image, shared};
 
-fn truth(images: u64, annotations: Vec<Annotation>) -> Dataset {
+fn ground_truth(images: u64, annotations: Vec<Annotation>) -> Dataset {
     let images = (1..=images).map(|id| image(id, &format!("{id}.png"), 400, 400)).collect();
-    Dataset::from_parts("truth", "", images, annotations, vec![category(3, "a"), category(17, "b")]).unwrap()
+    Dataset::from_parts("ground truth", "", images, annotations, vec![category(3, "a"), category(17, "b")]).unwrap()
 }
 
 fn found(image_id: u64, category_id: u64, bbox: [f64; 4], score: f64) -> Detection {
     Detection { image_id, category_id, bbox, score }
 }
 
-fn evaluate(truth: &Dataset, detections: &[Detection]) -> Metrics {
-    CocoMetrics.evaluate(truth, detections).unwrap()
+fn evaluate(ground_truth: &Dataset, detections: &[Detection]) -> Metrics {
+    CocoMetrics.evaluate(ground_truth, detections).unwrap()
 }
 
 fn close(metrics: &Metrics, expected: [f64; 12], tolerance: f64, what: &str) {
@@ -29,7 +29,7 @@ fn close(metrics: &Metrics, expected: [f64; 12], tolerance: f64, what: &str) {
 
 #[test]
 fn nothing_found_is_zero_and_no_truth_is_minus_one() {
-    let set = truth(2, vec![annotation(1, 1, 3, [10.0, 10.0, 50.0, 50.0])]);
+    let set = ground_truth(2, vec![annotation(1, 1, 3, [10.0, 10.0, 50.0, 50.0])]);
     let metrics = evaluate(&set, &[]);
     assert_eq!((metrics.ap(), metrics.ap50(), metrics.ap75()), (0.0, 0.0, 0.0));
     assert_eq!((metrics.ap_small(), metrics.ap_medium(), metrics.ap_large()), (-1.0, 0.0, -1.0));
@@ -39,7 +39,7 @@ fn nothing_found_is_zero_and_no_truth_is_minus_one() {
         metrics.per_class.iter().map(|c| (c.name.as_str(), c.category_id, c.ap, c.ap50, c.ap75, c.ar)).collect();
     assert_eq!(class, [("a", 3, 0.0, 0.0, 0.0, 0.0), ("b", 17, -1.0, -1.0, -1.0, -1.0)]);
 
-    let bare = truth(2, vec![]);
+    let bare = ground_truth(2, vec![]);
     assert_eq!(evaluate(&bare, &[]).stats, [-1.0; 12]);
     assert_eq!(evaluate(&bare, &[found(1, 3, [0.0, 0.0, 9.0, 9.0], 0.5)]).stats, [-1.0; 12]);
 }
@@ -52,14 +52,14 @@ fn the_truth_itself_is_perfect() {
         annotation(2, 2, 3, [0.0, 0.0, 300.0, 300.0]),
     ];
     let detections: Vec<_> = boxes.iter().map(|a| found(a.image_id, a.category_id, a.bbox, 0.5)).collect();
-    let metrics = evaluate(&truth(3, boxes), &detections);
+    let metrics = evaluate(&ground_truth(3, boxes), &detections);
     close(&metrics, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 1e-12, "perfect");
     assert!(metrics.per_class.iter().all(|c| (c.ap - 1.0).abs() < 1e-12 && c.ar == 1.0));
 }
 
 #[test]
 fn equal_scores_keep_their_order() {
-    let set = truth(
+    let set = ground_truth(
         2,
         vec![
             annotation(1, 1, 3, [10.0, 10.0, 50.0, 50.0]),
@@ -67,7 +67,7 @@ fn equal_scores_keep_their_order() {
             annotation(3, 1, 17, [100.0, 100.0, 120.0, 120.0]),
         ],
     );
-    let (right, wrong) = ([10.0, 10.0, 50.0, 50.0], [200.0, 200.0, 50.0, 50.0]);
+    let (correct, wrong) = ([10.0, 10.0, 50.0, 50.0], [200.0, 200.0, 50.0, 50.0]);
     let run = |first: [f64; 4], second: [f64; 4]| {
         evaluate(
             &set,
@@ -75,7 +75,7 @@ fn equal_scores_keep_their_order() {
                 found(1, 3, first, 0.5),
                 found(1, 3, second, 0.5),
                 found(2, 3, wrong, 0.5),
-                found(2, 3, right, 0.5),
+                found(2, 3, correct, 0.5),
                 found(1, 17, [100.0, 100.0, 120.0, 100.0], 0.9),
             ],
         )
@@ -94,15 +94,17 @@ fn equal_scores_keep_their_order() {
         1.0,
         0.7,
     ];
-    close(&run(right, wrong), expected, 1e-12, "right first");
+    close(&run(correct, wrong), expected, 1e-12, "correct first");
     let expected = [0.6, 0.75, 0.75, -1.0, 0.5, 0.6999999999999998, 0.35, 0.85, 0.85, -1.0, 1.0, 0.7];
-    close(&run(wrong, right), expected, 1e-12, "wrong first");
+    close(&run(wrong, correct), expected, 1e-12, "wrong first");
 }
 
 #[test]
 fn at_most_a_hundred_of_a_category_count_in_an_image() {
-    let set =
-        truth(1, vec![annotation(1, 1, 3, [10.0, 10.0, 50.0, 50.0]), annotation(2, 1, 3, [300.0, 300.0, 50.0, 50.0])]);
+    let set = ground_truth(
+        1,
+        vec![annotation(1, 1, 3, [10.0, 10.0, 50.0, 50.0]), annotation(2, 1, 3, [300.0, 300.0, 50.0, 50.0])],
+    );
     let run = |rank: usize| {
         let mut detections: Vec<_> =
             (0..130).map(|k| found(1, 3, [200.0, 100.0, 20.0, 20.0], 1.0 - f64::from(k) / 1000.0)).collect();
@@ -120,7 +122,7 @@ fn at_most_a_hundred_of_a_category_count_in_an_image() {
 fn detections_inside_a_crowd_do_not_count() {
     let mut crowd = annotation(2, 1, 3, [100.0, 100.0, 200.0, 200.0]);
     crowd.iscrowd = true;
-    let set = truth(
+    let set = ground_truth(
         2,
         vec![annotation(1, 1, 3, [10.0, 10.0, 20.0, 20.0]), crowd, annotation(3, 2, 3, [50.0, 50.0, 60.0, 60.0])],
     );
@@ -154,14 +156,14 @@ fn the_stated_area_decides_the_size_and_flat_truth_stays() {
     stated.area = 900.0;
     let mut flat = annotation(2, 1, 3, [200.0, 200.0, 0.0, 10.0]);
     flat.area = 5.0;
-    let metrics = evaluate(&truth(1, vec![stated, flat]), &[found(1, 3, [10.0, 10.0, 50.0, 50.0], 0.9)]);
+    let metrics = evaluate(&ground_truth(1, vec![stated, flat]), &[found(1, 3, [10.0, 10.0, 50.0, 50.0], 0.9)]);
     let ap = 0.5049504950495048;
     close(&metrics, [ap, ap, ap, ap, -1.0, -1.0, 0.5, 0.5, 0.5, 0.5, -1.0, -1.0], 1e-12, "area");
 }
 
 #[test]
 fn detections_that_cannot_be_scored_are_named() {
-    let set = truth(1, vec![annotation(1, 1, 3, [10.0, 10.0, 50.0, 50.0])]);
+    let set = ground_truth(1, vec![annotation(1, 1, 3, [10.0, 10.0, 50.0, 50.0])]);
     let good = found(1, 3, [10.0, 10.0, 50.0, 50.0], 0.5);
     let bad = [
         (Detection { image_id: 2, ..good }, "another split"),

@@ -98,10 +98,10 @@ fn boxes_follow_their_image() {
         let red = &item.planes.data[..width];
         let (marked, other) = if item.flipped { (red[width - 1], red[0]) } else { (red[0], red[width - 1]) };
         assert!(marked > other, "{marked} {other}");
-        let truth = set.truth(item.index);
-        assert_eq!(item.labels, truth.labels);
+        let ground_truth = set.ground_truth(item.index);
+        assert_eq!(item.labels, ground_truth.labels);
         assert_eq!(item.boxes.len(), item.index % 3);
-        for (got, b) in item.boxes.iter().zip(&truth.boxes) {
+        for (got, b) in item.boxes.iter().zip(&ground_truth.boxes) {
             let (sx, sy) = (width as f32 / w as f32, height as f32 / h as f32);
             let (x1, x2) = if item.flipped { (w as f32 - b[2], w as f32 - b[0]) } else { (b[0], b[2]) };
             assert_eq!(*got, [x1 * sx, b[1] * sy, x2 * sx, b[3] * sy]);

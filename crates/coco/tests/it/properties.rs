@@ -27,10 +27,10 @@ fn object() -> impl Strategy<Value = Annotation> {
     })
 }
 
-fn truth(objects: Vec<Annotation>) -> Dataset {
+fn ground_truth(objects: Vec<Annotation>) -> Dataset {
     let images = (1..=IMAGES).map(|id| image(id, &format!("{id}.png"), 200, 200)).collect();
     let numbered = (1..).zip(objects).map(|(id, a)| Annotation { id, ..a }).collect();
-    Dataset::from_parts("truth", "", images, numbered, categories()).unwrap()
+    Dataset::from_parts("ground truth", "", images, numbered, categories()).unwrap()
 }
 
 /// Objects, and detections of which some lie near an object and some anywhere; no two scores are equal.
@@ -56,8 +56,8 @@ fn case() -> impl Strategy<Value = (Vec<Annotation>, Vec<Detection>)> {
     })
 }
 
-fn evaluate(truth: &Dataset, detections: &[Detection]) -> Metrics {
-    CocoMetrics.evaluate(truth, detections).unwrap()
+fn evaluate(ground_truth: &Dataset, detections: &[Detection]) -> Metrics {
+    CocoMetrics.evaluate(ground_truth, detections).unwrap()
 }
 
 proptest! {
@@ -65,7 +65,7 @@ proptest! {
 
     #[test]
     fn the_order_of_the_list_changes_nothing((objects, detections) in case(), seed in any::<u64>()) {
-        let set = truth(objects);
+        let set = ground_truth(objects);
         let mut order: Vec<usize> = (0..detections.len()).collect();
         docent_coco::rng::shuffle(&mut docent_coco::rng::keyed(seed, "order", 0, 0), &mut order);
         let shuffled: Vec<_> = order.iter().map(|&i| detections[i]).collect();
@@ -81,12 +81,12 @@ proptest! {
         let numbered = (1..).zip(renamed).map(|(id, a)| Annotation { id, ..a }).collect();
         let set = Dataset::from_parts("renamed", "", images, numbered, categories()).unwrap();
         let moved: Vec<_> = detections.iter().map(|d| Detection { image_id: other(d.image_id), ..*d }).collect();
-        prop_assert_eq!(evaluate(&truth(objects), &detections), evaluate(&set, &moved));
+        prop_assert_eq!(evaluate(&ground_truth(objects), &detections), evaluate(&set, &moved));
     }
 
     #[test]
     fn of_scores_the_order_alone_counts_ties_included((objects, detections) in case(), steps in 1u32..5) {
-        let set = truth(objects);
+        let set = ground_truth(objects);
         let with = |score: fn(f64) -> f64| -> Vec<_> {
             // So coarse that most scores are shared.
             let coarse = |s: f64| (s * f64::from(steps)).round() / f64::from(steps);
@@ -97,7 +97,7 @@ proptest! {
 
     #[test]
     fn figures_stay_within_their_range_and_perfection_is_one((objects, detections) in case()) {
-        let set = truth(objects.clone());
+        let set = ground_truth(objects.clone());
         for (name, value) in STAT_NAMES.iter().zip(evaluate(&set, &detections).stats) {
             prop_assert!(value == -1.0 || (0.0..=1.0 + 1e-12).contains(&value), "{name} {value}");
         }
@@ -114,7 +114,7 @@ proptest! {
 
     #[test]
     fn a_false_detection_below_all_others_never_raises_ap((objects, mut detections) in case(), category in prop::sample::select(vec![2u64, 9])) {
-        let set = truth(objects);
+        let set = ground_truth(objects);
         let before = evaluate(&set, &detections);
         // Off every object: they end at 200.
         detections.push(Detection { image_id: 1, category_id: category, bbox: [500.0, 500.0, 20.0, 20.0], score: 0.01 });
@@ -126,7 +126,7 @@ proptest! {
 
     #[test]
     fn a_crowd_and_what_lies_in_it_never_count((objects, mut detections) in case()) {
-        let before = evaluate(&truth(objects.clone()), &detections);
+        let before = evaluate(&ground_truth(objects.clone()), &detections);
         // A crowd beside all objects and detections, and detections that no object could match.
         let mut with_crowd = objects;
         for category_id in [2, 9] {

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::support::data;
 
-/// The picture the values were made from.
-fn picture(height: usize, width: usize) -> Rgb8 {
+/// The image the values were made from.
+fn test_image(height: usize, width: usize) -> Rgb8 {
     let mut data = Vec::with_capacity(height * width * 3);
     for y in 0..height {
         for x in 0..width {
@@ -35,7 +35,7 @@ fn both_rules_agree_with_their_models() {
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 7);
     for case in cases {
-        let image = picture(number(&case["height"]), number(&case["width"]));
+        let image = test_image(number(&case["height"]), number(&case["width"]));
         let mut resize = Resize {
             shortest: number(&case["shortest"]) as u32,
             longest: number(&case["longest"]) as u32,
@@ -81,7 +81,7 @@ fn extreme_shapes_keep_a_pixel() {
     for rule in [ResizeRule::Torchvision, ResizeRule::Antialias] {
         let resize = Resize { shortest: 8, longest: 20, rule };
         for (h, w, out) in [(1, 1, (8, 8)), (1, 4000, (1, 20)), (4000, 1, (20, 1)), (2, 300, (1, 20))] {
-            let planes = resize.apply(&picture(h, w)).unwrap();
+            let planes = resize.apply(&test_image(h, w)).unwrap();
             assert_eq!((planes.height, planes.width), out);
             assert_eq!(planes.data.len(), 3 * out.0 * out.1);
         }
@@ -90,7 +90,7 @@ fn extreme_shapes_keep_a_pixel() {
 
 #[test]
 fn the_same_size_keeps_every_value() {
-    let image = picture(9, 12);
+    let image = test_image(9, 12);
     for rule in [ResizeRule::Torchvision, ResizeRule::Antialias] {
         let resize = Resize { shortest: 9, longest: 12, rule };
         let planes = resize.apply(&image).unwrap();

@@ -1,6 +1,6 @@
-//! Figures of a split, their picture, a choice of images, one file made two.
+//! Figures of a split, their chart, a choice of images, one file made two.
 
-use docent_coco::{Annotation, Dataset, SplitConfig, Stats, picture, split_by_name, split_json};
+use docent_coco::{Annotation, Dataset, SplitConfig, Stats, chart, split_by_name, split_json};
 
 use crate::support::{annotation, categories, image};
 
@@ -38,18 +38,18 @@ fn figures_are_those_of_the_boxes() {
     // Nothing at all is no fault.
     let none = Stats::of(&Dataset::from_parts("none", "x", vec![], vec![], vec![]).unwrap());
     assert_eq!((none.images, none.side.most), (0, 0.0));
-    picture(&[("none", &none)]).unwrap();
+    chart(&[("none", &none)]).unwrap();
 }
 
 #[test]
-fn the_picture_names_what_it_shows() {
+fn the_chart_names_what_it_shows() {
     let stats = Stats::of(&set());
-    let svg = picture(&[("training", &stats), ("held-out", &stats)]).unwrap();
+    let svg = chart(&[("training", &stats), ("held-out", &stats)]).unwrap();
     let fits = svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>");
     assert!(fits && ["training: 4 images, 4 boxes", "held-out", "cat", "dog", "1:1"].iter().all(|t| svg.contains(t)));
     // Two splits of two classes: four bars, and as many again as the histograms have.
     assert!(svg.matches("<rect").count() > 12);
-    assert!(picture(&[]).is_err());
+    assert!(chart(&[]).is_err());
 }
 
 #[test]
@@ -58,14 +58,14 @@ fn a_choice_is_seeded_and_moves_little() {
     let boxes = |n: u64| (1..=n).step_by(2).map(|id| annotation(id, id, 2, [1.0, 1.0, 2.0, 2.0])).collect::<Vec<_>>();
     let make = |n| Dataset::from_parts("made", "x", images(n), boxes(n), categories()).unwrap();
     let set = make(40);
-    let chosen = set.pick(10, 7, None);
-    assert_eq!((chosen.len(), set.pick(10, 7, None)), (10, chosen.clone()));
-    assert!(chosen.is_sorted() && chosen != set.pick(10, 8, None));
-    assert_eq!(set.pick(99, 7, None), (0..40).collect::<Vec<_>>());
+    let chosen = set.choose_images(10, 7, None);
+    assert_eq!((chosen.len(), set.choose_images(10, 7, None)), (10, chosen.clone()));
+    assert!(chosen.is_sorted() && chosen != set.choose_images(10, 8, None));
+    assert_eq!(set.choose_images(99, 7, None), (0..40).collect::<Vec<_>>());
     // Positions 0, 2, .. hold ids 1, 3, ..
-    assert!(set.pick(10, 7, Some(2)).iter().all(|i| i % 2 == 0));
-    assert!(set.pick(10, 7, Some(9)).is_empty());
-    let more = make(44).pick(10, 7, None);
+    assert!(set.choose_images(10, 7, Some(2)).iter().all(|i| i % 2 == 0));
+    assert!(set.choose_images(10, 7, Some(9)).is_empty());
+    let more = make(44).choose_images(10, 7, None);
     assert!(more.iter().filter(|i| chosen.contains(i)).count() >= 6);
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use docent_coco::{
-    BoxReading, Dataset, Difficult, Error, FindingKind, Format, Look, OpenOptions, Policy, ReadConfig, Rgb8, Splits,
-    Unlabeled, open_dir,
+    BoxReading, Dataset, Difficult, Error, FindingKind, Format, ImageCheck, OpenOptions, Policy, ReadConfig, Rgb8,
+    Splits, Unlabeled, open_dir,
 };
 
 use crate::support::shared;
@@ -175,8 +175,8 @@ fn image_files_at_fault_are_named_with_their_xml() {
     assert_eq!(ids(&train), [0, 3, 4, 5, 6]);
     let kinds: Vec<_> = train.findings().iter().map(|f| (f.kind, f.file.file_stem().unwrap().to_owned())).collect();
     assert_eq!(kinds, [(FindingKind::MissingImage, "img_0001".into()), (FindingKind::SizeMismatch, "img_0002".into())]);
-    // A cut picture's header is whole: what lies behind it shows when it is decoded.
-    let found = train.check_images(Look::Pixels);
+    // A cut image's header is whole: what lies behind it shows when it is decoded.
+    let found = train.check_images(ImageCheck::Pixels);
     assert_eq!(
         found.iter().map(|f| (f.kind, f.image_id)).collect::<Vec<_>>(),
         [(FindingKind::UnreadableImage, Some(3))]
@@ -273,32 +273,34 @@ fn the_image_of_the_xmls_own_name_wins() {
     let widths = |splits: &Splits| {
         let mut all = Vec::new();
         for set in [&splits.train, &splits.val] {
-            all.extend((0..set.len()).map(|i| (set.image(i).file_name.clone(), set.truth(i).boxes[0][2] as i32)));
+            all.extend(
+                (0..set.len()).map(|i| (set.image(i).file_name.clone(), set.ground_truth(i).boxes[0][2] as i32)),
+            );
         }
         all.sort();
         all
     };
-    let right: Vec<_> = (0..12).map(|i| (format!("img_{i:04}.png"), 4 + i)).collect();
+    let correct: Vec<_> = (0..12).map(|i| (format!("img_{i:04}.png"), 4 + i)).collect();
     for filename in ["img_0000.png", "somewhere_else.jpg"] {
         (0..12).for_each(|i| rewrite(i, filename));
         let splits = open(dir.path()).unwrap();
-        assert_eq!(widths(&splits), right, "{filename}");
+        assert_eq!(widths(&splits), correct, "{filename}");
         says(&splits, &[if filename == "img_0000.png" { "11 XML" } else { "12 XML" }, "filename", "disagrees"]);
     }
     // Another path, case or extension is no disagreement.
     (0..12).for_each(|i| rewrite(i, &format!("C:\\data\\IMG_{i:04}.JPG")));
     let splits = open(dir.path()).unwrap();
-    assert_eq!(widths(&splits), right);
+    assert_eq!(widths(&splits), correct);
     says(&splits, &["12 image files were found under another path"]);
     // No name, or one without extension.
     (0..12).for_each(|i| rewrite(i, if i % 2 == 0 { "" } else { "img_0001" }));
-    assert_eq!(widths(&open(dir.path()).unwrap()), right);
+    assert_eq!(widths(&open(dir.path()).unwrap()), correct);
     // Without an image of its own name the name in it counts; two files for one image are refused.
     std::fs::rename(dir.path().join("Annotations/img_0003.xml"), dir.path().join("Annotations/copy.xml")).unwrap();
     rewrite(5, "img_0005.png");
     let text = annotation("img_0003.png", &object("cat", [1, 1, 7, 9], ""));
     std::fs::write(dir.path().join("Annotations/copy.xml"), &text).unwrap();
-    assert_eq!(widths(&open(dir.path()).unwrap()), right);
+    assert_eq!(widths(&open(dir.path()).unwrap()), correct);
     std::fs::write(dir.path().join("Annotations/other.xml"), text).unwrap();
     let text = open(dir.path()).unwrap_err().to_string();
     assert!(text.contains("img_0003.png has two annotation files") && text.contains("other.xml"), "{text}");
@@ -332,7 +334,7 @@ fn images_without_xml_are_counted_and_used_if_asked() {
     assert!(all.len() == 10 && all.contains(&4));
     for set in [&splits.train, &splits.val] {
         for i in 0..set.len() {
-            assert_eq!(set.truth(i).boxes.is_empty(), set.image(i).id == 4);
+            assert_eq!(set.ground_truth(i).boxes.is_empty(), set.image(i).id == 4);
         }
     }
 }

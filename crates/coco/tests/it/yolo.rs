@@ -158,7 +158,7 @@ fn every_fault_names_its_file_and_line() {
 
     // A label without an image, an image that cannot be read.
     text(&label(99), "0 0.5 0.5 0.1 0.1\n");
-    std::fs::write(at("images/img_008.png"), "no picture").unwrap();
+    std::fs::write(at("images/img_008.png"), "no image").unwrap();
     let found = findings(|_| ());
     let all: Vec<_> = found.iter().map(|f| (f.kind, f.file.clone())).collect();
     assert_eq!(all, [(FindingKind::MissingImage, label(99)), (FindingKind::UnreadableImage, label(8))]);
@@ -249,7 +249,7 @@ fn other_readings_are_named_and_not_guessed() {
     let mut options = yolo();
     options.read.boxes = Some(BoxReading::EdgeShares);
     let splits = open_dir(dir.path(), &options).unwrap();
-    let sample = splits.train.truth(0).boxes[0];
+    let sample = splits.train.ground_truth(0).boxes[0];
     assert!((sample[2] - sample[0] - 12.0).abs() < 1e-4 && (sample[3] - sample[1] - 8.0).abs() < 1e-4, "{sample:?}");
     // Pixels in place of shares.
     for i in 0..12 {

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use candle_nn::Init;
 use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
-use docent_ops::{Addend, Affine, BatchStats, Conv2dParams};
+use docent_ops::{BiasOrResidual, Affine, BatchStats, Conv2dParams};
 
 use super::builder::ModelBuilder;
 use super::list::LayerKind;
@@ -86,7 +86,7 @@ impl Conv2d {
     /// An input of other channels.
     pub fn forward(&self, x: &Tensor, relu: bool, mode: Mode) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| mode.parameter(bias));
-        let addend = bias.as_ref().map_or(Addend::None, Addend::Bias);
+        let addend = bias.as_ref().map_or(BiasOrResidual::None, BiasOrResidual::Bias);
         Ok(docent_ops::conv2d(x, &mode.parameter(&self.weight), addend, None, relu, &self.params)?)
     }
 
@@ -99,7 +99,7 @@ impl Conv2d {
         relu: bool,
         mode: Mode,
     ) -> Result<Tensor> {
-        let addend = residual.map_or(Addend::None, Addend::Residual);
+        let addend = residual.map_or(BiasOrResidual::None, BiasOrResidual::Residual);
         Ok(docent_ops::conv2d(x, &mode.parameter(&self.weight), addend, Some(affine), relu, &self.params)?)
     }
 

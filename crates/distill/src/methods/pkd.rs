@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use docent_ops::loss::{Kernel, fused};
+use docent_ops::loss::{FusedLoss, fused};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -154,7 +154,7 @@ struct Correlation {
     teacher: Vec<Vec<f64>>,
 }
 
-impl Kernel for Correlation {
+impl FusedLoss for Correlation {
     const NAME: &'static str = "distill-pearson";
 
     fn sum(&self, x: &[f32]) -> docent_ops::Result<f64> {

@@ -3,7 +3,7 @@
 use std::cell::LazyCell;
 
 use criterion::Criterion;
-use docent_ops::{Addend, Affine, Conv2dParams, conv2d as convolve};
+use docent_ops::{Affine, BiasOrResidual, Conv2dParams, conv2d as convolve};
 use docent_tensor::backward_freeing;
 
 use super::{both_ways, random, time, var};
@@ -68,7 +68,7 @@ pub fn conv2d(c: &mut Criterion) {
     for case in &CASES {
         let p = case.params();
         both_ways(&mut group, case.name, &[&case.x(), &case.w()], (case.flops(), 3), |t| {
-            convolve(&t[0], &t[1], Addend::None, None, false, &p)
+            convolve(&t[0], &t[1], BiasOrResidual::None, None, false, &p)
         });
     }
 
@@ -76,7 +76,7 @@ pub fn conv2d(c: &mut Criterion) {
     let operands = LazyCell::new(|| (random(1, &STEM.x()), var(2, &STEM.w())));
     time(&mut group, &format!("{}/forward+weight_gradient", STEM.name), 2 * STEM.flops(), || {
         let (x, w) = &*operands;
-        let y = convolve(x, w, Addend::None, None, false, &STEM.params()).expect("the operands fit");
+        let y = convolve(x, w, BiasOrResidual::None, None, false, &STEM.params()).expect("the operands fit");
         backward_freeing(&y).expect("the operation has a gradient")
     });
 
@@ -86,7 +86,7 @@ pub fn conv2d(c: &mut Criterion) {
     let norm = Affine::from_batch_norm(&ones, &ones, &vec![0.1; channels], &ones, 1e-5);
     let name = format!("{}_norm_residual_relu", LAYER1.name);
     both_ways(&mut group, &name, &[&LAYER1.x(), &LAYER1.w(), &LAYER1.y()], (LAYER1.flops(), 3), |t| {
-        convolve(&t[0], &t[1], Addend::Residual(&t[2]), Some(&norm), true, &LAYER1.params())
+        convolve(&t[0], &t[1], BiasOrResidual::Residual(&t[2]), Some(&norm), true, &LAYER1.params())
     });
     group.finish();
 }

@@ -12,17 +12,17 @@ pub fn loss(c: &mut Criterion) {
 
     // Three anchors a cell of P3, of which the sampler picks 256.
     let map = [1, 3, 100, 168];
-    let picks: Vec<usize> = (0..256).map(|i| i * 196).collect();
-    let truth: Vec<f32> = (0..256).map(|i| f32::from(u8::from(i % 2 == 0))).collect();
+    let indices: Vec<usize> = (0..256).map(|i| i * 196).collect();
+    let targets: Vec<f32> = (0..256).map(|i| f32::from(u8::from(i % 2 == 0))).collect();
     both_ways(&mut group, "bce_with_logits/256_of_3x100x168", &[&map], (256, 1), |t| {
-        bce_with_logits(&t[0], &picks, &truth, 256.0)
+        bce_with_logits(&t[0], &indices, &targets, 256.0)
     });
 
     let map = [1, 12, 100, 168];
-    let picks: Vec<usize> = (0..512).map(|i| i * 393).collect();
-    let truth = values(5, 512);
+    let indices: Vec<usize> = (0..512).map(|i| i * 393).collect();
+    let targets = values(5, 512);
     both_ways(&mut group, "smooth_l1/512_of_12x100x168", &[&map], (512, 1), |t| {
-        smooth_l1(&t[0], &picks, &truth, 1.0 / 9.0, 256.0)
+        smooth_l1(&t[0], &indices, &targets, 1.0 / 9.0, 256.0)
     });
 
     let labels: Vec<u32> = (0..512).map(|i| if i % 4 == 0 { 1 + i % 90 } else { 0 }).collect();

@@ -2,7 +2,25 @@
 
 use crate::{Error, Result};
 
-use super::Conv2dParams;
+/// Stride, padding, dilation (the same for rows and columns) and groups of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dParams {
+    /// Step of the kernel, in pixels.
+    pub stride: usize,
+    /// Zeros around the image, in pixels on each side.
+    pub padding: usize,
+    /// Distance of neighbouring taps, in pixels.
+    pub dilation: usize,
+    /// Groups of channels; each output channel sees the input channels of its group.
+    pub groups: usize,
+}
+
+impl Default for Conv2dParams {
+    /// Stride 1, no padding, dilation 1, one group.
+    fn default() -> Self {
+        Self { stride: 1, padding: 0, dilation: 1, groups: 1 }
+    }
+}
 
 /// Largest stride, padding and dilation, in pixels: more than any image has, and few enough to count with.
 const LARGEST: usize = 1 << 20;
@@ -92,7 +110,7 @@ impl Geometry {
     }
 
     /// For a single tap with a stride and nothing around: the convolution without a stride over the pixels that it reads.
-    pub fn picked(self) -> Option<Self> {
+    pub fn subsampled(self) -> Option<Self> {
         let applies = self.taps() == 1 && self.stride > 1 && self.pad_h == 0 && self.pad_w == 0;
         applies.then_some(Self { h: self.h_out, w: self.w_out, stride: 1, ..self })
     }

@@ -18,33 +18,14 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 use docent_tensor::{F32View, apply_op2, apply_op3, f32_operand, f32_operand_4d, f32_tensor, f32_values};
 
-use crate::pick::Grid;
+use crate::subsample::Subsampling;
 use crate::{Error, Result};
 
 use epilogue::{Epilogue, Wanted};
 pub(crate) use epilogue::{relu, relu_gradient};
+pub use geometry::Conv2dParams;
 use geometry::Geometry;
 pub use winograd::set_winograd;
-
-/// Stride, padding, dilation (the same for rows and columns) and groups of a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Conv2dParams {
-    /// Step of the kernel, in pixels.
-    pub stride: usize,
-    /// Zeros around the image, in pixels on each side.
-    pub padding: usize,
-    /// Distance of neighbouring taps, in pixels.
-    pub dilation: usize,
-    /// Groups of channels; each output channel sees the input channels of its group.
-    pub groups: usize,
-}
-
-impl Default for Conv2dParams {
-    /// Stride 1, no padding, dilation 1, one group.
-    fn default() -> Self {
-        Self { stride: 1, padding: 0, dilation: 1, groups: 1 }
-    }
-}
 
 /// A frozen `y = scale * x + shift` by channel: constants of the op, which never get a gradient.
 #[derive(Clone, Debug)]
@@ -72,7 +53,7 @@ impl Affine {
 
 /// What is added to a convolution's result before the activation.
 #[derive(Clone, Copy, Debug)]
-pub enum Addend<'a> {
+pub enum BiasOrResidual<'a> {
     /// Nothing.
     None,
     /// One trainable value a channel, `[C_out]`.
@@ -95,7 +76,7 @@ pub enum Addend<'a> {
 pub fn conv2d(
     x: &Tensor,
     w: &Tensor,
-    addend: Addend<'_>,
+    addend: BiasOrResidual<'_>,
     affine: Option<&Affine>,
     relu: bool,
     p: &Conv2dParams,
@@ -111,51 +92,51 @@ pub fn conv2d(
     }
     let conv = |third| Conv { geometry, affine: affine.cloned(), relu, third };
     match addend {
-        Addend::None => Ok(apply_op2(&x, &w, conv(Third::None))?),
-        Addend::Bias(b) => {
+        BiasOrResidual::None => Ok(apply_op2(&x, &w, conv(ThirdOperand::None))?),
+        BiasOrResidual::Bias(b) => {
             if b.dims() != [c_out] {
                 return Err(Error::operand("conv2d", format!("bias has shape {:?}; [{c_out}] is needed", b.dims())));
             }
-            Ok(apply_op3(&x, &w, &f32_operand("conv2d", "bias", b)?, conv(Third::Bias))?)
+            Ok(apply_op3(&x, &w, &f32_operand("conv2d", "bias", b)?, conv(ThirdOperand::Bias))?)
         }
-        Addend::Residual(r) => {
-            if r.dims() != conv(Third::None).shape() {
-                let want = conv(Third::None).shape();
+        BiasOrResidual::Residual(r) => {
+            if r.dims() != conv(ThirdOperand::None).shape() {
+                let want = conv(ThirdOperand::None).shape();
                 return Err(Error::operand(
                     "conv2d",
                     format!("residual has shape {:?}; the output has {want:?}", r.dims()),
                 ));
             }
-            Ok(apply_op3(&x, &w, &f32_operand("conv2d", "residual", r)?, conv(Third::Residual))?)
+            Ok(apply_op3(&x, &w, &f32_operand("conv2d", "residual", r)?, conv(ThirdOperand::Residual))?)
         }
     }
 }
 
 /// What the third operand is.
 #[derive(Clone, Copy, PartialEq)]
-enum Third {
+enum ThirdOperand {
     None,
     Bias,
     Residual,
 }
 
 /// The kernels that compute a convolution.
-enum Path {
+enum ConvAlgorithm {
     Depthwise,
     Winograd,
     Gemm,
     /// One tap with a stride: the pixels that it reads first, then a convolution of them without a stride.
-    Picked(Grid, Geometry),
+    Subsampled(Subsampling, Geometry),
 }
 
-impl Path {
+impl ConvAlgorithm {
     fn of(g: &Geometry) -> Self {
         if g.depthwise() {
             Self::Depthwise
         } else if winograd::applies(g) {
             Self::Winograd
-        } else if let Some(picked) = g.picked() {
-            Self::Picked(Grid { h: g.h, w: g.w, stride: g.stride }, picked)
+        } else if let Some(subsampled) = g.subsampled() {
+            Self::Subsampled(Subsampling { h: g.h, w: g.w, stride: g.stride }, subsampled)
         } else {
             Self::Gemm
         }
@@ -166,11 +147,11 @@ pub(crate) struct Conv {
     geometry: Geometry,
     affine: Option<Affine>,
     relu: bool,
-    third: Third,
+    third: ThirdOperand,
 }
 
 /// Gradients of x, w and the addend.
-type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
+type ThreeGradients = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
 impl Conv {
     /// A convolution with nothing behind it, and its operands, checked.
@@ -178,7 +159,7 @@ impl Conv {
         let (x, x_dims) = f32_operand_4d("conv2d", "x", x)?;
         let (w, w_dims) = f32_operand_4d("conv2d", "w", w)?;
         let geometry = Geometry::new(x_dims, w_dims, p)?;
-        Ok((Self { geometry, affine: None, relu: false, third: Third::None }, x, w))
+        Ok((Self { geometry, affine: None, relu: false, third: ThirdOperand::None }, x, w))
     }
 
     /// The shape of its result.
@@ -195,16 +176,16 @@ impl Conv {
     pub(crate) fn values(&self, x: &[f32], w: &[f32], third: Option<&[f32]>) -> Vec<f32> {
         let epilogue = Epilogue {
             affine: self.affine.as_ref().map(|a| (&*a.scale, &*a.shift)),
-            bias: third.filter(|_| self.third == Third::Bias),
-            residual: third.filter(|_| self.third == Third::Residual),
+            bias: third.filter(|_| self.third == ThirdOperand::Bias),
+            residual: third.filter(|_| self.third == ThirdOperand::Residual),
             relu: self.relu,
         };
         let g = &self.geometry;
-        match Path::of(g) {
-            Path::Depthwise => depthwise::forward(g, x, w, &epilogue),
-            Path::Winograd => winograd::forward(g, x, w, &epilogue),
-            Path::Gemm => gemm::forward(g, x, w, &epilogue),
-            Path::Picked(grid, g) => gemm::forward(&g, &grid.pick(x), w, &epilogue),
+        match ConvAlgorithm::of(g) {
+            ConvAlgorithm::Depthwise => depthwise::forward(g, x, w, &epilogue),
+            ConvAlgorithm::Winograd => winograd::forward(g, x, w, &epilogue),
+            ConvAlgorithm::Gemm => gemm::forward(g, x, w, &epilogue),
+            ConvAlgorithm::Subsampled(subsampling, g) => gemm::forward(&g, &subsampling.forward(x), w, &epilogue),
         }
     }
 
@@ -216,15 +197,15 @@ impl Conv {
         third: Option<&Tensor>,
         y: &Tensor,
         dy: &Tensor,
-    ) -> Result<Three> {
+    ) -> Result<ThreeGradients> {
         const OP: &str = "conv2d's backward pass";
         let g = &self.geometry;
         let dy = f32_operand(OP, "the gradient", dy)?;
         let third_tracked = third.is_some_and(Tensor::track_op);
         let wanted = Wanted {
             sums: x.track_op() || w.track_op(),
-            residual: third_tracked && self.third == Third::Residual,
-            bias: third_tracked && self.third == Third::Bias,
+            residual: third_tracked && self.third == ThirdOperand::Residual,
+            bias: third_tracked && self.third == ThirdOperand::Bias,
         };
         let (x_view, w_view, y_view, dy_view) =
             (F32View::new(OP, x), F32View::new(OP, w), F32View::new(OP, y), F32View::new(OP, &dy));
@@ -234,17 +215,21 @@ impl Conv {
         let through = epilogue::backward(g, output, scale, dy_values, wanted);
         let sums = through.sums.as_deref().unwrap_or(dy_values);
 
-        let dx = || match Path::of(g) {
-            Path::Depthwise => depthwise::input_gradient(g, sums, w_values),
-            Path::Winograd => winograd::input_gradient(g, sums, w_values),
-            Path::Gemm => gemm::input_gradient(g, sums, w_values),
-            Path::Picked(grid, g) => grid.put_back(&gemm::input_gradient(&g, sums, w_values)),
+        let dx = || match ConvAlgorithm::of(g) {
+            ConvAlgorithm::Depthwise => depthwise::input_gradient(g, sums, w_values),
+            ConvAlgorithm::Winograd => winograd::input_gradient(g, sums, w_values),
+            ConvAlgorithm::Gemm => gemm::input_gradient(g, sums, w_values),
+            ConvAlgorithm::Subsampled(subsampling, g) => {
+                subsampling.gradient(&gemm::input_gradient(&g, sums, w_values))
+            }
         };
-        let dw = || match Path::of(g) {
-            Path::Depthwise => depthwise::weight_gradient(g, x_values, sums),
-            Path::Winograd if winograd::applies_to_weights(g) => winograd::weight_gradient(g, x_values, sums),
-            Path::Winograd | Path::Gemm => gemm::weight_gradient(g, x_values, sums),
-            Path::Picked(grid, g) => gemm::weight_gradient(&g, &grid.pick(x_values), sums),
+        let dw = || match ConvAlgorithm::of(g) {
+            ConvAlgorithm::Depthwise => depthwise::weight_gradient(g, x_values, sums),
+            ConvAlgorithm::Winograd if winograd::applies_to_weights(g) => winograd::weight_gradient(g, x_values, sums),
+            ConvAlgorithm::Winograd | ConvAlgorithm::Gemm => gemm::weight_gradient(g, x_values, sums),
+            ConvAlgorithm::Subsampled(subsampling, g) => {
+                gemm::weight_gradient(&g, &subsampling.forward(x_values), sums)
+            }
         };
         let dx = x.track_op().then(|| f32_tensor(dx(), x.shape())).transpose()?;
         let dw = w.track_op().then(|| f32_tensor(dw(), w.shape())).transpose()?;
@@ -303,7 +288,14 @@ impl CustomOp3 for Conv {
         Ok(self.forward(f32_values("conv2d", x, lx)?, f32_values("conv2d", w, lw)?, Some(third)))
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, third: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Three> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        third: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<ThreeGradients> {
         Ok(self.backward(x, w, Some(third), y, dy)?)
     }
 }

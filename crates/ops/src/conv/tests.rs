@@ -92,7 +92,7 @@ fn forward_is_the_definition() {
     for Case { x, w, p } in small().into_iter().chain(large()) {
         let g = Geometry::new(x, w, &p).unwrap();
         let (x, w) = (random(1, &x[..]).unwrap(), random(2, &w[..]).unwrap());
-        let y = conv2d(&x, &w, Addend::None, None, false, &p).unwrap();
+        let y = conv2d(&x, &w, BiasOrResidual::None, None, false, &p).unwrap();
         assert_eq!(y.dims(), [g.batch, g.c_out, g.h_out, g.w_out]);
         // Sums of 1,000 terms have values of 10 and more: what Winograd's transforms round shows in those near 0.
         let tolerance = if winograd::applies(&g) { 1e-4 } else { 3e-5 };
@@ -105,7 +105,7 @@ fn gradients_agree_with_differences() {
     for Case { x, w, p } in small() {
         let inputs = [random(1, &x[..]).unwrap(), random(2, &w[..]).unwrap()];
         // Linear in each operand: a large step loses nothing.
-        check_gradient(|t| conv2d(&t[0], &t[1], Addend::None, None, false, &p), &inputs, 0.25, 1e-3)
+        check_gradient(|t| conv2d(&t[0], &t[1], BiasOrResidual::None, None, false, &p), &inputs, 0.25, 1e-3)
             .unwrap_or_else(|e| panic!("{x:?} {w:?} {p:?}: {e}"));
     }
 }
@@ -150,7 +150,7 @@ fn what_follows_the_sums_is_exact_and_has_its_gradients() {
     ] {
         let (x, w) = (random(1, (2, 3, 5, 7)).unwrap(), random(2, (6, 3 / p.groups, 3, 3)).unwrap());
         let (bias, residual) = (random(3, 6).unwrap(), random(4, (2, 6, 5, 7)).unwrap());
-        let plain = conv2d(&x, &w, Addend::None, None, false, &p).unwrap();
+        let plain = conv2d(&x, &w, BiasOrResidual::None, None, false, &p).unwrap();
         let a = affine(6);
         for (with_affine, relu, third) in (0..12).map(|i| (i % 2 == 1, i / 2 % 2 == 1, i / 4)) {
             let affine = with_affine.then_some(&a);
@@ -160,9 +160,9 @@ fn what_follows_the_sums_is_exact_and_has_its_gradients() {
                 want = want.broadcast_mul(&column(&a.scale)).unwrap().broadcast_add(&column(&a.shift)).unwrap();
             }
             let (addend, extra) = match third {
-                0 => (Addend::None, None),
-                1 => (Addend::Bias(&bias), Some(bias.reshape((6, 1, 1)).unwrap())),
-                _ => (Addend::Residual(&residual), Some(residual.clone())),
+                0 => (BiasOrResidual::None, None),
+                1 => (BiasOrResidual::Bias(&bias), Some(bias.reshape((6, 1, 1)).unwrap())),
+                _ => (BiasOrResidual::Residual(&residual), Some(residual.clone())),
             };
             if let Some(e) = &extra {
                 want = want.broadcast_add(e).unwrap();
@@ -179,9 +179,9 @@ fn what_follows_the_sums_is_exact_and_has_its_gradients() {
             });
             let f = |t: &[Tensor], relu: bool| {
                 let addend = match third {
-                    0 => Addend::None,
-                    1 => Addend::Bias(&t[2]),
-                    _ => Addend::Residual(&t[2]),
+                    0 => BiasOrResidual::None,
+                    1 => BiasOrResidual::Bias(&t[2]),
+                    _ => BiasOrResidual::Residual(&t[2]),
                 };
                 conv2d(&t[0], &t[1], addend, affine, relu, &p)
             };
@@ -219,7 +219,7 @@ fn frozen_operands_get_no_gradient() {
             .enumerate()
             .map(|(i, t)| if is(i) { Var::from_tensor(t).unwrap().into_inner() } else { t.clone() })
             .collect();
-        let y = conv2d(&vars[0], &vars[1], Addend::Residual(&vars[2]), Some(&affine(4)), true, &p).unwrap();
+        let y = conv2d(&vars[0], &vars[1], BiasOrResidual::Residual(&vars[2]), Some(&affine(4)), true, &p).unwrap();
         assert_eq!(y.track_op(), tracked != 0, "without a tracked operand there is no graph");
         let grads = y.sum_all().unwrap().backward().unwrap();
         for (i, v) in vars.iter().enumerate() {
@@ -235,7 +235,7 @@ fn any_number_of_threads_gives_the_same_bits() {
             let x = Var::from_tensor(&random(1, &x[..]).unwrap()).unwrap();
             let w = Var::from_tensor(&random(2, &w[..]).unwrap()).unwrap();
             let a = affine(w.dims()[0]);
-            let y = conv2d(&x, &w, Addend::None, Some(&a), true, &p).unwrap();
+            let y = conv2d(&x, &w, BiasOrResidual::None, Some(&a), true, &p).unwrap();
             let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             [flat(&y), flat(grads.get(&x).unwrap()), flat(grads.get(&w).unwrap())]
                 .map(|v| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
@@ -256,11 +256,11 @@ fn operands_that_do_not_fit_are_named() {
         let message = r.unwrap_err().to_string();
         assert!(message.contains(word), "{message}");
     };
-    fails(conv2d(&x, &w, Addend::Bias(&random(3, 3).unwrap()), None, false, &p), "bias");
-    fails(conv2d(&x, &w, Addend::Residual(&x), None, false, &p), "residual");
-    fails(conv2d(&x, &w, Addend::None, Some(&affine(3)), false, &p), "affine");
-    fails(conv2d(&x.get(0).unwrap(), &w, Addend::None, None, false, &p), "[B, C, H, W]");
-    fails(conv2d(&x.to_dtype(candle_core::DType::F64).unwrap(), &w, Addend::None, None, false, &p), "f32");
+    fails(conv2d(&x, &w, BiasOrResidual::Bias(&random(3, 3).unwrap()), None, false, &p), "bias");
+    fails(conv2d(&x, &w, BiasOrResidual::Residual(&x), None, false, &p), "residual");
+    fails(conv2d(&x, &w, BiasOrResidual::None, Some(&affine(3)), false, &p), "affine");
+    fails(conv2d(&x.get(0).unwrap(), &w, BiasOrResidual::None, None, false, &p), "[B, C, H, W]");
+    fails(conv2d(&x.to_dtype(candle_core::DType::F64).unwrap(), &w, BiasOrResidual::None, None, false, &p), "f32");
 }
 
 #[test]
@@ -268,7 +268,8 @@ fn no_images_are_no_images() {
     let x = Var::from_tensor(&random(1, (0, 3, 5, 5)).unwrap()).unwrap();
     let w = Var::from_tensor(&random(2, (4, 3, 3, 3)).unwrap()).unwrap();
     for stride in [1, 2] {
-        let y = conv2d(&x, &w, Addend::None, None, true, &Conv2dParams { stride, ..Default::default() }).unwrap();
+        let y =
+            conv2d(&x, &w, BiasOrResidual::None, None, true, &Conv2dParams { stride, ..Default::default() }).unwrap();
         assert_eq!(y.dims()[..2], [0, 4]);
         let grads = y.sum_all().unwrap().backward().unwrap();
         assert!(flat(grads.get(&w).unwrap()).iter().all(|&v| v == 0.0));

@@ -2,39 +2,39 @@
 
 use candle_core::Tensor;
 
-use super::{Kernel, check_picks, fused};
+use super::{FusedLoss, check_indices, fused};
 use crate::Result;
 
-/// Binary cross-entropy of `sigmoid(x)` against targets, summed over the picked values and divided by `normalizer`.
+/// Binary cross-entropy of `sigmoid(x)` against targets, summed over the values at `indices` and divided by `normalizer`.
 ///
 /// A term is `max(x, 0) - x y + ln(1 + exp(-|x|))`, as in PyTorch's `binary_cross_entropy_with_logits`: finite for
-/// every finite logit. The picks may repeat; each counts.
+/// every finite logit. An index may repeat; each time counts.
 ///
 /// # Shapes
-/// `x`: any; `picks`: P flat indices into `x` in row-major order; `targets`: P probabilities. Result: `[]`.
+/// `x`: any; `indices`: P flat indices into `x` in row-major order; `targets`: P probabilities. Result: `[]`.
 ///
 /// # Errors
-/// If a pick is out of range, a target lies outside 0..=1, the lengths differ, `x` is not f32 on the CPU, or
+/// If an index is out of range, a target lies outside 0..=1, the lengths differ, `x` is not f32 on the CPU, or
 /// `normalizer` is not finite and above 0.
-pub fn bce_with_logits(x: &Tensor, picks: &[usize], targets: &[f32], normalizer: f32) -> Result<Tensor> {
-    check_picks(Bce::NAME, x.elem_count(), picks, targets, "within 0..=1", |t| (0.0..=1.0).contains(&t))?;
-    fused(x, Bce { picks: picks.to_vec(), targets: targets.to_vec() }, normalizer)
+pub fn bce_with_logits(x: &Tensor, indices: &[usize], targets: &[f32], normalizer: f32) -> Result<Tensor> {
+    check_indices(Bce::NAME, x.elem_count(), indices, targets, "within 0..=1", |t| (0.0..=1.0).contains(&t))?;
+    fused(x, Bce { indices: indices.to_vec(), targets: targets.to_vec() }, normalizer)
 }
 
 struct Bce {
-    picks: Vec<usize>,
+    indices: Vec<usize>,
     targets: Vec<f32>,
 }
 
-impl Kernel for Bce {
+impl FusedLoss for Bce {
     const NAME: &'static str = "bce_with_logits";
 
     fn sum(&self, x: &[f32]) -> Result<f64> {
-        Ok(self.picks.iter().zip(&self.targets).map(|(&p, &y)| term(f64::from(x[p]), f64::from(y))).sum())
+        Ok(self.indices.iter().zip(&self.targets).map(|(&p, &y)| term(f64::from(x[p]), f64::from(y))).sum())
     }
 
     fn gradient(&self, x: &[f32], scale: f32, dx: &mut [f32]) -> Result<()> {
-        for (&p, &y) in self.picks.iter().zip(&self.targets) {
+        for (&p, &y) in self.indices.iter().zip(&self.targets) {
             dx[p] += scale * (sigmoid(f64::from(x[p])) - f64::from(y)) as f32;
         }
         Ok(())

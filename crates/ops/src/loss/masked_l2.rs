@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use docent_tensor::{F32View, f32_operand};
 use rayon::prelude::*;
 
-use super::{Kernel, fused};
+use super::{FusedLoss, fused};
 use crate::simd::wide;
 use crate::{Error, Result};
 
@@ -86,7 +86,7 @@ wide! {
     }
 }
 
-impl Kernel for MaskedL2 {
+impl FusedLoss for MaskedL2 {
     const NAME: &'static str = "masked_l2";
 
     fn sum(&self, x: &[f32]) -> Result<f64> {

@@ -3,7 +3,7 @@
 //! Each returns a scalar tensor (shape `[]`), `sum / normalizer`. The sum is taken in f64 in index order (or over fixed
 //! chunks in index order), so it is the same for any number of threads. Only the first operand ever receives a
 //! gradient; targets, labels, masks and a teacher's tensor are data. A sum over nothing is exactly 0, with a gradient of
-//! zeros, whatever the values that were not picked: nothing divides by a count that can be 0.
+//! zeros, whatever the values that were left out: nothing divides by a count that can be 0.
 
 mod bce;
 mod masked_l2;
@@ -21,34 +21,34 @@ use docent_tensor::{F32View, f32_operand, f32_tensor, f32_values};
 use crate::{Error, Result};
 
 /// A loss of one tensor: its sum and the derivative of that sum, on plain slices. [`fused`] makes an operation of it.
-pub trait Kernel: Send + Sync + 'static {
+pub trait FusedLoss: Send + Sync + 'static {
     /// The operation's name, for messages.
     const NAME: &'static str;
 
     /// The sum over all terms, before the normaliser, for the values `x` in row-major order.
     ///
     /// # Errors
-    /// What the kernel's own data may raise; most raise nothing.
+    /// What the loss's own data may raise; most raise nothing.
     fn sum(&self, x: &[f32]) -> Result<f64>;
 
     /// Writes `scale * d sum / d x` to `dx`, which holds zeros and is as long as `x`.
     ///
     /// # Errors
-    /// As for [`Kernel::sum`].
+    /// As for [`FusedLoss::sum`].
     fn gradient(&self, x: &[f32], scale: f32, dx: &mut [f32]) -> Result<()>;
 }
 
-/// `kernel.sum(x) / normalizer` as a scalar tensor with a gradient for `x`: one node of the graph.
+/// `loss.sum(x) / normalizer` as a scalar tensor with a gradient for `x`: one node of the graph.
 ///
-/// For losses beyond those of this module. What the kernel assumes of `x` (its length, say) is the caller's to check.
+/// For losses beyond those of this module. What the loss assumes of `x` (its length, say) is the caller's to check.
 ///
 /// ```
 /// use candle_core::{Device, Var};
-/// use docent_ops::{Result, loss::{Kernel, fused}};
+/// use docent_ops::{Result, loss::{FusedLoss, fused}};
 ///
 /// /// The squares of the values above 0.
 /// struct Hinge;
-/// impl Kernel for Hinge {
+/// impl FusedLoss for Hinge {
 ///     const NAME: &'static str = "squared_hinge";
 ///     fn sum(&self, x: &[f32]) -> Result<f64> {
 ///         Ok(x.iter().map(|v| f64::from(v.max(0.0)).powi(2)).sum())
@@ -69,64 +69,64 @@ pub trait Kernel: Send + Sync + 'static {
 ///
 /// # Errors
 /// If `x` is not f32 on the CPU, or `normalizer` is not finite and above 0.
-pub fn fused<K: Kernel>(x: &Tensor, kernel: K, normalizer: f32) -> Result<Tensor> {
+pub fn fused<L: FusedLoss>(x: &Tensor, loss: L, normalizer: f32) -> Result<Tensor> {
     if !(normalizer.is_finite() && normalizer > 0.0) {
         return Err(Error::operand(
-            K::NAME,
+            L::NAME,
             format!("the normalizer is {normalizer}; it must be finite and above 0 (max(1, count) is usual)"),
         ));
     }
-    let x = f32_operand(K::NAME, "x", x)?;
-    Ok(x.apply_op1(Fused { kernel, normalizer })?)
+    let x = f32_operand(L::NAME, "x", x)?;
+    Ok(x.apply_op1(Fused { loss, normalizer })?)
 }
 
-struct Fused<K> {
-    kernel: K,
+struct Fused<L> {
+    loss: L,
     normalizer: f32,
 }
 
-impl<K: Kernel> CustomOp1 for Fused<K> {
+impl<L: FusedLoss> CustomOp1 for Fused<L> {
     fn name(&self) -> &'static str {
-        K::NAME
+        L::NAME
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = f32_values(K::NAME, storage, layout)?;
+        let x = f32_values(L::NAME, storage, layout)?;
         // An empty sum of floats is -0 in Rust; adding 0 makes it 0.
-        let loss = (self.kernel.sum(x)? / f64::from(self.normalizer) + 0.0) as f32;
+        let loss = (self.loss.sum(x)? / f64::from(self.normalizer) + 0.0) as f32;
         Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
     }
 
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let scale = grad.to_scalar::<f32>()? / self.normalizer;
-        let view = F32View::new(K::NAME, arg);
+        let view = F32View::new(L::NAME, arg);
         let x = view.values()?;
         let mut dx = vec![0f32; x.len()];
-        self.kernel.gradient(x, scale, &mut dx)?;
+        self.loss.gradient(x, scale, &mut dx)?;
         Ok(Some(f32_tensor(dx, arg.shape().clone())?))
     }
 }
 
-/// Checks the picks of a loss over `len` values: each in range, with one finite target that `fits`.
-fn check_picks(
+/// Checks the indices of a loss over `len` values: each in range, with one finite target that `fits`.
+fn check_indices(
     op: &'static str,
     len: usize,
-    picks: &[usize],
+    indices: &[usize],
     targets: &[f32],
     wanted: &str,
     fits: impl Fn(f32) -> bool,
 ) -> Result<()> {
-    if picks.len() != targets.len() {
+    if indices.len() != targets.len() {
         return Err(Error::operand(
             op,
-            format!("{} picks, but {} targets; give one a pick", picks.len(), targets.len()),
+            format!("{} indices, but {} targets; give one target for each index", indices.len(), targets.len()),
         ));
     }
-    if let Some((i, &p)) = picks.iter().enumerate().find(|&(_, &p)| p >= len) {
-        return Err(Error::operand(op, format!("pick {i} is index {p}, but x has {len} values")));
+    if let Some((i, &p)) = indices.iter().enumerate().find(|&(_, &p)| p >= len) {
+        return Err(Error::operand(op, format!("indices[{i}] is {p}, but x has {len} values")));
     }
     if let Some((i, t)) = targets.iter().enumerate().find(|&(_, &t)| !(t.is_finite() && fits(t))) {
-        return Err(Error::operand(op, format!("the target of pick {i} is {t}; it must be {wanted}")));
+        return Err(Error::operand(op, format!("targets[{i}] is {t}; it must be {wanted}")));
     }
     Ok(())
 }

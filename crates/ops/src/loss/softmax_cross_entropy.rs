@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Kernel, fused};
+use super::{FusedLoss, fused};
 use crate::{Error, Result};
 
 /// `-ln softmax(logits)[label]`, summed over the rows and divided by `normalizer`.
@@ -49,7 +49,7 @@ fn exponentials(row: &[f32]) -> (f64, f64) {
     (top, row.iter().map(|&z| (f64::from(z) - top).exp()).sum())
 }
 
-impl Kernel for CrossEntropy {
+impl FusedLoss for CrossEntropy {
     const NAME: &'static str = "softmax_cross_entropy";
 
     fn sum(&self, x: &[f32]) -> Result<f64> {

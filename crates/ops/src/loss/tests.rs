@@ -1,4 +1,4 @@
-//! Losses: values of PyTorch, finite differences, hard logits, empty picks, wrong input.
+//! Losses: values of PyTorch, finite differences, hard logits, no indices, wrong input.
 //!
 //! The literals are PyTorch 2.15's, in f32: `reduction="sum"`, divided by the normaliser.
 
@@ -131,15 +131,15 @@ fn masked_l2_is_pytorchs() {
 
 #[test]
 fn gradients_are_finite_differences() {
-    // 2 x 3 x 5 x 7, picks in any order and one twice; away from smooth L1's kink by chance of the seed.
+    // 2 x 3 x 5 x 7, indices in any order and one twice; away from smooth L1's kink by chance of the seed.
     let x = random(5, (2, 3, 5, 7)).unwrap();
-    let picks: Vec<usize> = (0..40).map(|i| i * 67 % 210).chain([67]).collect();
+    let indices: Vec<usize> = (0..40).map(|i| i * 67 % 210).chain([67]).collect();
     let targets: Vec<f32> = seeded(6, 41);
     let probabilities: Vec<f32> = targets.iter().map(|t| 0.5 + 0.5 * t).collect();
     let one = std::slice::from_ref(&x);
-    check_gradient(|t| bce_with_logits(&t[0], &picks, &probabilities, 0.5), one, 1e-2, 2e-3).unwrap();
+    check_gradient(|t| bce_with_logits(&t[0], &indices, &probabilities, 0.5), one, 1e-2, 2e-3).unwrap();
     for beta in [1.0 / 9.0, 1.0] {
-        check_gradient(|t| smooth_l1(&t[0], &picks, &targets, beta, 0.5), one, 1e-3, 2e-2).unwrap();
+        check_gradient(|t| smooth_l1(&t[0], &indices, &targets, beta, 0.5), one, 1e-3, 2e-2).unwrap();
     }
     let teacher = random(7, (2, 3, 5, 7)).unwrap();
     let mask: Vec<f32> = seeded(8, 70).into_iter().map(|m| m.max(0.0)).collect();
@@ -166,7 +166,7 @@ fn views_and_scaled_losses() {
 }
 
 #[test]
-fn nothing_picked_is_exactly_zero() {
+fn no_indices_is_exactly_zero() {
     // Not even a NaN elsewhere gets in.
     let x = Var::new(&[f32::NAN, 1.0, f32::INFINITY], &Device::Cpu).unwrap();
     for l in [bce_with_logits(&x, &[], &[], 1.0).unwrap(), smooth_l1(&x, &[], &[], 1.0, 1.0).unwrap()] {
@@ -219,11 +219,11 @@ fn wrong_input_is_named() {
         let e = r.unwrap_err().to_string();
         assert!(parts.iter().all(|p| e.contains(p)), "{e}");
     };
-    says(bce_with_logits(&x, &[0, 8], &[0.0, 0.0], 1.0), &["bce_with_logits", "pick 1", "index 8", "8 values"]);
-    says(bce_with_logits(&x, &[0], &[1.5], 1.0), &["target of pick 0", "1.5"]);
-    says(bce_with_logits(&x, &[0], &[], 1.0), &["1 picks", "0 targets"]);
+    says(bce_with_logits(&x, &[0, 8], &[0.0, 0.0], 1.0), &["bce_with_logits", "indices[1] is 8", "8 values"]);
+    says(bce_with_logits(&x, &[0], &[1.5], 1.0), &["targets[0]", "1.5"]);
+    says(bce_with_logits(&x, &[0], &[], 1.0), &["1 indices", "0 targets"]);
     says(smooth_l1(&x, &[99], &[0.0], 1.0, 1.0), &["smooth_l1", "index 99"]);
-    says(smooth_l1(&x, &[1], &[f32::NEG_INFINITY], 1.0, 1.0), &["smooth_l1", "pick 0", "-inf"]);
+    says(smooth_l1(&x, &[1], &[f32::NEG_INFINITY], 1.0, 1.0), &["smooth_l1", "targets[0]", "-inf"]);
     says(smooth_l1(&x, &[1], &[0.0], -1.0, 1.0), &["beta", "-1"]);
     says(softmax_cross_entropy(&x, &[0], 1.0), &["[R, K]"]);
     let z = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();

@@ -5,7 +5,11 @@
 //! depth in order, in stretches of [`DEPTH`], whatever block it lies in, so that its bits do not depend on how many rows and
 //! columns are asked for.
 
-use super::{DEPTH, PANEL};
+/// Columns of one panel of a right operand: a whole number of the kernels' vectors.
+pub(crate) const PANEL: usize = 48;
+
+/// The depth of one stretch of a sum. A kernel's part of a panel of this depth stays in the first cache for all rows.
+pub(crate) const DEPTH: usize = 256;
 
 /// A left operand by its address.
 #[derive(Clone, Copy)]
@@ -26,8 +30,8 @@ impl Left {
     }
 }
 
-/// Rows of a strip: those of this CPU's tile, one where there is no kernel.
-pub(super) fn strip() -> usize {
+/// Rows of a strip: those of this CPU's tile, one where there is no kernel; a divisor of 24.
+pub(crate) fn strip() -> usize {
     #[cfg(target_arch = "x86_64")]
     {
         use crate::simd::{Level, level};

@@ -8,18 +8,9 @@ use crate::conv::{Conv, Conv2dParams};
 use crate::elementwise::masked;
 use crate::{Error, Result};
 
-use super::measured::{Gradients, Measured, Planes};
+use super::batch_kernel::{BatchNormKernel, BatchStats, Gradients, Planes};
 
 const OP: &str = "batch_norm_train";
-
-/// What the batch measured, for the caller's running statistics.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BatchStats {
-    /// Mean by channel.
-    pub mean: Vec<f32>,
-    /// Variance by channel with divisor n - 1, which is what PyTorch's running variance takes.
-    pub var_unbiased: Vec<f32>,
-}
 
 /// `act(gamma * (x - mean) / sqrt(var + eps) + beta + residual)` by channel, with the mean and the (biased) variance of this batch:
 /// S. Ioffe, C. Szegedy, *Batch Normalization*, arXiv 1502.03167. Gradients flow through the statistics.
@@ -42,7 +33,7 @@ pub fn batch_norm_train(
 ) -> Result<(Tensor, BatchStats)> {
     let planes = planes(x.dims(), gamma, beta)?;
     let (x, gamma, beta) = (f32_operand(OP, "x", x)?, f32_operand(OP, "gamma", gamma)?, f32_operand(OP, "beta", beta)?);
-    let (norm, stats) = Measured::new(F32View::new(OP, &x).values()?, planes, eps, relu);
+    let (norm, stats) = BatchNormKernel::new(F32View::new(OP, &x).values()?, planes, eps, relu);
     let y = match residual {
         None => apply_op3(&x, &gamma, &beta, Alone(norm))?,
         Some(r) if r.dims() != x.dims() => {
@@ -76,7 +67,7 @@ pub fn conv_batch_norm_train(
     let planes = planes(&conv.shape(), gamma, beta)?;
     let (gamma, beta) = (f32_operand(OP, "gamma", gamma)?, f32_operand(OP, "beta", beta)?);
     let sums = conv.values(F32View::new(OP, &x).values()?, F32View::new(OP, &w).values()?, None);
-    let (norm, stats) = Measured::new(&sums, planes, eps, relu);
+    let (norm, stats) = BatchNormKernel::new(&sums, planes, eps, relu);
     let sums = f32_tensor(sums, &conv.shape()[..])?;
     Ok((apply_op3(&x, &w, &both(&gamma, &beta)?, AfterConv { conv, sums, norm })?, stats))
 }
@@ -112,7 +103,7 @@ fn of_both(both: &Tensor, Gradients { mut gamma, beta, .. }: Gradients) -> Resul
 }
 
 /// Operands x, gamma, beta.
-struct Alone(Measured);
+struct Alone(BatchNormKernel);
 
 impl CustomOp3 for Alone {
     fn name(&self) -> &'static str {
@@ -141,7 +132,7 @@ impl CustomOp3 for Alone {
 }
 
 /// Operands x, the residual, gamma and beta.
-struct WithResidual(Measured);
+struct WithResidual(BatchNormKernel);
 
 impl CustomOp3 for WithResidual {
     fn name(&self) -> &'static str {
@@ -178,7 +169,7 @@ struct AfterConv {
     conv: Conv,
     /// The convolution's result, outside any graph.
     sums: Tensor,
-    norm: Measured,
+    norm: BatchNormKernel,
 }
 
 impl CustomOp3 for AfterConv {
@@ -220,7 +211,14 @@ impl CustomOp3 for AfterConv {
 type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
 /// The norm's backward pass; `gamma` may have more behind its values.
-fn backward(norm: &Measured, x: &Tensor, gamma: &Tensor, y: &Tensor, dy: &Tensor, wanted: bool) -> Result<Gradients> {
+fn backward(
+    norm: &BatchNormKernel,
+    x: &Tensor,
+    gamma: &Tensor,
+    y: &Tensor,
+    dy: &Tensor,
+    wanted: bool,
+) -> Result<Gradients> {
     let dy = f32_operand(OP, "the gradient", dy)?;
     let views = [x, gamma, y, &dy].map(|t| F32View::new(OP, t));
     let [x, gamma, y, dy] = &views;

@@ -126,8 +126,8 @@ impl CustomOp3 for GroupNorm {
             let (x, g) = (&xs[p * plane..(p + 1) * plane], &g[p * plane..(p + 1) * plane]);
             (sum1(g, |g| g), sum2(x, g, |x, g| (x - mean) * g) * f64::from(inverse))
         });
-        let by_channel = |pick: fn(&(f64, f64)) -> f64| -> Vec<f32> {
-            (0..channels).map(|c| planes.iter().skip(c).step_by(channels).map(pick).sum::<f64>() as f32).collect()
+        let by_channel = |term: fn(&(f64, f64)) -> f64| -> Vec<f32> {
+            (0..channels).map(|c| planes.iter().skip(c).step_by(channels).map(term).sum::<f64>() as f32).collect()
         };
         let dx = if x.track_op() {
             let each = channels / self.groups;
@@ -137,11 +137,11 @@ impl CustomOp3 for GroupNorm {
                     parallel::for_each(stats.len(), xs.len(), |i| {
                         let (mean, inverse) = stats[i];
                         let first = i * each % channels;
-                        let weighted = |pick: fn(&(f64, f64)) -> f64| -> f64 {
+                        let weighted = |term: fn(&(f64, f64)) -> f64| -> f64 {
                             planes[i * each..][..each]
                                 .iter()
                                 .zip(&gammas[first..])
-                                .map(|(p, &g)| pick(p) * f64::from(g))
+                                .map(|(p, &g)| term(p) * f64::from(g))
                                 .sum()
                         };
                         let (off, slope) =

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor, Var};
 
 use super::*;
 use crate::Result;
-use crate::conv::{Addend, Conv2dParams, conv2d};
+use crate::conv::{BiasOrResidual, Conv2dParams, conv2d};
 use crate::testing::{check_gradient, random};
 
 fn flat(t: &Tensor) -> Vec<f32> {
@@ -121,7 +121,7 @@ fn what_is_fused_has_the_bits_of_its_parts() {
             let fused =
                 bits(&operands, |t| conv_batch_norm_train(&t[0], &t[1], &t[2], &t[3], 1e-5, relu, &p).unwrap().0);
             let parts = bits(&operands, |t| {
-                let sums = conv2d(&t[0], &t[1], Addend::None, None, false, &p).unwrap();
+                let sums = conv2d(&t[0], &t[1], BiasOrResidual::None, None, false, &p).unwrap();
                 batch_norm_train(&sums, &t[2], &t[3], 1e-5, None, relu).unwrap().0
             });
             assert!(fused == parts, "kernel {kernel}, stride {stride}, relu {relu}");

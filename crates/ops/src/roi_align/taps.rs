@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::RoiAlignParams;
+use super::params::RoiAlignParams;
 
 /// Four indices that an output cell reads, with their weights.
 ///

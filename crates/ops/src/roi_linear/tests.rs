@@ -1,3 +1,5 @@
+//! Tests of RoIAlign and a linear layer as one operation.
+
 use candle_core::Var;
 use docent_tensor::backward_freeing;
 

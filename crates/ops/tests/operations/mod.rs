@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use docent_ops::{
-    Addend, Affine, BoxXyxy, Conv2dParams, Result, RoiAlignParams, RoiLevel, add_relu, batch_norm_train,
+    Affine, BiasOrResidual, BoxXyxy, Conv2dParams, Result, RoiAlignParams, RoiLevel, add_relu, batch_norm_train,
     conv_batch_norm_train, conv2d, group_norm, index_rows, linear, max_pool2d, relu, relu6, roi_align, roi_linear,
     softmax, subsample, upsample_nearest, upsample_nearest_add,
 };
@@ -24,7 +24,7 @@ macro_rules! convolution {
         Operation {
             name: $name,
             shapes: vec![$x.to_vec(), $w.to_vec()],
-            run: |t| conv2d(&t[0], &t[1], Addend::None, None, false, &$params),
+            run: |t| conv2d(&t[0], &t[1], BiasOrResidual::None, None, false, &$params),
         }
     };
 }
@@ -67,11 +67,11 @@ pub fn operations() -> Vec<Operation> {
         convolution!("conv2d of 1x1", [2, 5, 9, 7], [9, 5, 1, 1], conv(1, 0, 1, 1)),
         convolution!("conv2d of 1x1 with a stride", [1, 5, 9, 7], [9, 5, 1, 1], conv(2, 0, 1, 1)),
         operation("conv2d with a bias", vec![vec![1, 3, 9, 7], vec![5, 3, 3, 3], vec![5]], |t| {
-            conv2d(&t[0], &t[1], Addend::Bias(&t[2]), None, true, &conv(1, 1, 1, 1))
+            conv2d(&t[0], &t[1], BiasOrResidual::Bias(&t[2]), None, true, &conv(1, 1, 1, 1))
         }),
         operation("conv2d with a residual", vec![vec![1, 3, 9, 7], vec![5, 3, 3, 3], vec![1, 5, 9, 7]], |t| {
             let affine = Affine { scale: vec![0.5; 5].into(), shift: vec![0.1; 5].into() };
-            conv2d(&t[0], &t[1], Addend::Residual(&t[2]), Some(&affine), true, &conv(1, 1, 1, 1))
+            conv2d(&t[0], &t[1], BiasOrResidual::Residual(&t[2]), Some(&affine), true, &conv(1, 1, 1, 1))
         }),
         operation("batch_norm_train", vec![map(), vec![5], vec![5]], |t| {
             Ok(batch_norm_train(&t[0], &t[1], &t[2], 1e-5, None, true)?.0)

@@ -3,7 +3,7 @@
 use candle_core::{Tensor, Var};
 use docent_detect::ImageBatch;
 use docent_ops::testing::random;
-use docent_ops::{Addend, BoxXyxy, Conv2dParams, RoiAlignParams, conv2d, nms, roi_align};
+use docent_ops::{BiasOrResidual, BoxXyxy, Conv2dParams, RoiAlignParams, conv2d, nms, roi_align};
 use docent_tensor::backward_freeing;
 use docent_train::data::Batch;
 
@@ -29,7 +29,7 @@ impl Case {
                 let [b, c_in, c_out, k, stride, h, w] = std::array::from_fn(|i| number(i + 1));
                 let p = Conv2dParams { stride, padding: k / 2, ..Default::default() };
                 let (x, weights) = (tensor(1, &[b, c_in, h, w], both), tensor(2, &[c_out, c_in, k, k], both));
-                let run = move || conv2d(&x, &weights, Addend::None, None, false, &p).expect("it fits");
+                let run = move || conv2d(&x, &weights, BiasOrResidual::None, None, false, &p).expect("it fits");
                 Self::Call(Box::new(move || finish(run(), both)))
             }
             "roi" => {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use docent_coco::{Analysis, Dataset, Detection, ImageScore, Verdict};
+use docent_coco::{Analysis, Dataset, Detection, DetectionMatch, ImageScore};
 
 use crate::data::Data;
 use crate::summary::percent;
@@ -188,7 +188,7 @@ impl Scenes<'_> {
             // The surest is drawn last, on top.
             let marks = found.iter().rev().filter_map(|&d| {
                 let detection: &Detection = detections.get(d)?;
-                let right = analysis.verdicts.get(d) != Some(&Verdict::Wrong);
+                let right = analysis.matches.get(d) != Some(&DetectionMatch::FalsePositive);
                 let class = if right { "" } else { " wrong" };
                 Some(Mark {
                     bbox: detection.bbox,
@@ -314,10 +314,12 @@ fn best_threshold(run: &Run, analysis: &Analysis) -> f64 {
     let detections = run.detections.as_deref().unwrap_or_default();
     let objects: usize = analysis.images.iter().map(|i| i.objects).sum();
     let f1 = |threshold: f64| {
-        let counted =
-            detections.iter().zip(&analysis.verdicts).filter(|(d, v)| d.score >= threshold && **v != Verdict::Ignored);
-        let (right, all) =
-            counted.fold((0usize, 0usize), |(r, n), (_, v)| (r + usize::from(*v == Verdict::Right), n + 1));
+        let counted = detections
+            .iter()
+            .zip(&analysis.matches)
+            .filter(|(d, v)| d.score >= threshold && **v != DetectionMatch::Ignored);
+        let (right, all) = counted
+            .fold((0usize, 0usize), |(r, n), (_, v)| (r + usize::from(*v == DetectionMatch::TruePositive), n + 1));
         2.0 * right as f64 / (all + objects).max(1) as f64
     };
     let steps = (1..=18).map(|i| f64::from(i) * 0.05);

@@ -110,7 +110,7 @@ fn sample(train: &Dataset, resize: &Resize) -> Boxes {
         let info = train.image(i);
         let image = resize.output_size(info.height as usize, info.width as usize);
         let (sx, sy) = (image.1 as f32 / info.width as f32, image.0 as f32 / info.height as f32);
-        let truth = train.truth(i);
+        let truth = train.ground_truth(i);
         let scaled = |(b, &label): (&BoxXyxy, &u32)| {
             let bbox = [b[0] * sx, b[1] * sy, b[2] * sx, b[3] * sy];
             Seen { bbox, image, label, weight: 0.0 }

@@ -4,7 +4,7 @@
 //! more is time without a finding, less loses objects. The shorter side is held between [`LEAST`] and [`MOST`], never enlarged past
 //! the images' own beyond [`LEAST`], and rounded up to a multiple of 32, C5's stride.
 
-use docent_coco::{Dataset, Resize, ResizeRule, Spread};
+use docent_coco::{Dataset, Distribution, Resize, ResizeRule};
 
 /// Wanted side of a small box, in pixels.
 pub const SMALL: f64 = 16.0;
@@ -38,14 +38,14 @@ impl InputSize {
             aspects.push(long / short);
             // As a share of the shorter side: images of different size are brought to one.
             let side = |b: &[f32; 4]| (f64::from(b[2] - b[0]) * f64::from(b[3] - b[1])).sqrt() / short;
-            sides.extend(train.truth(i).boxes.iter().map(side));
+            sides.extend(train.ground_truth(i).boxes.iter().map(side));
         }
-        let original = (Spread::of(&shorter).median, Spread::of(&longer).median);
-        let share = Spread::of(&sides).p5.max(1e-4);
+        let original = (Distribution::of(&shorter).median, Distribution::of(&longer).median);
+        let share = Distribution::of(&sides).p5.max(1e-4);
         let most = MOST.min(original.0.max(LEAST));
         let wanted = (SMALL / share).clamp(LEAST, most);
         let shortest = (wanted / MULTIPLE).ceil() * MULTIPLE;
-        let aspect = Spread::of(&aspects).p95.min(2.0);
+        let aspect = Distribution::of(&aspects).p95.min(2.0);
         let longest = (shortest * aspect / MULTIPLE).ceil() * MULTIPLE;
         let resize = Resize { shortest: shortest as u32, longest: longest as u32, rule: ResizeRule::Antialias };
         let scale = (shortest / original.0).min(longest / original.1);

@@ -11,7 +11,7 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use docent_coco::{Dataset, Look, OpenOptions, Stats};
+use docent_coco::{Dataset, ImageCheck, OpenOptions, Stats};
 
 use crate::budget::{self, Fit};
 use crate::data::Data;
@@ -118,7 +118,7 @@ impl Draft<'_> {
 pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
     let data = Data::open(&data_recipe(options))?;
     // A training would stop at these, maybe after hours.
-    let look = if data.train.len() + data.val.len() <= MOST_DECODED { Look::Pixels } else { Look::Header };
+    let look = if data.train.len() + data.val.len() <= MOST_DECODED { ImageCheck::Pixels } else { ImageCheck::Header };
     for set in [&data.train, &data.val] {
         set.refuse_images_at_fault(look)?;
     }

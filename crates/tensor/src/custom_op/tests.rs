@@ -1,3 +1,5 @@
+//! Tests of custom operations whose results the backward pass frees.
+
 use candle_core::{DType, Device, Var};
 
 use super::*;

@@ -4,7 +4,7 @@ use candle_core::{D, Module, ModuleT, Tensor};
 use candle_nn::attention::AttnMask;
 use candle_nn::{ops, rotary_emb};
 
-use super::{Case, N, f32, matrix, u32, value};
+use super::case::{Case, N, f32, matrix, u32, value};
 
 fn heads() -> super::Operand {
     f32(&[1, 16, 4, 32])

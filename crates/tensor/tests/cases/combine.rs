@@ -3,13 +3,13 @@
 use candle_core::Tensor;
 use candle_core::streaming::{BinOp, StreamTensor, StreamingBinOp};
 
-use super::{Case, N, f32, matrix, pairs, u8, value};
+use super::case::{Case, N, f32, matrix, pairs, u8, value};
 
 pub fn cases() -> Vec<Case> {
     let mut all = pairs!(matrix(); matmul, broadcast_matmul);
     all.extend([
-        value!("matmul of a turned left side", [matrix(), matrix()], |t| t[0].t()?.matmul(&t[1])),
-        value!("matmul of a turned right side", [matrix(), matrix()], |t| t[0].matmul(&t[1].t()?)),
+        value!("matmul of a transposed left side", [matrix(), matrix()], |t| t[0].t()?.matmul(&t[1])),
+        value!("matmul of a transposed right side", [matrix(), matrix()], |t| t[0].matmul(&t[1].t()?)),
         value!("matmul in f64", [f32(&[64, 64]), f32(&[64, 64])], |t| {
             use candle_core::DType::F64;
             t[0].to_dtype(F64)?.matmul(&t[1].to_dtype(F64)?)

@@ -3,7 +3,7 @@
 use candle_core::op::CmpOp;
 use candle_core::{D, DType};
 
-use super::{Case, N, f32, matrix, methods, pairs, value};
+use super::case::{Case, N, f32, matrix, methods, pairs, value};
 
 pub fn cases() -> Vec<Case> {
     let mut all = methods!(matrix(); recip, neg, exp, log, sin, cos, tanh, abs, sqr, sqrt, gelu, gelu_erf, erf, relu, silu, ceil, floor,

@@ -1,6 +1,6 @@
 //! Convolution, pooling and resizing.
 
-use super::{Case, f32, value};
+use super::case::{Case, f32, value};
 
 #[cfg(not(miri))]
 const SIDE: usize = 48;

@@ -1,6 +1,6 @@
 //! Indexing, scattering and sorting.
 
-use super::{Case, N, effect, f32, matrix, u32, value};
+use super::case::{Case, N, effect, f32, matrix, u32, value};
 
 pub fn cases() -> Vec<Case> {
     vec![

@@ -3,7 +3,7 @@
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Error, Module, Result, Tensor};
 
-use super::{Case, N, effect, f32, matrix, value};
+use super::case::{Case, N, effect, f32, matrix, value};
 
 /// Runs `f` with the name of a new file.
 fn in_a_file(f: impl FnOnce(&std::path::Path) -> Result<()>) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, IndexOp, Tensor, Var};
 
-use super::{Case, N, effect, f32, matrix, value};
+use super::case::{Case, N, effect, f32, matrix, value};
 
 fn last(parts: candle_core::Result<Vec<Tensor>>) -> candle_core::Result<Tensor> {
     parts?.pop().ok_or_else(|| candle_core::Error::Msg("there is no part".into()))

@@ -11,7 +11,7 @@ use anyhow::Result;
 use docent_coco::Format;
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  docent dataset check DIR\n  docent dataset stats DIR --picture stats.svg\n  \
+#[command(after_help = "Examples:\n  docent dataset check DIR\n  docent dataset stats DIR --chart stats.svg\n  \
                         docent dataset view DIR --out sheet.png\n  docent dataset to-coco DIR coco-DIR")]
 pub struct Args {
     #[command(subcommand)]
@@ -29,7 +29,7 @@ enum Command {
                             A policy is error, drop or (for outside) clip; `--set data.checks.KEY=POLICY` gives it to a training.")]
     Check(check::Args),
     /// Count what both splits hold: image sizes, classes, boxes an image, sizes and shapes of boxes.
-    #[command(after_help = "Examples:\n  docent dataset stats DIR\n  docent dataset stats DIR --picture stats.svg\n  \
+    #[command(after_help = "Examples:\n  docent dataset stats DIR\n  docent dataset stats DIR --chart stats.svg\n  \
                             docent dataset stats DIR --json > stats.json")]
     Stats(stats::Args),
     /// Draw some images with their boxes and classes on one sheet, a PNG file.

@@ -1,9 +1,9 @@
-//! `docent dataset stats`: both splits in figures, as text, JSON or a picture.
+//! `docent dataset stats`: both splits in figures, as text, JSON or a chart.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use docent_coco::{Splits, Spread, Stats, open_dir, picture};
+use docent_coco::{Distribution, Splits, Stats, chart, open_dir};
 
 use crate::output::{say, tell};
 use crate::reading::ReadArgs;
@@ -17,17 +17,17 @@ pub struct Args {
     json: bool,
     /// Also draw the distribution here, as SVG.
     #[arg(long, value_name = "FILE.svg")]
-    picture: Option<PathBuf>,
+    chart: Option<PathBuf>,
     #[command(flatten)]
     read: ReadArgs,
 }
 
 /// Counts and prints.
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(path) = &args.picture {
+    if let Some(path) = &args.chart {
         ensure!(
             path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg")),
-            "--picture {}: the picture is SVG, which any browser opens; name a file that ends in .svg",
+            "--chart {}: the chart is SVG, which any browser opens; name a file that ends in .svg",
             path.display()
         );
     }
@@ -47,14 +47,14 @@ pub fn run(args: &Args) -> Result<()> {
             text(name, stats);
         }
     }
-    let Some(path) = &args.picture else { return Ok(()) };
-    let svg = picture(&splits.each_ref().map(|(name, stats)| (*name, stats)))?;
+    let Some(path) = &args.chart else { return Ok(()) };
+    let svg = chart(&splits.each_ref().map(|(name, stats)| (*name, stats)))?;
     if path.is_dir() {
-        bail!("--picture {} is a folder; name a file", path.display());
+        bail!("--chart {} is a folder; name a file", path.display());
     }
     std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
     if !args.json {
-        say!("picture: {}", path.display());
+        say!("chart: {}", path.display());
     }
     Ok(())
 }
@@ -105,8 +105,8 @@ fn text(name: &str, stats: &Stats) {
     say!();
 }
 
-fn row(what: &str, spread: &Spread, digits: usize) {
-    let figures = [spread.least, spread.p5, spread.median, spread.p95, spread.most];
+fn row(what: &str, distribution: &Distribution, digits: usize) {
+    let figures = [distribution.least, distribution.p5, distribution.median, distribution.p95, distribution.most];
     let figures: Vec<String> = figures.iter().map(|v| format!("{v:>9.digits$}")).collect();
     say!("  {what:<24}{}", figures.concat());
 }

@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
             None => bail!("--class {name}: the classes are {}", dataset.class_names().join(", ")),
         },
     };
-    let chosen = dataset.pick(args.count, args.seed, class);
+    let chosen = dataset.choose_images(args.count, args.seed, class);
     ensure!(!chosen.is_empty(), "no image of the split holds such an object: name another --class or --split");
     let tiles = chosen.iter().map(|&i| tile(&dataset, i, args)).collect::<Result<Vec<_>>>()?;
     let sheet = compose(&tiles, &dataset.class_names());

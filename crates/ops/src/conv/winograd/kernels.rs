@@ -5,8 +5,7 @@ use std::ops::Range;
 use crate::matmul::{PANEL, transpose};
 use crate::parallel::{self, scratch};
 
-use super::LINE;
-use super::transform::{KERNELS, POINTS, Rows, kernel_gradients, kernels};
+use super::transform::{KERNELS, LINE, POINTS, Rows, kernel_gradients, kernels};
 
 /// Weights of a kernel.
 pub(super) const TAPS: usize = 9;

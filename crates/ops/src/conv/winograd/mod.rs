@@ -20,10 +20,10 @@
 //! - many tiles: the kernels first; then a task takes some tiles through all three stages, in buffers that stay in its cache;
 //! - few: the inputs of all tiles first; then a task takes a panel of output channels, whose kernels only it needs.
 //!
-//! Channels lie side by side all the way ([`lanes`]): a tile is a row of the left operand, an output channel a column of the right.
+//! Channels lie side by side all the way ([`feature_maps`]): a tile is a row of the left operand, an output channel a column of the right.
 
+mod feature_maps;
 mod kernels;
-mod lanes;
 mod tiling;
 mod transform;
 mod weights;
@@ -36,10 +36,10 @@ use crate::parallel::{self, Shared, scratch};
 
 use super::epilogue::Epilogue;
 use super::geometry::Geometry;
+use feature_maps::{Maps, Place};
 use kernels::{Kernels, of_panels};
-use lanes::{LANES, Maps, Place};
 use tiling::Tiling;
-use transform::POINTS;
+use transform::{LANES, LINE, POINTS};
 
 pub(super) use weights::weight_gradient;
 
@@ -123,9 +123,6 @@ fn step() -> usize {
 fn rows(tiles: usize) -> usize {
     if strip() == 1 { tiles.next_multiple_of(2) } else { tiles }
 }
-
-/// A line behind each point's values keeps the 36 of them out of one set of the cache.
-const LINE: usize = 16;
 
 struct Pass<'a> {
     g: &'a Geometry,
@@ -249,7 +246,7 @@ impl Pass<'_> {
             let n = LANES.min(channels.end - first);
             for run in self.tiling.runs(tiles.clone()) {
                 let products = &products[run.at * PANEL + first - channels.start..];
-                lanes::outputs(products, of_point, run.tiles, n, |c, r, line| {
+                feature_maps::outputs(products, of_point, run.tiles, n, |c, r, line| {
                     let [rows, width] = self.tiling.inside(&run);
                     if r < rows {
                         let channel = first + c;

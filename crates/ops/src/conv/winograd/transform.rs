@@ -3,7 +3,11 @@
 use crate::matmul::PANEL;
 use crate::simd::wide;
 
-use super::lanes::LANES;
+/// Channels that are transformed side by side.
+pub(super) const LANES: usize = 16;
+
+/// A line behind each point's values keeps the 36 of them out of one set of the cache.
+pub(super) const LINE: usize = 16;
 
 /// Side of a tile of outputs.
 pub(super) const OUT: usize = 4;

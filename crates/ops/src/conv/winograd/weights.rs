@@ -5,11 +5,11 @@ use std::ops::Range;
 use crate::matmul::{Mat, PANEL, Sum, gemm_panel};
 use crate::parallel::{self, Shared, scratch};
 
+use super::super::geometry::Geometry;
+use super::feature_maps::{Maps, Place};
 use super::kernels::{self, TAPS};
-use super::lanes::{LANES, Maps, Place};
 use super::tiling::Tiling;
-use super::transform::{KERNELS, POINTS};
-use super::{Geometry, LINE};
+use super::transform::{KERNELS, LANES, LINE, POINTS};
 
 /// Panels whose products are added up in one go, if the tiles are many: the depth of a matrix product.
 const TOGETHER: usize = 4;

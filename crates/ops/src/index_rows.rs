@@ -1,4 +1,4 @@
-//! Picking rows of a tensor; the way back adds them up in order.
+//! Rows of a tensor by index; the gradient adds them up in order.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use docent_tensor::{F32View, apply_op1, f32_operand, f32_tensor, f32_values};
@@ -9,8 +9,8 @@ use crate::{Error, Result};
 /// Columns of one task of the backward pass.
 const COLUMNS: usize = 1024;
 
-/// Rows `index[0], index[1], ..` of `x`; a row may be picked often or never. The gradient of a row is the sum over its
-/// picks in the order of `index`.
+/// Rows `index[0], index[1], ..` of `x`; a row may come often or never. The gradient of a row is the sum over its
+/// copies in the order of `index`.
 ///
 /// # Shapes
 /// `x` [N, ..], result [index.len(), ..]; both may have no rows.
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn no_picks_give_a_zero_gradient() {
+    fn no_indices_give_a_zero_gradient() {
         let x = Var::from_tensor(&random(1, (4, 3)).unwrap()).unwrap();
         let y = index_rows(&x, &[]).unwrap();
         assert_eq!(y.dims(), [0, 3]);

@@ -3,8 +3,16 @@
 use crate::conv::{relu, relu_gradient};
 use crate::parallel::{self, Shared, each1, each2, each3};
 
-use super::BatchStats;
 use super::sums::{sum1, sum2, sum3, variance};
+
+/// What the batch measured, for the caller's running statistics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchStats {
+    /// Mean by channel.
+    pub mean: Vec<f32>,
+    /// Variance by channel with divisor n - 1, which is what PyTorch's running variance takes.
+    pub var_unbiased: Vec<f32>,
+}
 
 /// The shape [B, C, ..] as the passes walk it.
 #[derive(Clone, Copy)]
@@ -23,7 +31,7 @@ impl Planes {
 }
 
 /// A normalisation whose statistics are known.
-pub(super) struct Measured {
+pub(super) struct BatchNormKernel {
     planes: Planes,
     mean: Vec<f32>,
     /// 1 / sqrt(var + eps).
@@ -31,14 +39,14 @@ pub(super) struct Measured {
     relu: bool,
 }
 
-/// The gradients of [`Measured::backward`].
+/// The gradients of [`BatchNormKernel::backward`].
 pub(super) struct Gradients {
     pub x: Option<Vec<f32>>,
     pub gamma: Vec<f32>,
     pub beta: Vec<f32>,
 }
 
-impl Measured {
+impl BatchNormKernel {
     /// Measures `x`, which has at least two values a channel.
     pub fn new(x: &[f32], planes: Planes, eps: f64, relu: bool) -> (Self, BatchStats) {
         let Planes { batch, channels, plane } = planes;

@@ -11,10 +11,7 @@ use crate::parallel::{Shared, scratch};
 use crate::simd::wide;
 
 use super::tiling::{Run, Tiling};
-use super::transform::{IN, OUT, a, a_t, b_t};
-
-/// Channels that are transformed side by side.
-pub(super) const LANES: usize = 16;
+use super::transform::{IN, LANES, OUT, a, a_t, b_t};
 
 /// Planes [B, C, h, w] whose tiles are wanted, and how far the first tile begins before them.
 pub(super) struct Maps<'a> {

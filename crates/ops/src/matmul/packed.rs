@@ -2,12 +2,9 @@
 
 use crate::parallel::{self, Shared};
 
-use super::{Mat, PANEL, Sum, gemm_panel, kernel, transpose};
-
-/// Rows of a strip on this CPU; a divisor of 24.
-pub(crate) fn strip() -> usize {
-    kernel::strip()
-}
+use super::kernel::{self, PANEL, Sum, strip};
+use super::matrix::{Mat, gemm_panel};
+use super::transpose::transpose;
 
 /// An m x k left operand in strips of [`strip`] rows, each strip column by column: what a tile reads is one stream of memory,
 /// where the rows of a matrix are as many as the tile has. The last strip is filled up with zeros.

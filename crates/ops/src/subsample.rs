@@ -7,13 +7,13 @@ use crate::simd::wide;
 
 /// Planes of `[h, w]` of which every `stride`th pixel of every `stride`th row is kept, the first ones among them.
 #[derive(Clone, Copy)]
-pub(crate) struct Grid {
+pub(crate) struct Subsampling {
     pub h: usize,
     pub w: usize,
     pub stride: usize,
 }
 
-impl Grid {
+impl Subsampling {
     /// Rows and columns that are kept.
     pub fn kept(self) -> [usize; 2] {
         [self.h.div_ceil(self.stride), self.w.div_ceil(self.stride)]
@@ -25,25 +25,27 @@ impl Grid {
     }
 
     /// The pixels kept of all planes of `x`.
-    pub fn pick(self, x: &[f32]) -> Vec<f32> {
+    pub fn forward(self, x: &[f32]) -> Vec<f32> {
         let [whole, kept] = self.planes();
         let planes = x.len().checked_div(whole).unwrap_or(0);
-        // SAFETY: each piece is a plane of [rows, columns] kept; pick_plane writes every value of each of its rows.
-        unsafe { parallel::fill(planes * kept, kept, |at, out| pick_plane(out, &x[at / kept * whole..], self)) }
+        // SAFETY: each piece is a plane of [rows, columns] kept; keep_plane writes every value of each of its rows.
+        unsafe { parallel::fill(planes * kept, kept, |at, out| keep_plane(out, &x[at / kept * whole..], self)) }
     }
 
     /// The gradient of planes by that of the pixels kept: the others have 0.
-    pub fn put_back(self, picked: &[f32]) -> Vec<f32> {
+    pub fn gradient(self, kept_values: &[f32]) -> Vec<f32> {
         let [whole, kept] = self.planes();
-        let planes = picked.len().checked_div(kept).unwrap_or(0);
-        // SAFETY: each piece is a plane of [h, w]; put_plane writes every row whole.
-        unsafe { parallel::fill(planes * whole, whole, |at, out| put_plane(out, &picked[at / whole * kept..], self)) }
+        let planes = kept_values.len().checked_div(kept).unwrap_or(0);
+        // SAFETY: each piece is a plane of [h, w]; spread_plane writes every row whole.
+        unsafe {
+            parallel::fill(planes * whole, whole, |at, out| spread_plane(out, &kept_values[at / whole * kept..], self))
+        }
     }
 }
 
 wide! {
-    fn pick_plane(out: &mut [MaybeUninit<f32>], plane: &[f32], grid: Grid) {
-        let (Grid { w, stride, .. }, [_, columns]) = (grid, grid.kept());
+    fn keep_plane(out: &mut [MaybeUninit<f32>], plane: &[f32], planes: Subsampling) {
+        let (Subsampling { w, stride, .. }, [_, columns]) = (planes, planes.kept());
         for (out, row) in out.chunks_exact_mut(columns).zip(plane.chunks_exact(w).step_by(stride)) {
             if stride != 2 {
                 out.iter_mut().zip(row.iter().step_by(stride)).for_each(|(o, v)| _ = o.write(*v));
@@ -57,12 +59,12 @@ wide! {
         }
     }
 
-    fn put_plane(out: &mut [MaybeUninit<f32>], picked: &[f32], grid: Grid) {
-        let (Grid { w, stride, .. }, [_, columns]) = (grid, grid.kept());
+    fn spread_plane(out: &mut [MaybeUninit<f32>], kept_values: &[f32], planes: Subsampling) {
+        let (Subsampling { w, stride, .. }, [_, columns]) = (planes, planes.kept());
         for (y, out) in out.chunks_exact_mut(w).enumerate() {
             out.fill(MaybeUninit::new(0.0));
             if y % stride == 0 {
-                let row = &picked[y / stride * columns..][..columns];
+                let row = &kept_values[y / stride * columns..][..columns];
                 out.iter_mut().step_by(stride).zip(row).for_each(|(o, v)| _ = o.write(*v));
             }
         }

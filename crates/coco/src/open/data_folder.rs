@@ -10,8 +10,11 @@ use crate::found::Found;
 use crate::open_options::OpenOptions;
 use crate::types::Category;
 
+/// What to do where files cannot be found by their names.
+pub(crate) const NAME_THE_FILES: &str = "name the files: --train-annotations, --val-annotations and --images (docs/data.md lists the layouts that open as they stand)";
+
 /// A data folder and what the caller says of it.
-pub(crate) struct Source<'a> {
+pub(crate) struct DataFolder<'a> {
     pub index: &'a FileIndex,
     /// The folder of images: the data folder, or the one that the caller names.
     pub images: &'a FileIndex,
@@ -63,7 +66,7 @@ impl ChangedNames {
     }
 }
 
-impl<'a> Source<'a> {
+impl<'a> DataFolder<'a> {
     pub fn finder(&self) -> ImageFinder<'a> {
         ImageFinder::new(self.images, self.options.images.is_some())
     }

@@ -24,6 +24,22 @@ pub enum Error {
         /// Seconds that are left for it; below 0 where measuring took all.
         room: f64,
     },
+    /// A loss or gradient of a run is not a number any more; the last checkpoint is the last good one.
+    #[error("run {run}, {source}")]
+    Diverged {
+        /// The run's name.
+        run: String,
+        /// The step and what was found.
+        source: docent_train::Error,
+    },
+    /// No fault: the study stopped because it was asked to, and its state is kept.
+    #[error("stopped as asked, in run {run} after step {step}; its state is kept, and --resume goes on from there")]
+    Stopped {
+        /// The run's name.
+        run: String,
+        /// Steps done.
+        step: usize,
+    },
     /// Another process writes into this folder.
     #[error(
         "{}: in use by {}; wait for it or stop it, or choose another --out",
@@ -95,9 +111,13 @@ impl Error {
         docent_model::Error::config(field, message).into()
     }
 
-    /// Whether the study stopped because it was asked to, its state kept.
-    pub fn is_stopped(&self) -> bool {
-        matches!(self, Self::Train(docent_train::Error::Stopped { .. }))
+    /// The error of run `run` after `step` steps: names the run where the error alone does not.
+    pub(crate) fn in_run(error: impl Into<Self>, run: &str, step: usize) -> Self {
+        match error.into() {
+            Self::Train(docent_train::Error::Cancelled) => Self::Stopped { run: run.to_owned(), step },
+            Self::Train(source @ docent_train::Error::Diverged { .. }) => Self::Diverged { run: run.to_owned(), source },
+            error => error,
+        }
     }
 
     /// Whether the system could not read or write a file.

@@ -6,6 +6,8 @@
 //!   an operation has saved for its backward pass.
 //! - [`f32_operand`], [`f32_operand_4d`], [`f32_values`], [`F32View`] and [`f32_tensor`] check operands, read their values and make tensors.
 //!
+//! [`process::prepare`] sets what makes training fast in a program of one's own.
+//!
 //! A tensor whose values are freed keeps its shape and its place in the graph. Reading it gives an error, in this project's operations and
 //! in candle's own; no safe code can read freed memory. `src/freed.rs` says how, and which of candle's operations were checked.
 //!
@@ -53,6 +55,8 @@ mod error;
 mod freed;
 mod host;
 mod view;
+
+pub mod process;
 
 pub use backward::backward_freeing;
 pub use custom_op::{apply_op1, apply_op2, apply_op3, free_saved};

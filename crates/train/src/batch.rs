@@ -1,7 +1,7 @@
 //! Loaded images as one batch of tensors.
 
 use candle_core::Device;
-use docent_coco::TrainItem;
+use docent_coco::{ImageKey, TrainItem};
 use docent_detect::{ImageBatch, Size, Target};
 use docent_model::SIZE_DIVISOR;
 
@@ -13,8 +13,8 @@ pub struct Batch {
     pub images: ImageBatch,
     /// Ground-truth boxes in pixels of the resized image, one entry an image.
     pub targets: Vec<Target>,
-    /// Image ids, for messages and for keyed randomness.
-    pub ids: Vec<u64>,
+    /// What each image is known by: its id and everything that was drawn for it.
+    pub keys: Vec<ImageKey>,
 }
 
 impl Batch {
@@ -24,14 +24,16 @@ impl Batch {
     /// When `items` is empty or the tensor cannot be made.
     pub fn new(items: &[TrainItem], device: &Device) -> Result<Self> {
         let planes: Vec<_> =
-            items
-                .iter()
-                .map(|i| (Size::new(i.planes.height, i.planes.width), i.planes.data.as_slice()))
-                .collect();
+            items.iter().map(|i| (Size::new(i.planes.height, i.planes.width), i.planes.data.as_slice())).collect();
         Ok(Self {
             images: ImageBatch::from_planes(&planes, SIZE_DIVISOR, device)?,
             targets: items.iter().map(|i| Target { boxes: i.boxes.clone(), labels: i.labels.clone() }).collect(),
-            ids: items.iter().map(|i| i.image_id).collect(),
+            keys: items.iter().map(|i| i.key.clone()).collect(),
         })
+    }
+
+    /// Image ids, for messages and for keyed randomness.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.keys.iter().map(|key| key.image_id)
     }
 }

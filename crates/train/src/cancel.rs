@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Asks a study to stop where nothing is lost by it: after the current step, or between two batches of an evaluation.
+/// Asks a loop to stop where nothing is lost by it: after the current step, or between two batches of an evaluation.
 ///
-/// Clones share the request, and it stays. The study then returns [`Error::Stopped`], and `resume` goes on with the same bits.
+/// Clones share the request, and it stays.
 ///
 /// ```
 /// let stop = docent_train::CancelToken::default();
@@ -30,11 +30,11 @@ impl CancelToken {
         self.0.load(Ordering::Acquire)
     }
 
-    /// [`Error::Stopped`] when it was made.
+    /// [`Error::Cancelled`] when it was made.
     ///
     /// # Errors
-    /// As said; `run` and `step` go into its message.
-    pub fn check(&self, run: &str, step: usize) -> Result<()> {
-        if self.requested() { Err(Error::Stopped { run: run.to_owned(), step }) } else { Ok(()) }
+    /// As said.
+    pub fn check(&self) -> Result<()> {
+        if self.requested() { Err(Error::Cancelled) } else { Ok(()) }
     }
 }

@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use docent_tensor::with_f32;
 use docent_model::{Kind, ParamStore};
+use docent_tensor::with_f32;
 
 use crate::error::{Error, Result};
 
@@ -84,7 +84,7 @@ impl Ema {
     pub fn new(config: EmaConfig, store: &ParamStore) -> Result<Self> {
         config.validate()?;
         let moving = store.entries().into_iter().filter(|(_, kind, _)| *kind != Kind::Frozen);
-        let entry = |(name, _, live): (String, Kind, Tensor)| {
+        let entry = |(name, kind, live): (String, Kind, Tensor)| {
             let average = with_f32(&live, <[f32]>::to_vec)?;
             Ok(Entry { count: kind == Kind::Count, name, live, average })
         };
@@ -146,13 +146,17 @@ impl Ema {
     ///
     /// # Errors
     /// `f`'s own; weights that cannot be read or written.
-    pub fn applied<T>(&self, store: &ParamStore, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        let trained = store.snapshot()?;
+    pub fn applied<T, E: From<Error>>(
+        &self,
+        store: &ParamStore,
+        f: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let trained = store.snapshot().map_err(Error::from)?;
         let mut averaged = trained.clone();
         averaged.extend(self.state()?);
-        store.restore(&averaged)?;
+        store.restore(&averaged).map_err(Error::from)?;
         let result = f();
-        store.restore(&trained)?;
+        store.restore(&trained).map_err(Error::from)?;
         result
     }
 }
@@ -225,10 +229,10 @@ mod tests {
         let mut ema = Ema::new(EmaConfig { decay: 0.5, warmup: 1.0 }, &store).unwrap();
         set(&store, 3.0);
         ema.update(1).unwrap();
-        let inside = ema.applied(&store, || store.snapshot()).unwrap();
+        let inside = ema.applied(&store, || -> Result<_> { Ok(store.snapshot()?) }).unwrap();
         assert_eq!((first(&inside, "head.weight"), first(&inside, "stem.weight")), (2.0, 1.0));
         assert_eq!(first(&store.snapshot().unwrap(), "head.weight"), 3.0);
-        let failed: Result<()> = ema.applied(&store, || Err(Error::Recipe("stop".into())));
+        let failed: Result<()> = ema.applied(&store, || Err(Error::Cancelled));
         assert!(failed.is_err());
         assert_eq!(first(&store.snapshot().unwrap(), "head.weight"), 3.0, "an error puts the weights back too");
     }

@@ -9,11 +9,10 @@ use std::path::Path;
 pub enum Error {
     /// A loss or gradient is not a number any more; the last checkpoint is the last good one.
     #[error(
-        "run {run}, step {step}, images {images:?}: {what}; the last checkpoint was kept. Lower schedule.lr or schedule.clip, or look at these images"
+        "step {step}, images {images:?}: {what}; the last checkpoint was kept. Lower the learning rate (train.lr) or the bound of the \
+         gradient (train.max_grad_norm), or look at these images"
     )]
     Diverged {
-        /// The run's name.
-        run: String,
         /// 1-based step.
         step: usize,
         /// Ids of the step's images.
@@ -21,14 +20,9 @@ pub enum Error {
         /// Which number it is.
         what: String,
     },
-    /// No fault: the study stopped because it was asked to, and its state is kept.
-    #[error("stopped as asked, in run {run} after step {step}; its state is kept, and --resume goes on from there")]
-    Stopped {
-        /// The run's name.
-        run: String,
-        /// Steps done.
-        step: usize,
-    },
+    /// No fault: a [`CancelToken`](crate::CancelToken) asked to stop.
+    #[error("stopped as asked")]
+    Cancelled,
     /// An error of parameters, settings and model files.
     #[error(transparent)]
     Model(#[from] docent_model::Error),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Device;
-use docent_coco::{Augment, CocoMetrics, Dataset, Detection, Evaluator, Loader, LoaderConfig, Metrics, Resize};
+use docent_coco::{CocoMetrics, Dataset, Detection, Evaluator, Loader, LoaderConfig, Metrics, Resize};
 use docent_detect::{Detector, Size};
 use docent_model::{ParamStore, to_original};
 
@@ -33,17 +33,8 @@ impl EvalLoading {
     /// # Errors
     /// When its threads cannot be started.
     pub fn loader(&self, dataset: &Arc<Dataset>, batch: usize) -> Result<Loader> {
-        let config = LoaderConfig {
-            resize: self.resize,
-            flip: 0.0,
-            augment: Augment::default(),
-            batch,
-            threads: self.threads,
-            prefetch: self.prefetch,
-            seed: 0,
-            shuffle: false,
-            drop_last: false,
-        };
+        let config =
+            LoaderConfig::default().resize(self.resize).batch(batch).threads(self.threads).prefetch(self.prefetch);
         Ok(Loader::new(Arc::clone(dataset), config)?)
     }
 }
@@ -96,10 +87,10 @@ pub fn evaluate_as(
             for d in found {
                 let Some(category_id) = category(d.label) else { continue };
                 let resized = Size::new(item.planes.height, item.planes.width);
-                let original = Size::new(item.original.0, item.original.1);
+                let original = Size::new(item.key.original.0, item.key.original.1);
                 let [x1, y1, x2, y2] = to_original(d.bbox, resized, original);
                 detections.push(Detection {
-                    image_id: item.image_id,
+                    image_id: item.key.image_id,
                     category_id,
                     bbox: [x1, y1, x2 - x1, y2 - y1].map(f64::from),
                     score: f64::from(d.score),

@@ -12,8 +12,8 @@ use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use docent_tensor::{cpu_slice, cpu_slice_mut};
 use crate::error::{Error, Result};
+use docent_tensor::{cpu_slice, cpu_slice_mut};
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use any::{Optimizer, OptimizerConfig, OptimizerKind};

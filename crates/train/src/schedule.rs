@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// How the learning rate falls after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Decay {
+pub enum LrDecay {
     /// Multiplied by `gamma` at each milestone.
     #[default]
     Step,
@@ -33,7 +33,7 @@ pub enum MilestoneUnit {
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
     /// `step` (default), `cosine` or `constant`.
-    pub decay: Decay,
+    pub decay: LrDecay,
     /// Where `step` falls; default `[0.7, 0.9]`.
     pub milestones: Vec<f64>,
     /// `fraction` (default) or `epoch`.
@@ -51,7 +51,7 @@ pub struct ScheduleConfig {
 impl Default for ScheduleConfig {
     fn default() -> Self {
         Self {
-            decay: Decay::Step,
+            decay: LrDecay::Step,
             milestones: vec![0.7, 0.9],
             unit: MilestoneUnit::Fraction,
             gamma: 0.1,
@@ -139,10 +139,10 @@ impl Schedule {
             1.0
         };
         let decay = match c.decay {
-            Decay::Constant => 1.0,
+            LrDecay::Constant => 1.0,
             // A product, not a power: the same bits on every machine.
-            Decay::Step => self.milestones.iter().filter(|&&m| step >= m).fold(1.0, |f, _| f * c.gamma),
-            Decay::Cosine => {
+            LrDecay::Step => self.milestones.iter().filter(|&&m| step >= m).fold(1.0, |f, _| f * c.gamma),
+            LrDecay::Cosine => {
                 let done = step.min(self.total) as f64 / self.total as f64;
                 c.final_factor + (1.0 - c.final_factor) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
             }
@@ -157,7 +157,7 @@ impl Schedule {
 
     /// Steps at which the rate falls (empty unless the decay is by steps).
     pub fn milestone_steps(&self) -> &[usize] {
-        if self.config.decay == Decay::Step { &self.milestones } else { &[] }
+        if self.config.decay == LrDecay::Step { &self.milestones } else { &[] }
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn cosine_and_constant() {
-        let config = ScheduleConfig { decay: Decay::Cosine, warmup_iters: 0, ..ScheduleConfig::default() };
+        let config = ScheduleConfig { decay: LrDecay::Cosine, warmup_iters: 0, ..ScheduleConfig::default() };
         let s = Schedule::new(&config, 2.0, 1, 8).unwrap();
         for (step, want) in [(0, 2.0), (2, 1.0 + 0.5f64.sqrt()), (4, 1.0), (8, 0.0), (9, 0.0)] {
             close(s.lr(step), want);
@@ -224,7 +224,7 @@ mod tests {
         assert!(s.milestone_steps().is_empty());
         let s = Schedule::new(&ScheduleConfig { final_factor: 0.1, ..config.clone() }, 2.0, 1, 8).unwrap();
         close(s.lr(8), 0.2);
-        let s = Schedule::new(&ScheduleConfig { decay: Decay::Constant, ..config }, 2.0, 1, 8).unwrap();
+        let s = Schedule::new(&ScheduleConfig { decay: LrDecay::Constant, ..config }, 2.0, 1, 8).unwrap();
         close(s.lr(7), 2.0);
     }
 
@@ -248,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn config_reads_toml_and_refuses_unknown_keys() {
-        let config: ScheduleConfig =
-            toml::from_str("decay = \"step\"\nmilestones = [8, 11]\nunit = \"epoch\"\nwarmup_iters = 500").unwrap();
+    fn missing_fields_take_defaults_and_unknown_ones_are_refused() {
+        let read = |text: &str| serde_json::from_str::<ScheduleConfig>(text);
+        let config = read(r#"{"decay": "step", "milestones": [8, 11], "unit": "epoch", "warmup_iters": 500}"#).unwrap();
         assert_eq!((config.milestones, config.warmup_iters, config.gamma), (vec![8.0, 11.0], 500, 0.1));
-        assert!(toml::from_str::<ScheduleConfig>("warmup = 500").is_err());
-        assert!(toml::from_str::<ScheduleConfig>("decay = \"poly\"").is_err());
+        assert!(read(r#"{"warmup": 500}"#).is_err());
+        assert!(read(r#"{"decay": "poly"}"#).is_err());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The frozen teacher's pyramids, kept: an image that comes a second time costs no second pass.
 //!
-//! A teacher's weights and statistics never change, so its pyramid depends on the image alone. What the cache keeps it
-//! finds by the SHA-256 of the pixels, the padding included, so that it stays right with any augmentation: an image and its
-//! mirror image are two entries, and one that never comes twice is never found. An operation's result for an image does
-//! not depend on what else is in the batch, so that training with the cache gives the same bits as without.
+//! A teacher's weights and statistics never change, so its pyramid depends on the image alone. The cache finds a pyramid by the
+//! teacher's checkpoint, the image's id, everything that was drawn for the image (its true size in the batch included) and the size
+//! that the batch is padded to. So it stays correct with any augmentation: an image and its mirror image are two entries, and one that
+//! never comes twice is never found. An operation's result for an image does not depend on what else is in the batch, so training with
+//! the cache gives the same bits as without.
 //!
 //! Memory is filled first, then, if asked for, a file without a name, which the system removes with the process.
 
@@ -11,15 +12,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
+use docent_coco::ImageKey;
 use docent_detect::{Detector, FeaturePyramid, ImageBatch, Mode, Size};
 use docent_distill::PyramidSource;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
 use docent_tensor::{deep_copy, with_f32};
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// How much memory or disk kept pyramids may take: `"off"`, or a number with `MiB` or `GiB`, as in `"1GiB"`.
@@ -87,16 +88,25 @@ impl From<CacheSize> for String {
     }
 }
 
-/// Pyramids of one frozen teacher by image, up to a bound. When it is full, what is there stays and nothing is added.
+/// Pyramids of frozen teachers on the images of one data set, up to a bound. When it is full, what is there stays and nothing is added.
+/// Several runs may share it.
 #[derive(Debug)]
 pub struct TeacherCache {
     memory: u64,
     kept: Mutex<Kept>,
 }
 
+/// What a pyramid is found by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    checkpoint: Arc<str>,
+    image: ImageKey,
+    padded: Size,
+}
+
 #[derive(Debug, Default)]
 struct Kept {
-    pyramids: HashMap<[u8; 32], Place>,
+    pyramids: HashMap<Key, Place>,
     /// Bytes in memory.
     bytes: u64,
     spill: Option<Spill>,
@@ -137,7 +147,12 @@ impl TeacherCache {
         Ok(self)
     }
 
-    /// How many images are kept.
+    /// The cache for one teacher, by what tells its checkpoint from others: its SHA-256.
+    pub fn for_teacher(self: &Arc<Self>, checkpoint: &str) -> TeacherPyramids {
+        TeacherPyramids { cache: Arc::clone(self), checkpoint: checkpoint.into() }
+    }
+
+    /// How many pyramids are kept.
     pub fn len(&self) -> usize {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).pyramids.len()
     }
@@ -148,18 +163,43 @@ impl TeacherCache {
     }
 }
 
-impl PyramidSource for TeacherCache {
-    /// The teacher's pyramid of the batch: what is kept, and a pass for the images that are not.
-    ///
-    /// The teacher must be the same in every call, and frozen. Several runs may share it. A disk that is full or fails is used no
-    /// further; what was to be read from it is computed again.
+/// A [`TeacherCache`] for one teacher.
+#[derive(Debug, Clone)]
+pub struct TeacherPyramids {
+    cache: Arc<TeacherCache>,
+    checkpoint: Arc<str>,
+}
+
+impl TeacherPyramids {
+    /// The pyramids of one batch, whose images have these keys, in order.
+    pub fn for_batch<'a>(&'a self, images: &'a [ImageKey]) -> BatchPyramids<'a> {
+        BatchPyramids { teacher: self, images }
+    }
+}
+
+/// One batch's pyramids of one teacher: what is kept, and a pass for the images that are not.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchPyramids<'a> {
+    teacher: &'a TeacherPyramids,
+    images: &'a [ImageKey],
+}
+
+impl PyramidSource for BatchPyramids<'_> {
+    /// A disk that is full or fails is used no further; what was to be read from it is computed again.
     fn pyramid(&self, teacher: &dyn Detector, images: &ImageBatch) -> docent_detect::Result<FeaturePyramid> {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.memory == 0 && lock().spill.is_none() {
+        let TeacherPyramids { cache, checkpoint } = self.teacher;
+        let lock = || cache.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.memory == 0 && lock().spill.is_none() {
             return teacher.features(images, Mode::Eval);
         }
-        let keys = keys(images)?;
-        let known = |kept: &mut Kept| keys.iter().map(|key| kept.get(key)).collect::<Result<Vec<_>>>();
+        if self.images.len() != images.len() {
+            let message = format!("{} keys for {} images", self.images.len(), images.len());
+            return Err(docent_detect::Error::Input { stage: "teacher cache", message });
+        }
+        let padded = images.padded()?;
+        let key = |image: &ImageKey| Key { checkpoint: Arc::clone(checkpoint), image: image.clone(), padded };
+        let keys: Vec<Key> = self.images.iter().map(key).collect();
+        let known = |kept: &mut Kept| keys.iter().map(|key| kept.get(key)).collect::<docent_detect::Result<Vec<_>>>();
         let mut pyramids = known(&mut lock())?;
         let missing: Vec<usize> = (0..keys.len()).filter(|&i| pyramids[i].is_none()).collect();
         let fresh =
@@ -169,7 +209,7 @@ impl PyramidSource for TeacherCache {
             let mut kept = lock();
             for (row, &i) in missing.iter().enumerate() {
                 let pyramid = image_of(fresh, row)?;
-                kept.put(keys[i], &pyramid, self.memory)?;
+                kept.put(&keys[i], &pyramid, cache.memory)?;
                 pyramids[i] = Some(pyramid);
             }
         }
@@ -181,7 +221,7 @@ impl PyramidSource for TeacherCache {
 }
 
 impl Kept {
-    fn get(&mut self, key: &[u8; 32]) -> docent_detect::Result<Option<FeaturePyramid>> {
+    fn get(&mut self, key: &Key) -> docent_detect::Result<Option<FeaturePyramid>> {
         let (from, levels, strides) = match self.pyramids.get(key) {
             None => return Ok(None),
             Some(Place::Memory(pyramid)) => return Ok(Some(pyramid.clone())),
@@ -204,14 +244,14 @@ impl Kept {
     }
 
     /// Keeps a pyramid where there is room, and it is not there yet.
-    fn put(&mut self, key: [u8; 32], pyramid: &FeaturePyramid, memory: u64) -> docent_detect::Result<()> {
-        if self.pyramids.contains_key(&key) {
+    fn put(&mut self, key: &Key, pyramid: &FeaturePyramid, memory: u64) -> docent_detect::Result<()> {
+        if self.pyramids.contains_key(key) {
             return Ok(());
         }
         let bytes = 4 * pyramid.levels.iter().map(Tensor::elem_count).sum::<usize>() as u64;
         if self.bytes + bytes <= memory {
             self.bytes += bytes;
-            self.pyramids.insert(key, Place::Memory(pyramid.clone()));
+            self.pyramids.insert(key.clone(), Place::Memory(pyramid.clone()));
             return Ok(());
         }
         let Some(spill) = self.spill.as_mut().filter(|spill| spill.used + bytes <= spill.bound) else { return Ok(()) };
@@ -227,28 +267,9 @@ impl Kept {
         }
         spill.used += bytes;
         let levels = pyramid.levels.iter().map(|level| level.dims().to_vec()).collect();
-        self.pyramids.insert(key, Place::Disk { from, levels, strides: pyramid.strides.clone() });
+        self.pyramids.insert(key.clone(), Place::Disk { from, levels, strides: pyramid.strides.clone() });
         Ok(())
     }
-}
-
-/// What each image of the batch is known by: its pixels and true size in a batch padded to this size.
-fn keys(images: &ImageBatch) -> docent_detect::Result<Vec<[u8; 32]>> {
-    let Size { height, width } = images.padded()?;
-    let of_image = 3 * height * width;
-    with_f32(&images.pixels, |pixels| {
-        let one = |(pixels, size): (&[f32], &Size)| {
-            let mut hash = Sha256::new();
-            for side in [height, width, size.height, size.width] {
-                hash.update((side as u64).to_le_bytes());
-            }
-            let mut bytes = Vec::with_capacity(4 * pixels.len());
-            bytes.extend(pixels.iter().flat_map(|v| v.to_le_bytes()));
-            hash.update(&bytes);
-            hash.finalize().into()
-        };
-        pixels.chunks_exact(of_image).zip(&images.sizes).map(one).collect()
-    })
 }
 
 /// Some images of a batch, with its padding.
@@ -270,7 +291,10 @@ fn image_of(features: &FeaturePyramid, row: usize) -> docent_detect::Result<Feat
 /// Several images' pyramids as one.
 fn join(pyramids: Vec<FeaturePyramid>) -> docent_detect::Result<FeaturePyramid> {
     let Some(first) = pyramids.first() else {
-        return Err(docent_detect::Error::Input { stage: "teacher cache", message: "a batch without images".to_owned() });
+        return Err(docent_detect::Error::Input {
+            stage: "teacher cache",
+            message: "a batch without images".to_owned(),
+        });
     };
     let level = |l: usize| Tensor::cat(&pyramids.iter().map(|p| &p.levels[l]).collect::<Vec<_>>(), 0);
     let levels = (0..first.levels.len()).map(level).collect::<candle_core::Result<_>>()?;
@@ -280,28 +304,41 @@ fn join(pyramids: Vec<FeaturePyramid>) -> docent_detect::Result<FeaturePyramid> 
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use docent_detect::{FasterRcnnConfig, ResNetConfig};
+    use docent_coco::{ResizeRule, Transform};
+    use docent_detect::backbone::ResNetConfig;
+    use docent_detect::{FasterRcnn, FasterRcnnConfig};
+    use docent_model::ParamStore;
+    use docent_ops::testing::values;
 
     use super::*;
-    use docent_model::ParamStore;
 
     fn teacher() -> FasterRcnn {
-        let backbone = ResNetConfig { depth: 18, width: 0.5, ..Default::default() }.into();
+        let backbone = ResNetConfig { depth: 18, width_multiplier: 0.5, ..Default::default() }.into();
         let mut config = FasterRcnnConfig { classes: 3, fpn_channels: 32, backbone, ..Default::default() };
-        config.roi.hidden = 16;
+        config.roi.representation_size = 16;
         FasterRcnn::new(&config, ParamStore::frozen_all(3, &Device::Cpu).var_builder()).unwrap()
     }
 
-    /// Images `ids` of 70 x 90 pixels (60 x 90 the odd ones), padded to 96 x 96.
-    fn batch(ids: &[usize]) -> ImageBatch {
-        let sizes: Vec<(usize, usize)> = ids.iter().map(|i| (70 - 10 * (i % 2), 90)).collect();
-        let data: Vec<Vec<f32>> =
-            ids.iter().zip(&sizes).map(|(i, (h, w))| docent_ops::testing::values(*i as u64, 3 * h * w)).collect();
-        let mut planes: Vec<_> = sizes.iter().zip(&data).map(|((h, w), d)| (*h, *w, d.as_slice())).collect();
+    /// Images `ids` of 70 x 90 pixels (60 x 90 the odd ones), padded to 96 x 96, and their keys.
+    fn batch(ids: &[usize]) -> (ImageBatch, Vec<ImageKey>) {
+        let mut sizes: Vec<Size> = ids.iter().map(|i| Size::new(70 - 10 * (i % 2), 90)).collect();
+        let mut data: Vec<Vec<f32>> =
+            ids.iter().zip(&sizes).map(|(i, s)| values(*i as u64, 3 * s.height * s.width)).collect();
         // One of full size decides the padding.
-        let full = vec![0.25; 3 * 96 * 96];
-        planes.push((96, 96, &full));
-        ImageBatch::from_planes(&planes, 32, &Device::Cpu).unwrap()
+        sizes.push(Size::new(96, 96));
+        data.push(vec![0.25; 3 * 96 * 96]);
+        let planes: Vec<_> = sizes.iter().zip(&data).map(|(size, d)| (*size, d.as_slice())).collect();
+        let key = |(id, size): (usize, &Size)| {
+            let size = (size.height, size.width);
+            ImageKey::new(id as u64, size, Transform::resize(size, size, ResizeRule::Antialias))
+        };
+        let keys = ids.iter().copied().chain([0]).zip(&sizes).map(key).collect();
+        (ImageBatch::from_planes(&planes, 32, &Device::Cpu).unwrap(), keys)
+    }
+
+    /// The batch's pyramid by way of the cache.
+    fn cached(cache: &Arc<TeacherCache>, teacher: &FasterRcnn, batch: &(ImageBatch, Vec<ImageKey>)) -> FeaturePyramid {
+        cache.for_teacher("checkpoint").for_batch(&batch.1).pyramid(teacher, &batch.0).unwrap()
     }
 
     fn bits(f: &FeaturePyramid) -> Vec<Vec<u32>> {
@@ -312,14 +349,14 @@ mod tests {
 
     #[test]
     fn kept_pyramids_have_the_bits_of_fresh_ones() {
-        let (teacher, cache) = (teacher(), TeacherCache::new(CacheSize::default()));
+        let (teacher, cache) = (teacher(), Arc::new(TeacherCache::new(CacheSize::default())));
         // All new, some new, none new, another order, an image alone.
         for (ids, kept) in
             [(vec![1, 2, 3], 4), (vec![2, 4, 1, 5], 6), (vec![5, 3], 6), (vec![4, 3, 2, 1], 6), (vec![6], 7)]
         {
             let images = batch(&ids);
-            let want = teacher.features(&images, Mode::Eval).unwrap();
-            let got = cache.features(&teacher, &images).unwrap();
+            let want = teacher.features(&images.0, Mode::Eval).unwrap();
+            let got = cached(&cache, &teacher, &images);
             assert_eq!(got.strides, want.strides);
             assert!(bits(&got) == bits(&want), "{ids:?}");
             assert_eq!(cache.len(), kept);
@@ -327,15 +364,36 @@ mod tests {
     }
 
     #[test]
+    fn another_teacher_size_or_padding_is_another_pyramid() {
+        let (teacher, cache) = (teacher(), Arc::new(TeacherCache::new(CacheSize::default())));
+        let (images, keys) = batch(&[1]);
+        let kept = |checkpoint: &str, keys: &[ImageKey], images: &ImageBatch| {
+            cache.for_teacher(checkpoint).for_batch(keys).pyramid(&teacher, images).unwrap();
+            cache.len()
+        };
+        assert_eq!(kept("a", &keys, &images), 2);
+        assert_eq!(kept("a", &keys, &images), 2);
+        assert_eq!(kept("b", &keys, &images), 4);
+        let mut flipped = keys.clone();
+        flipped[0].transform.flip = true;
+        assert_eq!(kept("a", &flipped, &images), 5);
+        let alone = vec![0.5; 3 * 60 * 90];
+        let alone = ImageBatch::from_planes(&[(Size::new(60, 90), &alone[..])], 32, &Device::Cpu).unwrap();
+        assert_eq!(kept("a", &keys[..1], &alone), 6, "padded to 64 x 96");
+        let few = cache.for_teacher("a").for_batch(&keys[..1]).pyramid(&teacher, &images).unwrap_err().to_string();
+        assert!(few.contains("1 keys for 2 images"), "{few}");
+    }
+
+    #[test]
     fn the_bound_holds_and_off_keeps_nothing() {
         let teacher = teacher();
         let images = batch(&[1, 2]);
         let of_image: usize =
-            teacher.features(&images, Mode::Eval).unwrap().levels.iter().map(Tensor::elem_count).sum::<usize>() / 3;
-        let cache = TeacherCache::new(CacheSize(2 * 4 * of_image as u64));
+            teacher.features(&images.0, Mode::Eval).unwrap().levels.iter().map(Tensor::elem_count).sum::<usize>() / 3;
+        let cache = Arc::new(TeacherCache::new(CacheSize(2 * 4 * of_image as u64)));
         for _ in 0..2 {
-            let got = cache.features(&teacher, &images).unwrap();
-            assert!(bits(&got) == bits(&teacher.features(&images, Mode::Eval).unwrap()));
+            let got = cached(&cache, &teacher, &images);
+            assert!(bits(&got) == bits(&teacher.features(&images.0, Mode::Eval).unwrap()));
             assert_eq!(cache.len(), 2, "three images, room for two");
         }
         // What is kept of an image is its own, not the batch's.
@@ -349,25 +407,24 @@ mod tests {
             }
         }
         drop(lock);
-        let off = TeacherCache::new(CacheSize::OFF);
-        off.features(&teacher, &images).unwrap();
+        let off = Arc::new(TeacherCache::new(CacheSize::OFF));
+        cached(&off, &teacher, &images);
         assert!(off.is_empty());
     }
 
     #[test]
     fn the_disk_takes_what_memory_has_no_room_for_and_gives_back_its_bits() {
         let (teacher, folder) = (teacher(), tempfile::tempdir().unwrap());
-        let want = |images: &ImageBatch| bits(&teacher.features(images, Mode::Eval).unwrap());
+        let want = |images: &(ImageBatch, _)| bits(&teacher.features(&images.0, Mode::Eval).unwrap());
         let all = batch(&[1, 2, 3, 4]);
         let of_image: u64 = want(&all).iter().map(Vec::len).sum::<usize>() as u64 * 4 / 5;
         // Room in memory for one, on disk for two; then none in memory.
         for (memory, disk, kept) in [(1, 2, 3), (0, 9, 5)] {
-            let cache = TeacherCache::new(CacheSize(memory * of_image))
-                .with_disk(CacheSize(disk * of_image), folder.path())
-                .unwrap();
+            let cache = TeacherCache::new(CacheSize(memory * of_image));
+            let cache = Arc::new(cache.with_disk(CacheSize(disk * of_image), folder.path()).unwrap());
             for ids in [vec![1, 2, 3, 4], vec![4, 3, 2, 1], vec![2], vec![1, 2, 3, 4]] {
                 let images = batch(&ids);
-                assert!(bits(&cache.features(&teacher, &images).unwrap()) == want(&images), "{ids:?}");
+                assert!(bits(&cached(&cache, &teacher, &images)) == want(&images), "{ids:?}");
             }
             assert_eq!(cache.len(), kept);
             let lock = cache.kept.lock().unwrap();
@@ -382,18 +439,18 @@ mod tests {
     fn a_disk_that_fails_costs_time_and_nothing_else() {
         let (teacher, folder) = (teacher(), tempfile::tempdir().unwrap());
         let images = batch(&[1, 2]);
-        let want = bits(&teacher.features(&images, Mode::Eval).unwrap());
-        let cache = TeacherCache::new(CacheSize::OFF).with_disk(CacheSize(1 << 30), folder.path()).unwrap();
-        cache.features(&teacher, &images).unwrap();
+        let want = bits(&teacher.features(&images.0, Mode::Eval).unwrap());
+        let cache = Arc::new(TeacherCache::new(CacheSize::OFF).with_disk(CacheSize(1 << 30), folder.path()).unwrap());
+        cached(&cache, &teacher, &images);
         // Cut behind its back: nothing can be read.
         cache.kept.lock().unwrap().spill.as_ref().unwrap().file.set_len(10).unwrap();
-        assert!(bits(&cache.features(&teacher, &images).unwrap()) == want);
+        assert!(bits(&cached(&cache, &teacher, &images)) == want);
         // Opened for reading alone: nothing can be written.
-        let cache = TeacherCache::new(CacheSize::OFF).with_disk(CacheSize(1 << 30), folder.path()).unwrap();
+        let cache = Arc::new(TeacherCache::new(CacheSize::OFF).with_disk(CacheSize(1 << 30), folder.path()).unwrap());
         let path = folder.path().join("read-only");
         std::fs::write(&path, []).unwrap();
         cache.kept.lock().unwrap().spill.as_mut().unwrap().file = File::open(&path).unwrap();
-        assert!(bits(&cache.features(&teacher, &images).unwrap()) == want && cache.is_empty());
+        assert!(bits(&cached(&cache, &teacher, &images)) == want && cache.is_empty());
         let gone = TeacherCache::new(CacheSize::OFF).with_disk(CacheSize(1), &folder.path().join("gone"));
         assert!(gone.unwrap_err().to_string().contains("gone"));
     }

@@ -1,23 +1,23 @@
-//! The gradients of one update: of a whole batch, or of its parts one after the other.
+//! The gradients of one step: of a whole batch, or of its parts one after the other.
 
-use candle_core::Var;
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use docent_detect::FasterRcnn;
-use docent_distill::Progress;
-use docent_tensor::backward_freeing;
+use docent_detect::Detector;
+use docent_distill::{Progress, Stat};
+use docent_tensor::{backward_freeing, with_f32};
 
-use crate::Result;
-use crate::data::Batch;
+use crate::batch::Batch;
+use crate::error::Result;
 use crate::events::{Diagnosis, DistillRecord, TermRecord};
-use crate::step::{Forward, Lesson, forward};
-use crate::tensors::with_f32;
+use crate::gradients::{GradientTree, Params};
+use crate::step::{Forward, ForwardDistill, TeacherContext, forward};
 
-/// What an update's forward and backward passes give.
+/// What a step's forward and backward passes give.
 pub struct Update {
     /// What is differentiated.
     pub total: f64,
-    /// RPN objectness, RPN box, head class, head box.
-    pub detection: [f64; 4],
+    /// The detection losses by name.
+    pub losses: Vec<(String, f64)>,
     /// Positive proposals.
     pub positives: usize,
     /// The distillation terms.
@@ -28,136 +28,147 @@ pub struct Update {
     pub gradients: Option<GradStore>,
 }
 
-/// Forward and backward over `parts`, which together are one update's images.
+/// Forward and backward over `parts`, which together are one step's images.
 ///
-/// The loss is the mean of the parts' losses weighted by their images, so equal parts give the gradient of the whole batch as far
-/// as its losses are means over images: RPN and head losses are, where every image samples its full number of anchors and RoIs.
-/// The distillation's normalisers (mask, positives) are each part's own. BatchNorm that is not frozen sees the parts alone. Of
-/// each part, only the gradients of `params` are kept. One part gives the bits of a batch without parts.
+/// The gradient is the mean of the parts' gradients weighted by their images, as in data-parallel training, added in a balanced
+/// binary tree. Losses are such means too; counts are sums. So equal parts give the gradient of the whole batch as far as its losses
+/// are means over images: RPN and head losses are, where every image samples its full number of anchors and RoIs. The distillation's
+/// normalisers (mask, positives) are each part's own. BatchNorm that is not frozen sees the parts alone. Of several parts, only the
+/// gradients of `params` are kept. One part gives the bits of a batch without parts.
 ///
-/// `diagnose` costs one more backward pass, which changes nothing.
+/// The backward pass frees activations, so nothing of the forward pass is returned. `diagnose` costs one more backward pass, which
+/// changes nothing.
 ///
 /// # Errors
 /// As [`forward`].
 pub fn update(
-    student: &FasterRcnn,
-    lesson: Option<&Lesson<'_>>,
+    student: &dyn Detector,
+    teacher: Option<&TeacherContext<'_>>,
     parts: &[Batch],
-    progress: &Progress<'_>,
+    progress: Progress<'_>,
     seed: u64,
-    params: &[&[(String, Var)]],
+    params: &[&Params],
     diagnose: bool,
 ) -> Result<Update> {
-    let images: usize = parts.iter().map(|part| part.ids.len()).sum();
-    let mut sum = Update {
-        total: 0.0,
-        detection: [0.0; 4],
-        positives: 0,
-        distill: None,
-        diagnosis: None,
-        gradients: Some(GradStore::default()),
-    };
-    let mut taught = GradStore::default();
+    let images: usize = parts.iter().map(|part| part.keys.len()).sum();
+    let mut sums = Sums::default();
+    let (mut all, mut distill) = (GradientTree::default(), GradientTree::default());
     for part in parts {
-        let share = part.ids.len() as f64 / images.max(1) as f64;
-        let out = forward(student, lesson, part, progress, seed)?;
+        let share = part.keys.len() as f64 / images.max(1) as f64;
+        let out = forward(student, teacher, part, progress, seed)?;
         let total = f64::from(out.total.to_scalar::<f32>()?);
-        sum.total += share * total;
-        sum.add(share, &out);
+        sums.add(share, total, &out);
         if !total.is_finite() {
-            sum.gradients = None;
-            return Ok(sum);
+            return Ok(sums.into_update(None, None));
         }
-        let whole = parts.len() == 1;
-        let of_share = |loss: &candle_core::Tensor| if whole { Ok(loss.clone()) } else { loss * share };
-        if let (true, Some(loss)) = (diagnose, &out.taught) {
-            add(&mut taught, of_share(loss)?.backward()?, params, false)?;
+        let of_share = |loss: &Tensor| if parts.len() == 1 { Ok(loss.clone()) } else { loss * share };
+        if let (true, Some(part)) = (diagnose, &out.distill) {
+            distill.push(of_share(&part.total)?.backward()?, params)?;
         }
-        if let Some(gradients) = &mut sum.gradients {
-            add(gradients, backward_freeing(&of_share(&out.total)?)?, params, whole)?;
+        let gradients = backward_freeing(&of_share(&out.total)?)?;
+        if parts.len() == 1 {
+            all = GradientTree::of(gradients);
+        } else {
+            all.push(gradients, params)?;
         }
     }
-    if let (true, Some(record), Some(gradients), Some(student)) =
-        (diagnose, &sum.distill, &sum.gradients, params.first())
-    {
-        sum.diagnosis = Some(diagnosis(record, &sum.detection, student, gradients, &taught)?);
-    }
-    Ok(sum)
+    let (all, distill) = (all.finish(params)?, distill.finish(params)?);
+    let diagnosis = match (diagnose, &sums.distill, params.first()) {
+        (true, Some(sum), Some(student)) => Some(diagnosis(sum, sums.detection(), student, &all, &distill)?),
+        _ => None,
+    };
+    Ok(sums.into_update(Some(all), diagnosis))
 }
 
-/// Adds the gradients of `params` to `sum`; all of `more` is taken as it is where it is the only part.
-fn add(sum: &mut GradStore, mut more: GradStore, params: &[&[(String, Var)]], only: bool) -> Result<()> {
-    if only {
-        *sum = more;
-        return Ok(());
-    }
-    for (_, var) in params.iter().copied().flatten() {
-        let Some(gradient) = more.remove(var) else { continue };
-        let gradient = match sum.remove(var) {
-            Some(before) => (before + gradient)?,
-            None => gradient,
-        };
-        sum.insert(var, gradient);
-    }
-    Ok(())
+/// Numbers of the parts so far: means weighted by images, and counts.
+#[derive(Default)]
+struct Sums {
+    total: f64,
+    losses: Vec<(String, f64)>,
+    positives: usize,
+    distill: Option<DistillSums>,
 }
 
-impl Update {
-    fn add(&mut self, share: f64, part: &Forward) {
-        self.detection.iter_mut().zip(part.detection).for_each(|(sum, loss)| *sum += share * loss);
+struct DistillSums {
+    terms: Vec<TermRecord>,
+    decay: f64,
+    stats: Vec<Stat>,
+}
+
+impl Sums {
+    fn add(&mut self, share: f64, total: f64, part: &Forward) {
+        self.total += share * total;
         self.positives += part.positives;
-        let Some(record) = &part.distill else { return };
-        let scaled = DistillRecord {
-            terms: record
-                .terms
-                .iter()
-                .map(|t| TermRecord { raw: share * t.raw, weighted: share * t.weighted, ..t.clone() })
-                .collect(),
-            decay: record.decay,
-            ratio: record.ratio,
-            stats: record.stats.iter().map(|(name, value)| (name.clone(), share * value)).collect(),
-        };
+        let of_share = |value: f64| share * value;
+        if self.losses.is_empty() {
+            self.losses = part.losses.iter().map(|(name, loss)| (name.clone(), of_share(*loss))).collect();
+        } else {
+            self.losses.iter_mut().zip(&part.losses).for_each(|(sum, (_, loss))| sum.1 += of_share(*loss));
+        }
+        let Some(ForwardDistill { terms, decay, stats, .. }) = &part.distill else { return };
+        let terms = terms.iter().map(|t| TermRecord {
+            name: t.name.clone(),
+            raw: of_share(t.raw),
+            weighted: of_share(t.weighted),
+        });
+        let stats = stats.iter().map(|s| if s.count { *s } else { Stat { value: of_share(s.value), ..*s } });
         match &mut self.distill {
-            None => self.distill = Some(scaled),
+            None => self.distill = Some(DistillSums { terms: terms.collect(), decay: *decay, stats: stats.collect() }),
             Some(sum) => {
-                for (sum, term) in sum.terms.iter_mut().zip(scaled.terms) {
+                for (sum, term) in sum.terms.iter_mut().zip(terms) {
                     sum.raw += term.raw;
                     sum.weighted += term.weighted;
                 }
-                sum.stats.iter_mut().zip(scaled.stats).for_each(|(sum, stat)| sum.1 += stat.1);
-                let (taught, own): (f64, f64) =
-                    (sum.terms.iter().map(|t| t.weighted).sum(), self.detection.iter().sum());
-                sum.ratio = if own == 0.0 { 0.0 } else { taught / own };
+                sum.stats.iter_mut().zip(stats).for_each(|(sum, stat)| sum.value += stat.value);
             }
         }
     }
+
+    /// The sum of the detection losses.
+    fn detection(&self) -> f64 {
+        self.losses.iter().map(|(_, loss)| loss).sum()
+    }
+
+    fn into_update(self, gradients: Option<GradStore>, diagnosis: Option<Diagnosis>) -> Update {
+        let detection = self.detection();
+        let distill = self.distill.map(|DistillSums { terms, decay, stats }| DistillRecord {
+            ratio: ratio(terms.iter().map(|t| t.weighted).sum(), detection),
+            terms,
+            decay,
+            stats: stats.into_iter().map(|stat| (stat.name.to_owned(), stat.value)).collect(),
+        });
+        let Self { total, losses, positives, .. } = self;
+        Update { total, losses, positives, distill, diagnosis, gradients }
+    }
 }
 
-/// The gradient of the detection losses is what `all` has beyond `taught`, so one more backward pass tells both.
+/// The gradient of the detection losses is what `all` has beyond `distill`, so one more backward pass tells both.
 fn diagnosis(
-    record: &DistillRecord,
-    detection: &[f64; 4],
-    student: &[(String, Var)],
+    sums: &DistillSums,
+    detection: f64,
+    student: &Params,
     all: &GradStore,
-    taught: &GradStore,
+    distill: &GradStore,
 ) -> Result<Diagnosis> {
     let (mut both, mut whole, mut part) = (0.0, 0.0, 0.0);
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     for (_, var) in student {
         let Some(a) = all.get(var) else { continue };
         whole += with_f32(a, |a| dot(a, a))?;
-        if let Some(t) = taught.get(var) {
-            part += with_f32(t, |t| dot(t, t))?;
-            both += with_f32(a, |a| with_f32(t, |t| dot(a, t)))??;
+        if let Some(d) = distill.get(var) {
+            part += with_f32(d, |d| dot(d, d))?;
+            both += with_f32(a, |a| with_f32(d, |d| dot(a, d)))??;
         }
     }
     let own = (whole - 2.0 * both + part).max(0.0);
-    let lengths = (own * part).sqrt();
-    let losses: f64 = detection.iter().sum();
-    let ratio = |value: f64, to: f64| if to == 0.0 { 0.0 } else { value / to };
     Ok(Diagnosis {
-        cosine: ratio(both - part, lengths),
+        cosine: ratio(both - part, (own * part).sqrt()),
         norm_ratio: ratio(part.sqrt(), own.sqrt()),
-        terms: record.terms.iter().map(|t| (t.name.clone(), ratio(t.weighted, losses))).collect(),
+        terms: sums.terms.iter().map(|t| (t.name.clone(), ratio(t.weighted, detection))).collect(),
     })
+}
+
+/// 0 where there is nothing to compare with.
+fn ratio(value: f64, to: f64) -> f64 {
+    if to == 0.0 { 0.0 } else { value / to }
 }

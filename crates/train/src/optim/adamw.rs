@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::CHUNK;
 use super::params::{Param, ParamGroup, check_groups, check_rate, finite_and_not_negative, params_of, unused_groups};
-use docent_tensor::{cpu_slice, cpu_slice_mut, with_f32};
 use crate::error::{Error, Result};
+use docent_tensor::{cpu_slice, cpu_slice_mut, with_f32};
 
 /// AdamW's settings apart from the learning rate, which each step is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -29,6 +29,12 @@ pub enum OptimizerConfig {
     AdamW(AdamWConfig),
 }
 
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self::Sgd(SgdConfig::default())
+    }
+}
+
 impl OptimizerConfig {
     /// Checks ranges.
     ///

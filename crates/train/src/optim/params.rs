@@ -6,8 +6,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use docent_tensor::with_f32;
 use crate::error::{Error, Result};
+use docent_tensor::with_f32;
 
 /// Parameters that are treated apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl Param {
             let (saved, now) = (saved.dims(), self.var.dims());
             return Err(Error::param(&self.name, format!("saved {what} has shape {saved:?}, it has {now:?}")));
         }
-        with_f32(saved, <[f32]>::to_vec)
+        Ok(with_f32(saved, <[f32]>::to_vec)?)
     }
 }
 

@@ -42,6 +42,7 @@ pub use checkpoint::{
 };
 pub use digest::sha256_hex;
 pub use error::{Error, Result};
+pub use old_keys::renamed as renamed_keys;
 pub use params::{Kind, ParamStore};
 pub use predictor::{Predictor, SIZE_DIVISOR, to_original};
 pub use strict::StrictReport;

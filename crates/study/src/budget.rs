@@ -4,18 +4,22 @@
 //! batches. Student alone and
 //! distilled student keep one schedule: the dearer run does not get fewer epochs, both get what the study as a whole can pay for.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use docent_coco::Dataset;
-use docent_detect::{FasterRcnn, Mode};
+use docent_detect::{Detector, Mode};
 
-use crate::data::{Batch, Data, eval_loader, train_loader};
+use crate::data::{Data, train_loader};
 use crate::dry_run::median;
 use crate::probe::{Probe, each_run};
 use crate::recipe::Recipe;
-use crate::schedule::MilestoneUnit;
-use crate::{Error, Result, TeacherCache};
+use docent_train::MilestoneUnit;
+use docent_train::{Batch, CacheSize, TeacherCache};
+
+use crate::error::{Error, Result};
+use crate::registry::Registry;
 
 /// Steps of each run that are timed, after a first one that is not: it fills the allocator's and the loader's stores.
 const STEPS: usize = 3;
@@ -65,12 +69,12 @@ impl Fit {
     /// Writes the choice into `recipe`: epochs, the teacher's in the recipe's own proportion, and milestones that count epochs moved
     /// with them.
     pub fn apply(&self, recipe: &mut Recipe) {
-        let schedule = &mut recipe.schedule;
-        if schedule.rate.unit == MilestoneUnit::Epoch {
-            let stretch = self.epochs as f64 / schedule.epochs as f64;
-            schedule.rate.milestones.iter_mut().for_each(|m| *m *= stretch);
+        let train = &mut recipe.train;
+        if train.lr_schedule.unit == MilestoneUnit::Epoch {
+            let stretch = self.epochs as f64 / train.epochs as f64;
+            train.lr_schedule.milestones.iter_mut().for_each(|m| *m *= stretch);
         }
-        schedule.epochs = self.epochs;
+        train.epochs = self.epochs;
         if let (Some(teacher), Some(epochs)) = (&mut recipe.teacher, self.teacher_epochs) {
             teacher.epochs = Some(epochs);
         }
@@ -79,8 +83,8 @@ impl Fit {
 
 /// Takes over what a budget chose when the study in `kept` began.
 pub fn take_over(recipe: &mut Recipe, kept: &Recipe) {
-    recipe.schedule.epochs = kept.schedule.epochs;
-    recipe.schedule.rate.milestones.clone_from(&kept.schedule.rate.milestones);
+    recipe.train.epochs = kept.train.epochs;
+    recipe.train.lr_schedule.milestones.clone_from(&kept.train.lr_schedule.milestones);
     if let (Some(teacher), Some(kept)) = (&mut recipe.teacher, &kept.teacher) {
         teacher.epochs = kept.epochs;
     }
@@ -91,13 +95,13 @@ pub fn take_over(recipe: &mut Recipe, kept: &Recipe) {
 ///
 /// # Errors
 /// Data or weights that do not fit; a budget in which not even one epoch fits, with what one would take.
-pub fn fit(recipe: &Recipe, budget: Duration) -> Result<Fit> {
-    recipe.validate()?;
+pub fn fit(recipe: &Recipe, registry: &Registry, budget: Duration) -> Result<Fit> {
+    recipe.check(registry)?;
     let start = Instant::now();
     let data = Data::open(&recipe.data)?;
     let most = PROBE_SHARE * budget.as_secs_f64();
     let (mut notes, mut costs) = (Vec::new(), Vec::new());
-    each_run(recipe, &data, &mut notes, |probe| {
+    each_run(recipe, &data, registry, &mut notes, |probe| {
         costs.push(measure(probe, recipe, &data, most)?);
         Ok(())
     })?;
@@ -147,8 +151,8 @@ impl Costs {
     /// The teacher's epochs beside `epochs` of the students, in the recipe's own proportion.
     fn teacher_epochs(&self, recipe: &Recipe, epochs: usize) -> Option<usize> {
         self.runs.iter().find(|run| run.name == "teacher")?;
-        let own = recipe.teacher.as_ref()?.epochs.unwrap_or(recipe.schedule.epochs);
-        Some(((own * epochs) as f64 / recipe.schedule.epochs as f64).round().max(1.0) as usize)
+        let own = recipe.teacher.as_ref()?.epochs.unwrap_or(recipe.train.epochs);
+        Some(((own * epochs) as f64 / recipe.train.epochs as f64).round().max(1.0) as usize)
     }
 
     fn seconds(&self, epochs: usize, teacher: Option<usize>) -> f64 {
@@ -172,34 +176,35 @@ impl Cost {
 }
 
 fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -> Result<Cost> {
-    let s = &recipe.schedule;
+    let t = &recipe.train;
     let mut stepper = probe.stepper()?;
-    let cache = TeacherCache::new(recipe.teacher.as_ref().map_or(crate::CacheSize::OFF, |t| t.cache));
+    let cache = TeacherCache::new(recipe.teacher.as_ref().map_or(CacheSize::OFF, |t| t.cache));
+    let pyramids = Arc::new(cache).for_teacher("measured");
     // Whole steps, the wait for data included, as the loop counts them.
     let mut fresh = Vec::new();
     // The same without that wait, first as it comes and then with all of the teacher's pyramids in the cache; and the share of steps
     // that will be like the second.
     let (mut new, mut kept, mut kept_share) = (Vec::new(), Vec::new(), 0.0);
     let begin = Instant::now();
-    let loader = train_loader(data, &recipe.data, s.batch, recipe.seed)?;
+    let loader = train_loader(data, &recipe.data, t.batch, recipe.seed)?;
     let mut start = Instant::now();
     for (number, items) in loader.epoch(0).enumerate() {
         let items = items?;
-        let parts = items.chunks(s.batch / s.accumulate).map(|part| Batch::new(part, &Device::Cpu));
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        let [passes, update] = stepper.step(&parts, Some(&cache))?;
+        let parts = items.chunks(t.batch / t.accumulation_steps).map(|part| Batch::new(part, &Device::Cpu));
+        let parts = parts.collect::<docent_train::Result<Vec<_>>>()?;
+        let [passes, update] = stepper.step(&parts, Some(&pyramids))?;
         let seconds = start.elapsed().as_secs_f64();
         // A smaller last batch of an epoch costs less; the first step is counted only where there is no other.
         if number == 1 {
             [&mut fresh, &mut new, &mut kept].into_iter().for_each(Vec::clear);
         }
-        let whole = s.batch as f64 / items.len() as f64;
+        let whole = t.batch as f64 / items.len() as f64;
         fresh.push(seconds * whole);
-        if let Some((teacher, distiller)) = probe.taught.filter(|_| number <= 2)
-            && !distiller.needs().stages
+        if let Some(teacher) = probe.teacher.filter(|_| number <= 2)
+            && !teacher.distiller.needs().stages
         {
-            kept_share = share_kept(recipe, data, teacher, &parts)?;
-            let again = stepper.step(&parts, Some(&cache))?;
+            kept_share = share_kept(recipe, data, teacher.model, &parts)?;
+            let again = stepper.step(&parts, Some(&pyramids))?;
             new.push((passes + update) * whole);
             kept.push((again[0] + again[1]) * whole);
         }
@@ -208,13 +213,13 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
         }
         start = Instant::now();
     }
-    let (fresh, steps) = (median(&fresh), data.train.len().div_ceil(s.batch));
+    let (fresh, steps) = (median(&fresh), data.train.len().div_ceil(t.batch));
     // On a busy machine one of two equal steps may take thrice as long: no step is taken for cheaper than one was.
     let cheapest = median(&kept).min(fresh);
     let saved = kept_share * (median(&new) - median(&kept)).clamp(0.0, fresh - cheapest);
     let [state, weights] = stepper.save_seconds()?;
     let writes = 1 + (steps - 1) / recipe.checkpoint.steps;
-    let (image, count) = evaluation(&probe.built.model, &data.val, recipe, most_seconds)?;
+    let (image, count) = evaluation(probe.student.model, &data.val, recipe, most_seconds)?;
     let evaluation = image * count as f64;
     let timed = image * recipe.eval.timed_images.clamp(1, count) as f64;
     Ok(Cost {
@@ -234,24 +239,24 @@ fn views(recipe: &Recipe) -> f64 {
 }
 
 /// The share of a training's images whose pyramids the cache has room for; 0 where no image comes twice.
-fn share_kept(recipe: &Recipe, data: &Data, teacher: &FasterRcnn, parts: &[Batch]) -> Result<f64> {
+fn share_kept(recipe: &Recipe, data: &Data, teacher: &dyn Detector, parts: &[Batch]) -> Result<f64> {
     let bound = recipe.teacher.as_ref().map_or(0, |t| t.cache.bytes() + t.cache_disk.bytes()) as f64;
     let augment = &recipe.data.augment;
     let Some(part) = parts.first().filter(|_| augment.is_off() && bound > 0.0) else { return Ok(0.0) };
     let pyramid = teacher.features(&part.images, Mode::Eval)?;
     let bytes = 4 * pyramid.levels.iter().map(Tensor::elem_count).sum::<usize>();
-    let all = bytes as f64 / part.ids.len() as f64 * data.train.len() as f64 * views(recipe);
+    let all = bytes as f64 / part.keys.len() as f64 * data.train.len() as f64 * views(recipe);
     Ok((bound / all).min(1.0))
 }
 
 /// Seconds of one image's evaluation, and how many images there are.
-fn evaluation(model: &FasterRcnn, val: &Dataset, recipe: &Recipe, most_seconds: f64) -> Result<(f64, usize)> {
+fn evaluation(model: &dyn Detector, val: &Dataset, recipe: &Recipe, most_seconds: f64) -> Result<(f64, usize)> {
     let batch = recipe.eval.batch;
     let few: Vec<usize> = (0..val.len().min(3 * batch)).collect();
     let subset = val.subset(&few).into();
     let mut seconds = Vec::new();
     let begin = Instant::now();
-    let loader = eval_loader(&subset, &recipe.data, batch)?;
+    let loader = recipe.data.eval_loading().loader(&subset, batch)?;
     // The wait for pictures is part of an evaluation.
     let mut start = begin;
     for items in loader.epoch(0) {
@@ -292,7 +297,7 @@ mod tests {
     #[test]
     fn the_teacher_keeps_its_proportion_and_a_given_one_costs_nothing() {
         let mut recipe =
-            Recipe::parse(&text_of("shapes").unwrap(), &["schedule.epochs=10".into(), "teacher.epochs=16".into()])
+            Recipe::parse(&text_of("shapes").unwrap(), &["train.epochs=10".into(), "teacher.epochs=16".into()])
                 .unwrap();
         let study = Costs { runs: vec![cost("teacher", 3.0), cost("baseline", 1.0), cost("distilled", 2.0)], every: 0 };
         assert_eq!(study.teacher_epochs(&recipe, 5), Some(8));
@@ -301,13 +306,13 @@ mod tests {
         let given = Costs { runs: vec![cost("baseline", 1.0), cost("distilled", 2.0)], every: 0 };
         assert_eq!(given.teacher_epochs(&recipe, 5), None);
 
-        recipe.schedule.rate.unit = MilestoneUnit::Epoch;
-        recipe.schedule.rate.milestones = vec![6.0, 9.0];
+        recipe.train.lr_schedule.unit = MilestoneUnit::Epoch;
+        recipe.train.lr_schedule.milestones = vec![6.0, 9.0];
         let fit = Fit { epochs: 5, teacher_epochs: Some(8), runs: Vec::new(), measuring: 0.0, notes: Vec::new() };
         let mut fitted = recipe.clone();
         fit.apply(&mut fitted);
-        assert_eq!((fitted.schedule.epochs, fitted.teacher.as_ref().unwrap().epochs), (5, Some(8)));
-        assert_eq!(fitted.schedule.rate.milestones, [3.0, 4.5]);
+        assert_eq!((fitted.train.epochs, fitted.teacher.as_ref().unwrap().epochs), (5, Some(8)));
+        assert_eq!(fitted.train.lr_schedule.milestones, [3.0, 4.5]);
         take_over(&mut recipe, &fitted);
         assert_eq!(recipe, fitted);
     }

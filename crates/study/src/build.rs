@@ -2,22 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use docent_detect::{BackboneConfig, FasterRcnn, FasterRcnnConfig, NormKind, Normalize};
+use docent_detect::backbone::BackboneConfig;
+use docent_detect::layers::{LayerKind, LayerList};
+use docent_detect::{Detector, DetectorConfig, Normalize, Registry};
+use docent_model::import::{DetectorFile, check_backbone};
+use docent_model::{ParamStore, StrictReport, WeightFile, backbone_tensors, read_weights};
+use docent_train::name_matches;
 
-use crate::import::{DetectorFile, check_backbone};
+use crate::error::{Error, Result};
 use crate::manifest::FileHash;
-use crate::optim::matches;
-use crate::params::ParamStore;
 use crate::recipe::{InitRecipe, ModelRecipe};
-use crate::weights::{BACKBONE_PREFIX, StrictReport, WeightFile, backbone_tensors, read_weights};
-use crate::{Error, Result};
 
 /// A detector and the store of its tensors.
 pub struct Built {
     /// The detector.
-    pub model: FasterRcnn,
+    pub model: Arc<dyn Detector>,
     /// Its parameters and buffers.
     pub store: ParamStore,
     /// The file of first weights, where there was one.
@@ -28,16 +30,17 @@ pub struct Built {
 
 /// Builds `recipe`'s detector for `classes` (background included) with first weights from its file or from `seed`.
 ///
-/// What belongs to a file's weights (mean, std, eps, stride place) replaces the recipe's values.
+/// What belongs to a file's weights (mean, std, eps, the stride's place) replaces the recipe's values.
 ///
 /// # Errors
-/// When the file does not hold exactly the backbone's or the detector's tensors, apart from what `init.skip` names, or when
-/// something would be frozen that holds random numbers.
-pub fn build(recipe: &ModelRecipe, classes: usize, seed: u64) -> Result<Built> {
+/// When `registry` does not hold the architecture, when the file does not hold exactly the backbone's or the detector's tensors, apart
+/// from what `init.skip` names, or when something would be frozen that holds random numbers.
+pub fn build(recipe: &ModelRecipe, classes: usize, seed: u64, registry: &Registry) -> Result<Built> {
     if recipe.init.backbone.is_none() && recipe.init.from.is_none() {
-        refuse_frozen_random(&recipe.init, &recipe.model)?;
+        let (model, _) = probe(&with_classes(&recipe.model, classes)?, registry)?;
+        refuse_frozen_random(&recipe.init, model.layers())?;
     }
-    build_for_timing(recipe, classes, seed)
+    build_for_timing(recipe, classes, seed, registry)
 }
 
 /// [`build`] for a model that will not learn anything: where its file of first weights is missing, random ones stand in, frozen
@@ -45,19 +48,13 @@ pub fn build(recipe: &ModelRecipe, classes: usize, seed: u64) -> Result<Built> {
 ///
 /// # Errors
 /// When a file that is given does not hold exactly the backbone's tensors.
-pub(crate) fn build_for_timing(recipe: &ModelRecipe, classes: usize, seed: u64) -> Result<Built> {
+pub(crate) fn build_for_timing(recipe: &ModelRecipe, classes: usize, seed: u64, registry: &Registry) -> Result<Built> {
     let mut config = with_classes(&recipe.model, classes)?;
     let init = &recipe.init;
-    let store = ParamStore::new(seed, &Device::Cpu).with_frozen({
-        // Besides what the recipe freezes: every tensor of a frozen BatchNorm, its affine too, as in torchvision.
-        let (prefixes, config) = (config.backbone.frozen_prefixes(init.freeze_at), config.clone());
-        move |name| {
-            let below = name.strip_prefix(BACKBONE_PREFIX);
-            config.is_buffer(name) || below.is_some_and(|n| prefixes.iter().any(|p| n.starts_with(p.as_str())))
-        }
-    });
+    let (model, wanted) = probe(&config, registry)?;
+    let store = ParamStore::new(seed, &Device::Cpu).with_layers(model.layers(), init.freeze_at);
     let Some(path) = init.backbone.as_ref().or(init.from.as_ref()) else {
-        let model = FasterRcnn::new(&config, store.var_builder())?;
+        let model = registry.detector(&config, store.var_builder())?;
         let stand_in = "first weights: none given, so random ones stand in for the file";
         let notes = if init.required { vec![stand_in.to_owned()] } else { Vec::new() };
         return Ok(Built { model, store, init: None, notes });
@@ -66,21 +63,20 @@ pub(crate) fn build_for_timing(recipe: &ModelRecipe, classes: usize, seed: u64) 
     let (sha256, saturated) = (file.sha256.clone(), file.saturated.clone());
     let mut notes = vec![format!("first weights: {}", path.display())];
     let tensors = if init.backbone.is_some() {
-        let info = file.backbone_info(path)?;
-        if let (Some(mean), Some(std)) = (info.mean, info.std) {
-            config.normalize = Normalize { mean, std };
-        }
-        info.adopt(&mut config.backbone);
+        adopt_backbone_info(path, &file, &mut config)?;
         notes.extend(file.notes.iter().map(|note| format!("first weights: {note}")));
         let tensors = backbone_tensors(file.tensors);
         // Everything that does not fit is listed before anything is built.
-        check_backbone(path, &config, &tensors)?;
+        check_backbone(path, &wanted, model.layers(), &tensors)?;
         tensors
     } else {
-        from_detector(path, file, &init.skip, &mut config, &mut notes)?
+        let source = DetectorFile::new(path, file)?;
+        adopt_detector_settings(&source.config, &mut config);
+        notes.extend(source.notes.iter().map(|note| format!("first weights: {note}")));
+        skip_tensors(path, source.tensors, &init.skip, (&wanted, model.layers()), &mut notes)?
     };
     store.load(tensors);
-    let model = FasterRcnn::new(&config, store.var_builder())?;
+    let model = registry.detector(&config, store.var_builder())?;
     if let [first, ..] = store.frozen_but_drawn().as_slice() {
         return Err(Error::Recipe(format!(
             "`{first}` is frozen, but not in {}, or skipped: a frozen layer over random numbers would never learn",
@@ -97,31 +93,50 @@ pub(crate) fn build_for_timing(recipe: &ModelRecipe, classes: usize, seed: u64) 
     Ok(Built { model, store, init: Some(init), notes })
 }
 
-/// The tensors of a whole detector's file that `skip` leaves in, checked against `config`, which adopts what belongs to them.
-fn from_detector(
+/// The detector with zeros in place of weights, and the store that has noted its tensors.
+pub(crate) fn probe(config: &DetectorConfig, registry: &Registry) -> Result<(Arc<dyn Detector>, ParamStore)> {
+    let store = ParamStore::probe(&Device::Cpu);
+    Ok((registry.detector(config, store.var_builder())?, store))
+}
+
+/// What the metadata of a backbone's file says of its weights, where the architecture has a place for it.
+fn adopt_backbone_info(path: &Path, file: &WeightFile, config: &mut DetectorConfig) -> Result<()> {
+    let info = file.backbone_info(path)?;
+    let Ok(config) = config.faster_rcnn_mut() else { return Ok(()) };
+    if let (Some(mean), Some(std)) = (info.mean, info.std) {
+        config.normalize = Normalize { mean, std };
+    }
+    info.adopt(&mut config.backbone);
+    Ok(())
+}
+
+/// What belongs to a detector's weights, of the file's settings.
+fn adopt_detector_settings(source: &DetectorConfig, config: &mut DetectorConfig) {
+    let (Ok(source), Ok(config)) = (source.faster_rcnn(), config.faster_rcnn_mut()) else { return };
+    config.normalize = source.normalize;
+    if let Some(eps) = source.backbone.norm_eps() {
+        config.backbone.set_norm_eps(eps);
+    }
+    if let BackboneConfig::ResNet(c) = &source.backbone {
+        config.backbone.set_stride_in_1x1(c.stride_in_1x1);
+    }
+}
+
+/// The tensors of a whole detector's file that `skip` leaves in, checked against those that the model has.
+fn skip_tensors(
     path: &Path,
-    file: WeightFile,
+    mut tensors: BTreeMap<String, Tensor>,
     skip: &[String],
-    config: &mut FasterRcnnConfig,
+    (wanted, layers): (&ParamStore, &LayerList),
     notes: &mut Vec<String>,
 ) -> Result<BTreeMap<String, Tensor>> {
-    let source = DetectorFile::new(path, file)?;
-    config.normalize = source.config.normalize;
-    config.backbone.set_norm_eps(source.config.backbone.norm_eps());
-    if let BackboneConfig::ResNet(c) = &source.config.backbone {
-        config.backbone.set_stride_place(c.stride_place);
-    }
-    notes.extend(source.notes.into_iter().map(|note| format!("first weights: {note}")));
-    let probe = ParamStore::probe(&Device::Cpu);
-    FasterRcnn::new(config, probe.var_builder())?;
-    let wanted = probe.shapes();
+    let (wanted, counts) = (wanted.shapes(), layers.batch_counts());
     for pattern in skip {
-        if !wanted.keys().chain(source.tensors.keys()).any(|name| matches(pattern, name)) {
+        if !wanted.keys().chain(tensors.keys()).any(|name| name_matches(pattern, name)) {
             return Err(Error::Recipe(format!("init.skip: no tensor's name fits `{pattern}`")));
         }
     }
-    let skipped = |name: &str| skip.iter().any(|pattern| matches(pattern, name));
-    let mut tensors = source.tensors;
+    let skipped = |name: &str| skip.iter().any(|pattern| name_matches(pattern, name));
     let before = tensors.len();
     tensors.retain(|name, _| !skipped(name));
     if tensors.len() < before {
@@ -130,8 +145,7 @@ fn from_detector(
             before - tensors.len()
         ));
     }
-    let report =
-        StrictReport::compare(&wanted, &tensors).tolerating(|n| skipped(n) || n.ends_with("num_batches_tracked"));
+    let report = StrictReport::compare(&wanted, &tensors).tolerating(|n| skipped(n) || counts.contains(n));
     if report.is_empty() {
         return Ok(tensors);
     }
@@ -147,22 +161,21 @@ fn from_detector(
 }
 
 /// The recipe's architecture for this data's number of classes.
-pub(crate) fn with_classes(config: &FasterRcnnConfig, classes: usize) -> Result<FasterRcnnConfig> {
+pub(crate) fn with_classes(config: &DetectorConfig, classes: usize) -> Result<DetectorConfig> {
     let mut config = config.clone();
-    if config.classes != 0 && config.classes != classes {
+    if config.classes() != 0 && config.classes() != classes {
         return Err(Error::Recipe(format!(
             "model.classes is {}, but the data has {} categories, {classes} with the background; leave the field out",
-            config.classes,
+            config.classes(),
             classes - 1
         )));
     }
-    config.classes = classes;
-    config.validate()?;
+    config.set_classes(classes);
     Ok(config)
 }
 
-fn refuse_frozen_random(init: &InitRecipe, config: &FasterRcnnConfig) -> Result<()> {
-    let frozen_norm = config.backbone.norm() == NormKind::FrozenBatchNorm;
+fn refuse_frozen_random(init: &InitRecipe, layers: &LayerList) -> Result<()> {
+    let frozen_norm = layers.iter().any(|layer| matches!(layer.kind, LayerKind::BatchNorm { frozen: true, .. }));
     if init.required || init.freeze_at > 0 || frozen_norm {
         return Err(Error::Recipe(
             "this model starts from pre-trained weights, and a frozen layer over random ones would never learn: name \
@@ -175,14 +188,17 @@ fn refuse_frozen_random(init: &InitRecipe, config: &FasterRcnnConfig) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use docent_detect::FasterRcnnConfig;
+    use docent_detect::layers::NormKind;
+
     use super::*;
 
     #[test]
     fn nothing_random_is_frozen() {
-        let mut recipe = ModelRecipe { model: FasterRcnnConfig::default(), init: InitRecipe::default() };
-        recipe.model.classes = 0;
-        assert_eq!(recipe.model.backbone.norm(), NormKind::FrozenBatchNorm);
-        let Err(error) = build(&recipe, 3, 0) else { panic!("frozen random statistics were accepted") };
+        let config = FasterRcnnConfig { classes: 0, ..FasterRcnnConfig::default() };
+        assert_eq!(config.backbone.norm(), Some(NormKind::FrozenBatchNorm));
+        let recipe = ModelRecipe { model: config.into(), init: InitRecipe::default() };
+        let Err(error) = build(&recipe, 3, 0, &Registry::builtin()) else { panic!("frozen random statistics") };
         assert!(error.to_string().contains("--weights"), "{error}");
     }
 }

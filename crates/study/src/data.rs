@@ -1,19 +1,14 @@
-//! From a recipe's data section to splits, loaders and batches of tensors.
+//! From a recipe's data section to splits and loaders.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
-use docent_coco::{Augment, Dataset, Loader, LoaderConfig, Splits, TrainItem, shapes};
-use docent_detect::{ImageBatch, Targets};
+use docent_coco::{Dataset, Loader, LoaderConfig, Splits, shapes};
+use docent_model::sha256_hex;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::recipe::{DataRecipe, Source};
-use crate::weights::sha256_hex;
-use crate::{Error, Result};
-
-/// Feature maps go down to 1/32 (C5), so images are padded to multiples of it.
-pub const SIZE_DIVISOR: usize = 32;
 
 /// The two splits of an experiment.
 #[derive(Debug, Clone)]
@@ -89,28 +84,14 @@ fn folder_name(dir: &Path) -> String {
 /// # Errors
 /// When its threads cannot be started.
 pub fn train_loader(data: &Data, recipe: &DataRecipe, batch: usize, seed: u64) -> Result<Loader> {
-    loader(Arc::clone(&data.train), recipe, batch, seed, true)
-}
-
-/// A loader that walks `dataset` in order, unflipped.
-///
-/// # Errors
-/// When its threads cannot be started.
-pub fn eval_loader(dataset: &Arc<Dataset>, recipe: &DataRecipe, batch: usize) -> Result<Loader> {
-    loader(Arc::clone(dataset), recipe, batch, 0, false)
-}
-
-fn loader(dataset: Arc<Dataset>, recipe: &DataRecipe, batch: usize, seed: u64, training: bool) -> Result<Loader> {
-    let config = LoaderConfig {
-        resize: recipe.resize,
-        flip: if training { recipe.flip } else { 0.0 },
-        augment: if training { recipe.augment.clone() } else { Augment::default() },
-        batch,
-        threads: recipe.loader_threads,
-        prefetch: recipe.prefetch,
-        seed,
-        shuffle: training,
-        drop_last: false,
-    };
-    Ok(Loader::new(dataset, config)?)
+    let config = LoaderConfig::default()
+        .resize(recipe.resize)
+        .flip(recipe.flip)
+        .augment(recipe.augment.clone())
+        .batch(batch)
+        .threads(recipe.loader_threads)
+        .prefetch(recipe.prefetch)
+        .seed(seed)
+        .shuffle(true);
+    Ok(Loader::new(Arc::clone(&data.train), config)?)
 }

@@ -2,11 +2,14 @@
 
 use candle_core::Device;
 
-use crate::Result;
-use crate::data::{Batch, Data, DataSummary, train_loader};
+use crate::error::Result;
+use docent_train::Batch;
+
+use crate::data::{Data, DataSummary, train_loader};
 use crate::manifest::peak_mib;
 use crate::probe::{Probe, each_run};
 use crate::recipe::Recipe;
+use crate::registry::Registry;
 
 /// Images that go through each run's network, one by one: those that are biggest as the network sees them.
 pub const MICRO_STEPS: usize = 3;
@@ -51,14 +54,14 @@ pub struct DryRun {
 ///
 /// # Errors
 /// Data or weights that do not fit.
-pub fn dry_run(recipe: &Recipe) -> Result<DryRun> {
-    recipe.validate()?;
+pub fn dry_run(recipe: &Recipe, registry: &Registry) -> Result<DryRun> {
+    recipe.check(registry)?;
     let mut data = Data::open(&recipe.data)?;
     let summary = data.summary();
-    let epoch = data.train.len().div_ceil(recipe.schedule.batch);
+    let epoch = data.train.len().div_ceil(recipe.train.batch);
     data.train = data.train.subset(&biggest(&data, recipe)).into();
     let (mut notes, mut runs) = (Vec::new(), Vec::new());
-    each_run(recipe, &data, &mut notes, |probe| {
+    each_run(recipe, &data, registry, &mut notes, |probe| {
         runs.push(cost_of(probe, recipe, &data, epoch)?);
         Ok(())
     })?;
@@ -87,12 +90,12 @@ fn cost_of(probe: &Probe<'_>, recipe: &Recipe, data: &Data, epoch: usize) -> Res
         micro.push(passes);
         updates = update;
     }
-    if recipe.schedule.accumulate > 1 {
+    if recipe.train.accumulation_steps > 1 {
         stepper.step(&parts[..parts.len().min(2)], None)?;
     }
     Ok(RunCost {
         name: probe.name,
-        step_seconds: recipe.schedule.batch as f64 * median(&micro) + updates,
+        step_seconds: recipe.train.batch as f64 * median(&micro) + updates,
         micro_seconds: micro,
         steps: probe.epochs * epoch,
         peak_mib: peak_mib(),

@@ -5,9 +5,10 @@
 
 use std::path::PathBuf;
 
-use crate::Result;
+use docent_model::sha256_hex;
+
+use crate::error::Result;
 use crate::recipe::{LogRecipe, Recipe};
-use crate::weights::sha256_hex;
 
 /// `recipe` with nothing in it that says where a file lies or what is logged. That a file of weights is used at all stays visible.
 pub(crate) fn without_paths(recipe: &Recipe) -> Recipe {
@@ -61,9 +62,9 @@ mod tests {
             "seed=9",
             "data.limit=7",
             "data.flip=0.25",
-            "schedule.lr=0.5",
+            "train.lr=0.5",
             "distill.w_cls=0.1",
-            "schedule.optimizer=adamw",
+            "train.optimizer=adamw",
         ] {
             assert_ne!(plain, with(&[other]), "{other}");
         }

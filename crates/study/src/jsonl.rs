@@ -52,17 +52,17 @@ impl JsonlWriter {
 }
 
 impl EventSink for JsonlWriter {
-    fn event(&mut self, event: &Event) -> Result<()> {
+    fn event(&mut self, event: &Event) -> docent_train::Result<()> {
         if matches!(event, Event::Evaluating { .. }) {
             return Ok(());
         }
-        let line = serde_json::to_string(event).map_err(|e| Error::file(&self.path, e.to_string()))?;
+        let line = serde_json::to_string(event).map_err(|e| docent_train::Error::file(&self.path, e.to_string()))?;
         // One write a line: a reader never sees half a step while the run lives.
-        writeln!(self.file, "{line}").and_then(|()| self.file.flush()).map_err(|e| Error::io(&self.path, e))
+        writeln!(self.file, "{line}").and_then(|()| self.file.flush()).map_err(|e| docent_train::Error::io(&self.path, e))
     }
 
-    fn sync(&mut self) -> Result<()> {
-        self.file.get_ref().sync_data().map_err(|e| Error::io(&self.path, e))
+    fn sync(&mut self) -> docent_train::Result<()> {
+        self.file.get_ref().sync_data().map_err(|e| docent_train::Error::io(&self.path, e))
     }
 }
 

@@ -1,27 +1,32 @@
 //! The recipe: one TOML file is one experiment.
 //!
-//! A recipe names data, models, distillation, schedule and seed. The shipped ones are embedded ([`shipped`]), any field can be
+//! A recipe names data, models, training, distillation and seed. The shipped ones are embedded ([`shipped`]), any field can be
 //! overridden ([`Recipe::parse`] takes `a.b=c` assignments), and every run folder keeps the resolved text.
 
 mod assign;
 mod data;
 mod renamed;
-mod training;
+mod train;
 
 use std::path::{Path, PathBuf};
 
-use docent_detect::FasterRcnnConfig;
-use docent_detect::config::FREEZABLE;
-use docent_distill::{Channels, MethodConfig};
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
+use docent_detect::DetectorConfig;
+use docent_distill::Channels;
+use docent_distill::methods::DistillerConfig;
+use docent_model::hint::{nearest, with_hint};
+use docent_train::{CacheSize, EarlyStop};
 use serde::{Deserialize, Serialize};
 
-use crate::{CacheSize, EarlyStop, Error, Result};
+use crate::build::probe;
+use crate::error::{Error, Result};
+use crate::registry::Registry;
 
-use assign::nearest;
-pub(crate) use assign::{assign, with_hint};
+pub(crate) use assign::assign;
 pub use data::{DataRecipe, Source};
 use renamed::refuse_renamed;
-pub use training::TrainingRecipe;
+pub use train::TrainRecipe;
 
 /// One experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,7 +43,7 @@ pub struct Recipe {
     /// Where images and boxes come from, and how they reach the network.
     pub data: DataRecipe,
     /// Optimizer, learning rate and length; the student's, and the teacher's where it sets nothing else.
-    pub schedule: TrainingRecipe,
+    pub train: TrainRecipe,
     /// The small detector.
     pub student: ModelRecipe,
     /// The big detector. Without one the recipe trains the student alone.
@@ -46,7 +51,7 @@ pub struct Recipe {
     pub teacher: Option<TeacherRecipe>,
     /// How the teacher teaches: `method` (the default is `task_adaptive`) and its settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub distill: Option<MethodConfig>,
+    pub distill: Option<DistillerConfig>,
     /// When the run's state is written.
     #[serde(default)]
     pub checkpoint: CheckpointRecipe,
@@ -66,7 +71,7 @@ pub struct Recipe {
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
     /// Architecture; `classes` is filled from the data.
-    pub model: FasterRcnnConfig,
+    pub model: DetectorConfig,
     /// First weights and what stays fixed.
     #[serde(default)]
     pub init: InitRecipe,
@@ -99,7 +104,7 @@ pub struct InitRecipe {
 #[serde(deny_unknown_fields)]
 pub struct TeacherRecipe {
     /// Architecture; `classes` is filled from the data.
-    pub model: FasterRcnnConfig,
+    pub model: DetectorConfig,
     /// First weights and what stays fixed.
     #[serde(default)]
     pub init: InitRecipe,
@@ -111,7 +116,7 @@ pub struct TeacherRecipe {
     pub epochs: Option<usize>,
     /// Refuse to distil from a teacher whose AP on the held-out split is below this.
     #[serde(default)]
-    pub floor: f64,
+    pub min_ap: f64,
     /// Memory for the teacher's pyramids of images that it has seen: training gets them from there instead of computing
     /// them again, with the same bits. Default `"1GiB"`; `"off"` keeps none.
     #[serde(default)]
@@ -220,13 +225,10 @@ impl Recipe {
         for assignment in assignments {
             assign(&mut table, assignment)?;
         }
+        refuse_renamed(&table)?;
         for model in ["student", "teacher"] {
             classes_from_data(&mut table, model);
         }
-        if let Some(distill) = table.get_mut("distill").and_then(toml::Value::as_table_mut) {
-            distill.entry("method").or_insert_with(|| docent_distill::method::DEFAULT_METHOD.into());
-        }
-        refuse_renamed(&table)?;
         let recipe: Self = table.try_into().map_err(|e: toml::de::Error| Error::Recipe(with_hint(&e.to_string())))?;
         recipe.validate()?;
         Ok(recipe)
@@ -240,13 +242,13 @@ impl Recipe {
         toml::to_string_pretty(self).map_err(|e| Error::Recipe(format!("cannot be written as TOML: {e}")))
     }
 
-    /// Checks ranges and combinations.
+    /// Checks ranges and combinations, of models and distillation those that this project knows.
     ///
     /// # Errors
     /// The first finding, naming its key.
     pub fn validate(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Recipe(message));
-        self.schedule.validate()?;
+        self.train.validate()?;
         if self.teacher.as_ref().is_some_and(|t| t.epochs == Some(0)) {
             return fail("teacher.epochs must be at least 1".into());
         }
@@ -257,8 +259,8 @@ impl Recipe {
         if self.data.loader_threads == 0 || self.data.prefetch == 0 {
             return fail("data.loader_threads and data.prefetch must be at least 1".into());
         }
-        if !self.teacher.as_ref().is_none_or(|t| t.floor.is_finite()) {
-            return fail("teacher.floor must be a number".into());
+        if !self.teacher.as_ref().is_none_or(|t| t.min_ap.is_finite()) {
+            return fail("teacher.min_ap must be a number".into());
         }
         if self.eval.batch == 0 || self.checkpoint.steps == 0 {
             return fail("eval.batch and checkpoint.steps must be at least 1".into());
@@ -269,9 +271,9 @@ impl Recipe {
         self.data.resize.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
         self.data.augment.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
         self.data.checks.validate().map_err(|e| Error::Recipe(format!("data.{e}")))?;
-        check_model("student", &self.student.model, &self.student.init)?;
+        validate_model("student", &self.student.model, &self.student.init)?;
         if let Some(teacher) = &self.teacher {
-            check_model("teacher", &teacher.model, &teacher.init)?;
+            validate_model("teacher", &teacher.model, &teacher.init)?;
         }
         if self.teacher.is_some() && self.distill.is_none() {
             return fail(
@@ -280,31 +282,45 @@ impl Recipe {
             );
         }
         if let Some(distill) = &self.distill {
-            let Some(teacher) = &self.teacher else { return fail("[distill] needs a [teacher]".into()) };
-            let mut checked = distill.validate();
-            // A teacher from a file has the channels that it has.
-            if teacher.checkpoint.is_none() {
-                let (student, teacher) = (Channels::of(&self.student.model), Channels::of(&teacher.model));
-                checked = checked.and_then(|()| distill.validate_channels(&student, &teacher));
+            if self.teacher.is_none() {
+                return fail("[distill] needs a [teacher]".into());
             }
-            checked.map_err(|e| Error::Recipe(format!("distill: {e}")))?;
+            distill.validate().map_err(|e| Error::Recipe(format!("distill: {e}")))?;
         }
         Ok(())
     }
 
+    /// [`Recipe::validate`], and that `registry` can build what the recipe names.
+    ///
+    /// # Errors
+    /// The first finding, naming its key; for an unknown name also the known ones.
+    pub fn check(&self, registry: &Registry) -> Result<()> {
+        self.validate()?;
+        let student = check_model("student", &self.student.model, &self.student.init, registry)?;
+        let (Some(teacher), Some(distill)) = (&self.teacher, &self.distill) else { return Ok(()) };
+        let theirs = check_model("teacher", &teacher.model, &teacher.init, registry)?;
+        // A teacher from a file has the channels that it has.
+        let theirs = if teacher.checkpoint.is_none() { &theirs } else { &student };
+        let zeros = VarBuilder::zeros(DType::F32, &Device::Cpu);
+        match registry.distillers.distiller(distill, &student, theirs, zeros) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(Error::Recipe(format!("distill: {e}"))),
+        }
+    }
+
     /// Two runs that stop where each likes are no comparison, and without evaluations there is nothing to stop for.
     fn validate_early_stop(&self) -> Result<()> {
-        let students = self.schedule.early_stop.as_ref();
+        let students = self.train.early_stop.as_ref();
         let teachers = self.teacher.as_ref().and_then(|t| t.early_stop.as_ref());
         if students.is_some() && self.distill.is_some() {
             return Err(Error::Recipe(
-                "schedule.early_stop with a [distill]: student alone and distilled student would stop at different steps, and \
+                "train.early_stop with a [distill]: student alone and distilled student would stop at different steps, and \
                  their comparison would be one of schedules. teacher.early_stop stops the teacher's training alone; a recipe \
                  without [teacher] and [distill] may stop its student"
                     .into(),
             ));
         }
-        for (key, stop) in [("schedule", students), ("teacher", teachers)] {
+        for (key, stop) in [("train", students), ("teacher", teachers)] {
             let Some(stop) = stop else { continue };
             stop.validate().map_err(|e| Error::Recipe(format!("{key}.early_stop: {e}")))?;
             if self.eval.every == 0 {
@@ -317,16 +333,13 @@ impl Recipe {
     }
 }
 
-/// Checks a model as far as that is possible before the data is known.
-fn check_model(part: &str, model: &FasterRcnnConfig, init: &InitRecipe) -> Result<()> {
-    let mut model = model.clone();
-    model.classes = model.classes.max(2);
-    model.validate().map_err(|e| Error::Recipe(format!("{part}.model: {e}")))?;
-    if init.freeze_at > FREEZABLE {
-        return Err(Error::Recipe(format!(
-            "{part}.init.freeze_at = {}: a backbone has a stem and 4 stages, so {FREEZABLE} freezes all of it",
-            init.freeze_at
-        )));
+/// Checks a model's settings as far as that is possible without a registry.
+fn validate_model(part: &str, model: &DetectorConfig, init: &InitRecipe) -> Result<()> {
+    if let Ok(config) = model.faster_rcnn() {
+        let mut config = config.clone();
+        // The data says how many classes there are.
+        config.classes = config.classes.max(2);
+        config.validate().map_err(|e| Error::Recipe(format!("{part}.model: {e}")))?;
     }
     if init.backbone.is_some() && init.from.is_some() {
         return Err(Error::Recipe(format!("{part}.init: backbone and from both bring a backbone's weights; keep one")));
@@ -335,6 +348,21 @@ fn check_model(part: &str, model: &FasterRcnnConfig, init: &InitRecipe) -> Resul
         return Err(Error::Recipe(format!("{part}.init.skip names tensors of init.from, which is not given")));
     }
     Ok(())
+}
+
+/// Builds a model without its weights; returns the channels of its maps.
+fn check_model(part: &str, model: &DetectorConfig, init: &InitRecipe, registry: &Registry) -> Result<Channels> {
+    let mut model = model.clone();
+    model.set_classes(model.classes().max(2));
+    let (model, _) = probe(&model, &registry.models).map_err(|e| Error::Recipe(format!("{part}.model: {e}")))?;
+    let freezable = model.layers().freezable();
+    if init.freeze_at > freezable {
+        return Err(Error::Recipe(format!(
+            "{part}.init.freeze_at = {}: the stem and the stages of this backbone are {freezable}, so {freezable} freezes all of it",
+            init.freeze_at
+        )));
+    }
+    Ok(Channels::of(&*model))
 }
 
 /// A recipe does not say how many classes there are: the data does. 0 stands for that, instead of the architecture's own default.
@@ -362,16 +390,16 @@ mod tests {
     fn set_overrides_any_field_and_refuses_unknown_ones() {
         let text = text_of("shapes").unwrap();
         let recipe =
-            Recipe::parse(&text, &["schedule.epochs=2".into(), "teacher.init.freeze_at=1".into(), "name=x".into()])
+            Recipe::parse(&text, &["train.epochs=2".into(), "teacher.init.freeze_at=1".into(), "name=x".into()])
                 .unwrap();
-        assert_eq!((recipe.schedule.epochs, recipe.teacher.unwrap().init.freeze_at), (2, 1));
+        assert_eq!((recipe.train.epochs, recipe.teacher.unwrap().init.freeze_at), (2, 1));
         assert_eq!(recipe.name, "x");
-        let message = Recipe::parse(&text, &["schedule.epoch=2".into()]).unwrap_err().to_string();
+        let message = Recipe::parse(&text, &["train.epoch=2".into()]).unwrap_err().to_string();
         assert!(message.contains("did you mean 'epochs'"), "{message}");
-        assert!(Recipe::parse(&text, &["schedule.epochs.more=2".into()]).is_err());
-        assert!(Recipe::parse(&text, &["schedule.batch=0".into()]).is_err());
-        assert!(Recipe::parse(&text, &["schedule.lr=-1.0".into()]).is_err());
-        assert!(Recipe::parse(&text, &["schedule.lr=\"fast\"".into()]).is_err());
+        assert!(Recipe::parse(&text, &["train.epochs.more=2".into()]).is_err());
+        assert!(Recipe::parse(&text, &["train.batch=0".into()]).is_err());
+        assert!(Recipe::parse(&text, &["train.lr=-1.0".into()]).is_err());
+        assert!(Recipe::parse(&text, &["train.lr=\"fast\"".into()]).is_err());
     }
 
     #[test]
@@ -379,10 +407,8 @@ mod tests {
         let text = text_of("shapes").unwrap();
         for (assignment, part) in [
             ("student.model.backbone.depth=17", "student.model"),
-            ("teacher.model.anchors.sizes=[8.0]", "teacher.model"),
-            ("student.init.freeze_at=6", "freeze_at = 6"),
             ("data.limit=0", "data.limit"),
-            ("teacher.floor=nan", "teacher.floor"),
+            ("teacher.min_ap=nan", "teacher.min_ap"),
             ("data.checks.unknown_category=clip", "data.checks.unknown_category = clip"),
             ("data.checks.outside=fix", "unknown variant `fix`"),
             ("data.checks.missing_images=drop", "did you mean 'missing_image'"),
@@ -391,10 +417,23 @@ mod tests {
             let message = Recipe::parse(&text, &[assignment.into()]).unwrap_err().to_string();
             assert!(message.contains(part), "{assignment}: {message}");
         }
-        let unequal = ["distill.adapt=none".to_owned(), "student.model.fpn_channels=32".to_owned()];
-        assert!(Recipe::parse(&text, &unequal).unwrap_err().to_string().contains("channels"));
-        let given = [unequal.as_slice(), &["teacher.checkpoint=t.safetensors".to_owned()]].concat();
-        assert!(Recipe::parse(&text, &given).is_ok());
+        let check = |assignments: &[&str]| {
+            let assignments: Vec<String> = assignments.iter().map(|a| (*a).to_owned()).collect();
+            Recipe::parse(&text, &assignments).unwrap().check(&Registry::builtin())
+        };
+        let unequal = ["distill.adaptation_layer=none", "student.model.fpn_channels=32"];
+        for (assignments, part) in [
+            (&unequal[..], "channels"),
+            (&["teacher.model.anchors.sizes=[8.0]"], "teacher.model"),
+            (&["student.init.freeze_at=6"], "freeze_at = 6"),
+            (&["student.model.architecture=yolo"], "detector `yolo`"),
+            (&["student.model.backbone.architecture=vgg"], "backbone `vgg`"),
+            (&["distill.method=magic"], "`magic`"),
+        ] {
+            let message = check(assignments).unwrap_err().to_string();
+            assert!(message.contains(part), "{assignments:?}: {message}");
+        }
+        check(&[unequal[0], unequal[1], "teacher.checkpoint=t.safetensors"]).unwrap();
     }
 
     #[test]

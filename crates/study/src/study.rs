@@ -3,26 +3,30 @@
 //! The recipe's study is teacher, student alone, distilled student. Finished runs are kept, so a study goes on where it stopped.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::Device;
 use docent_coco::Detection;
-use docent_distill::{Channels, MethodConfig};
+use docent_distill::Channels;
+use docent_distill::methods::DistillerConfig;
+use docent_model::{Kind, ParamStore, Predictor, differences, files};
+use docent_train::evaluate::{cost, evaluate};
+use docent_train::events::{Event, EventSink};
+use docent_train::{CancelToken, EarlyStop, StudentModel, TeacherCache, TeacherContext};
 use rand::RngCore;
 use serde_json::Value;
 
 use crate::build::{Built, build, with_classes};
-use crate::checkpoint::differences;
 use crate::data::{Data, DataSummary};
-use crate::detector::Detector;
-use crate::evaluate::{cost, evaluate};
-use crate::events::{Event, EventSink};
+use crate::error::{Error, Result};
 use crate::experiment::without_paths;
 use crate::lock::{FolderLock, LOCK_FILE};
 use crate::manifest::{FileHash, Host, Manifest, Provenance};
 use crate::recipe::{InitRecipe, ModelRecipe, Recipe, TeacherRecipe};
-use crate::run::{self, Learner, RunFolder, RunPlan, Teaching};
+use crate::registry::Registry;
+use crate::report;
+use crate::run::{self, RunFolder, RunPlan};
 use crate::summary::{RunSummary, StudySummary, percent};
-use crate::{EarlyStop, Error, Kind, ParamStore, Result, Stop, TeacherCache, files, report};
 
 /// Where and how a study runs.
 #[derive(Debug, Clone)]
@@ -34,17 +38,19 @@ pub struct StudyOptions {
     /// For the manifests.
     pub provenance: Provenance,
     /// Asks the study to stop.
-    pub stop: Stop,
+    pub cancel: CancelToken,
+    /// What the recipe may name.
+    pub registry: Registry,
 }
 
 /// Runs `recipe`'s study and writes `summary.json`.
 ///
 /// # Errors
-/// A folder that holds something else, data or weights that do not fit, a teacher under its floor, a run that diverges.
+/// A folder that holds something else, data or weights that do not fit, a teacher under its minimum, a run that diverges.
 /// What was written before stays. [`Error::Stopped`] is no failure: the study was asked to stop, and `resume` goes on;
 /// [`Error::Locked`] says that another process works in the folder.
 pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) -> Result<StudySummary> {
-    recipe.validate()?;
+    recipe.check(&options.registry)?;
     let dir = &options.dir;
     // A folder in use is refused at once; one that is not there yet stays free until nothing can fail any more.
     let lock = if files::exists(&dir.join("recipe.toml"))? { Some(FolderLock::acquire(dir)?) } else { None };
@@ -177,9 +183,9 @@ pub fn more_epochs(recipe: &Recipe, dir: &Path) -> Result<Option<MoreEpochs>> {
     let text = std::fs::read_to_string(&kept).map_err(|e| Error::io(&kept, e))?;
     // A recipe of another build is told by whoever goes on with the study.
     let Ok(before) = Recipe::parse(&text, &[]) else { return Ok(None) };
-    let (done, asked) = (before.schedule.epochs, recipe.schedule.epochs);
+    let (done, asked) = (before.train.epochs, recipe.train.epochs);
     let mut same = recipe.clone();
-    same.schedule.epochs = done;
+    same.train.epochs = done;
     if asked <= done || same_recipe(&kept, &same).is_err() {
         return Ok(None);
     }
@@ -206,8 +212,8 @@ pub(crate) struct Teacher {
     pub(crate) summary: RunSummary,
     pub(crate) file: FileHash,
     pub(crate) detections: Vec<Detection>,
-    detector: Detector,
-    cache: TeacherCache,
+    predictor: Predictor,
+    cache: Arc<TeacherCache>,
 }
 
 impl Study<'_> {
@@ -233,7 +239,7 @@ impl Study<'_> {
     }
 
     fn build_student(&self) -> Result<Built> {
-        build(&self.recipe.student, self.classes(), self.recipe.seed)
+        build(&self.recipe.student, self.classes(), self.recipe.seed, &self.options.registry.models)
     }
 
     /// The teacher, trained here or given; in both cases read from its file and measured before any student is trained:
@@ -246,46 +252,47 @@ impl Study<'_> {
                 (RunFolder::new(&self.options.dir, "teacher").last(), Some(summary))
             }
         };
-        let detector = Detector::load(&path)?;
+        let predictor = Predictor::load(&path, &self.options.registry.models)?;
         let Data { val, .. } = &self.data;
-        detector.meta.check_categories(&path, val.categories())?;
+        predictor.meta.check_categories(&path, val.categories())?;
         if trained.is_none() {
             let model = with_classes(&recipe.model, self.classes())?;
             // It is what its file says; a person who wrote something else into the recipe should know.
-            if let Err(other) = detector.meta.check_model(&path, &model) {
+            if let Err(other) = predictor.meta.check_model(&path, &model) {
                 let text = format!("{other}\nteacher.model says otherwise; the checkpoint's own is used");
                 sink.event(&Event::Warning { text })?;
             }
         }
-        let (data, eval) = (&self.recipe.data, &self.recipe.eval);
+        let (loading, eval) = (self.recipe.data.eval_loading(), &self.recipe.eval);
         let steps = trained.as_ref().map_or(0, |t| t.steps);
-        let measured = evaluate(&detector.model, val, data, eval.batch, |done, total| {
-            self.options.stop.check("teacher", steps)?;
+        let measured = evaluate(&*predictor.model, val, &loading, eval.batch, |done, total| {
+            self.options.cancel.check()?;
             sink.event(&Event::Evaluating { done, total })
-        })?;
+        });
+        let measured = measured.map_err(|e| Error::in_run(e, "teacher", steps))?;
         let (measured, detections) = (measured.metrics, measured.detections);
-        let (ap, floor) = (measured.ap(), recipe.floor);
+        let (ap, min_ap) = (measured.ap(), recipe.min_ap);
         sink.event(&Event::Note {
             text: format!("teacher {}: AP {} before the first step", path.display(), percent(ap)),
         })?;
-        if ap < floor {
+        if ap < min_ap {
             let what = format!(
-                "AP {ap:.3} is under the floor of {floor:.3} (teacher.floor): such a teacher would teach its mistakes"
+                "AP {ap:.3} is below the minimum of {min_ap:.3} (teacher.min_ap): such a teacher would teach its mistakes"
             );
             return Err(Error::file(&path, what));
         }
         let summary = match trained {
             Some(summary) => summary,
             None => {
-                let cost = cost(&detector.model, &detector.store, val, data, eval.timed_images)?;
+                let cost = cost(&*predictor.model, &predictor.store, val, &loading, eval.timed_images)?;
                 RunSummary::new(&measured, &cost, 0.0, 0, path.clone())
             }
         };
-        let file = FileHash { path: path.display().to_string(), sha256: detector.sha256.clone() };
+        let file = FileHash { path: path.display().to_string(), sha256: predictor.sha256.clone() };
         let disk = &self.options.dir;
         files::create_dir(disk)?;
-        let cache = TeacherCache::new(recipe.cache).with_disk(recipe.cache_disk, disk)?;
-        Ok(Teacher { summary, file, detections, detector, cache })
+        let cache = Arc::new(TeacherCache::new(recipe.cache).with_disk(recipe.cache_disk, disk)?);
+        Ok(Teacher { summary, file, detections, predictor, cache })
     }
 
     fn train_teacher(&self, recipe: &TeacherRecipe, sink: &mut dyn EventSink) -> Result<RunSummary> {
@@ -295,34 +302,35 @@ impl Study<'_> {
         let model = ModelRecipe { model: recipe.model.clone(), init: recipe.init.clone() };
         // Other numbers than the student's: equal names must not mean correlated weights.
         let seed = docent_coco::rng::keyed(self.recipe.seed, "teacher", 0, 0).next_u64();
-        let built = build(&model, self.classes(), seed)?;
-        let length = (recipe.epochs.unwrap_or(self.recipe.schedule.epochs), recipe.early_stop);
+        let built = build(&model, self.classes(), seed, &self.options.registry.models)?;
+        let length = (recipe.epochs.unwrap_or(self.recipe.train.epochs), recipe.early_stop);
         self.train("teacher", length, &built, None, None, sink)
     }
 
-    /// A student, taught or alone. The first weights are the same in both cases.
+    /// A student, alone or with a teacher. The first weights are the same in both cases.
     pub(crate) fn student(
         &self,
         name: &str,
-        taught: Option<(&Teacher, &MethodConfig)>,
+        teacher: Option<(&Teacher, &DistillerConfig)>,
         sink: &mut dyn EventSink,
     ) -> Result<RunSummary> {
-        let file = taught.map(|(teacher, _)| &teacher.file);
+        let file = teacher.map(|(teacher, _)| &teacher.file);
         if let Some(summary) = self.finished(name, file, &self.recipe.student.init, sink)? {
             return Ok(summary);
         }
         let built = self.build_student()?;
-        let length = (self.recipe.schedule.epochs, self.recipe.schedule.early_stop);
-        let Some((teacher, config)) = taught else {
+        let length = (self.recipe.train.epochs, self.recipe.train.early_stop);
+        let Some((Teacher { predictor, cache, .. }, config)) = teacher else {
             return self.train(name, length, &built, None, None, sink);
         };
-        let Teacher { detector, cache, .. } = teacher;
-        let teacher = &detector.model;
+        let model = &*predictor.model;
         let store = ParamStore::new(self.recipe.seed, &Device::Cpu);
-        let [student, taught_by] = [&built.model, teacher].map(|model| Channels::of(model.config()));
-        let distiller = config.build(&student, &taught_by, store.var_builder())?;
-        let teaching = Teaching { teacher, cache, distiller: distiller.as_ref(), store: &store };
-        self.train(name, length, &built, Some(&teaching), file, sink)
+        let (student, theirs) = (Channels::of(&*built.model), Channels::of(model));
+        let distiller = self.options.registry.distillers.distiller(config, &student, &theirs, store.var_builder())?;
+        let pyramids = cache.for_teacher(&predictor.sha256);
+        let teacher =
+            TeacherContext { model, distiller: distiller.as_ref(), store: &store, cache: Some(&pyramids) };
+        self.train(name, length, &built, Some(teacher), file, sink)
     }
 
     /// A finished run's figures: it is not repeated.
@@ -351,7 +359,7 @@ impl Study<'_> {
         name: &str,
         (epochs, early_stop): (usize, Option<EarlyStop>),
         built: &Built,
-        teaching: Option<&Teaching<'_>>,
+        context: Option<TeacherContext<'_>>,
         teacher: Option<&FileHash>,
         sink: &mut dyn EventSink,
     ) -> Result<RunSummary> {
@@ -379,9 +387,9 @@ impl Study<'_> {
                 init: built.init.clone(),
                 frozen,
             },
-            stop: &self.options.stop,
+            cancel: &self.options.cancel,
         };
-        let summary = run::run(&plan, &Learner { model: &built.model, store: &built.store }, teaching, sink)?;
+        let summary = run::run(&plan, StudentModel { model: &*built.model, store: &built.store }, context, sink)?;
         self.report(&self.options.dir.join(name), sink)?;
         Ok(summary)
     }
@@ -389,11 +397,11 @@ impl Study<'_> {
     /// Writes the page of a run or of the study. No result depends on it, so a page that cannot be made is a warning.
     fn report(&self, dir: &Path, sink: &mut dyn EventSink) -> Result<()> {
         match report::write(dir, Some(&self.data)) {
-            Ok(written) => written
-                .notes
-                .into_iter()
-                .try_for_each(|note| sink.event(&Event::Note { text: format!("{}: {note}", written.path.display()) })),
-            Err(e) => sink.event(&Event::Warning { text: format!("no report: {e}") }),
+            Ok(written) => written.notes.into_iter().try_for_each(|note| {
+                let text = format!("{}: {note}", written.path.display());
+                Ok(sink.event(&Event::Note { text })?)
+            }),
+            Err(e) => Ok(sink.event(&Event::Warning { text: format!("no report: {e}") })?),
         }
     }
 }

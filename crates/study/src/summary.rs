@@ -7,7 +7,7 @@ use docent_coco::Metrics;
 use serde::{Deserialize, Serialize};
 
 use crate::data::DataSummary;
-use crate::evaluate::Cost;
+use docent_train::evaluate::Cost;
 
 /// AP of one category.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -70,6 +70,21 @@ impl DistillerConfig {
             Self::Other(other) => &other.method,
         }
     }
+
+    /// Checks every setting of the methods that this crate knows.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] names the setting and the way out.
+    pub fn validate(&self) -> crate::Result<()> {
+        match self {
+            Self::TaskAdaptive(config) => config.validate(),
+            Self::Fitnets(config) => config.validate(),
+            Self::Fgfi(config) => config.validate(),
+            Self::Pkd(config) => config.validate(),
+            Self::Defeat(config) => config.validate(),
+            Self::Other(_) => Ok(()),
+        }
+    }
 }
 
 impl TryFrom<Map<String, Value>> for DistillerConfig {

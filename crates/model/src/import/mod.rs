@@ -2,13 +2,13 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use docent_train::import::{ConvertOptions, convert};
-//! use docent_train::read_weights;
+//! use docent_model::import::{ConvertOptions, convert};
+//! use docent_model::read_weights;
 //!
 //! let path = Path::new("fasterrcnn_resnet50_fpn_coco.pth");
 //! let converted = convert(path, read_weights(path)?, &ConvertOptions::default())?;
 //! converted.save(Path::new("coco.safetensors"))?;
-//! # Ok::<(), docent_train::Error>(())
+//! # Ok::<(), docent_model::Error>(())
 //! ```
 
 mod coco;
@@ -22,7 +22,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use docent_coco::{Category, Resize};
 use docent_detect::backbone::BackboneConfig;
-use docent_detect::layers::NormKind;
+use docent_detect::layers::{LayerList, NormKind};
 use docent_detect::{Detector, DetectorConfig, FasterRcnn, FasterRcnnConfig, Normalize};
 use docent_tensor::with_f32;
 use serde_json::Value;
@@ -143,20 +143,26 @@ fn up_to_date(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<(BTreeMa
 }
 
 /// A detector from a file, whoever wrote it.
-pub(crate) struct DetectorFile {
-    pub config: FasterRcnnConfig,
+pub struct DetectorFile {
+    /// Its architecture and settings.
+    pub config: DetectorConfig,
+    /// Its tensors under present names.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Of a checkpoint of ours.
+    /// What a checkpoint of ours says of itself.
     pub meta: Option<CheckpointMeta>,
+    /// What a person should know of it.
     pub notes: Vec<String>,
 }
 
 impl DetectorFile {
-    /// Reads the detector in `file`, under present names.
+    /// Reads the detector in `file`.
+    ///
+    /// # Errors
+    /// A file of something else; two tensors that come to one name.
     pub fn new(path: &Path, file: WeightFile) -> Result<Self> {
         match Content::of(path, &file)? {
             Content::Checkpoint(meta) => {
-                let config = meta.detector(path)?.faster_rcnn()?.clone();
+                let config = meta.detector(path)?;
                 Ok(Self { config, tensors: file.tensors, meta: Some(*meta), notes: file.notes })
             }
             Content::Detector { config, old_names } => {
@@ -176,7 +182,7 @@ impl DetectorFile {
                         )
                     });
                 }
-                Ok(Self { config: *config, tensors, meta: None, notes })
+                Ok(Self { config: DetectorConfig::FasterRcnn(config), tensors, meta: None, notes })
             }
             unknown @ Content::Unknown(_) => Err(Error::file(path, unknown.describe())),
             other => Err(Error::file(path, format!("a detector is needed; {}", other.describe()))),
@@ -267,7 +273,7 @@ pub fn convert(path: &Path, file: WeightFile, options: &ConvertOptions) -> Resul
 
 fn detector(path: &Path, file: WeightFile, target: Target, options: &ConvertOptions) -> Result<Converted> {
     let DetectorFile { config, mut tensors, meta, mut notes } = DetectorFile::new(path, file)?;
-    let config = with_settings(path, &config, &options.set)?;
+    let config = with_settings(path, config.faster_rcnn()?, &options.set)?;
     let probe = ParamStore::probe(&Device::Cpu);
     let model = FasterRcnn::new(&config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
     let (counts, wanted) = (model.layers().batch_counts(), probe.shapes());
@@ -344,7 +350,9 @@ fn backbone(
     let whole = FasterRcnnConfig { backbone: config, normalize, ..FasterRcnnConfig::default() };
     let whole = with_settings(path, &whole, &options.set)?;
     let tensors = backbone_tensors(file.tensors);
-    check_backbone(path, &whole, &tensors)?;
+    let probe = ParamStore::probe(&Device::Cpu);
+    let model = FasterRcnn::new(&whole, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
+    check_backbone(path, &probe, model.layers(), &tensors)?;
     let tensors = inside_backbone(tensors);
     let metadata = backbone_metadata(path, &whole.backbone, &whole.normalize)?;
     Ok(Converted { target: Target::Backbone, tensors, metadata, notes })
@@ -356,15 +364,22 @@ fn inside_backbone(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor
     tensors.into_iter().filter_map(inside).collect()
 }
 
-/// Are these exactly the tensors of `config`'s backbone? `num_batches_tracked` may lack or be too many: nothing reads it.
-pub(crate) fn check_backbone(path: &Path, config: &FasterRcnnConfig, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+/// Checks that `tensors`, read from `path`, are exactly those of a detector's backbone. `store` has noted the detector's tensors and
+/// `layers` are its layers. A count of batches may lack or be too many: nothing reads it.
+///
+/// # Errors
+/// Names of another program; tensors that lack, are too many or have another shape (all are listed).
+pub fn check_backbone(
+    path: &Path,
+    store: &ParamStore,
+    layers: &LayerList,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
     if let Some(foreign) = foreign::architecture(&names_of(tensors)) {
         return Err(Error::file(path, format!("its names are {foreign}")));
     }
-    let probe = ParamStore::probe(&Device::Cpu);
-    let model = FasterRcnn::new(config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
-    let counts = model.layers().batch_counts();
-    probe
+    let counts = layers.batch_counts();
+    store
         .check(tensors)
         .tolerating(|name| !name.starts_with(BACKBONE_PREFIX) || counts.contains(name))
         .into_result(format!("backbone weights {}", path.display()))
@@ -438,7 +453,7 @@ fn halve(path: &Path, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
 
 impl BackboneInfo {
     /// Gives a backbone's config the epsilon and the stride's place that the weights want.
-    pub(crate) fn adopt(&self, config: &mut BackboneConfig) {
+    pub fn adopt(&self, config: &mut BackboneConfig) {
         if let Some(eps) = self.eps {
             config.set_norm_eps(eps);
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{DataRecipe, Recipe, text_of};
-use crate::weights::sha256_hex;
-use crate::{Error, Result};
+use docent_model::sha256_hex;
+use crate::error::{Error, Result};
 
 /// How much a cell's figure is meant to carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,9 +198,9 @@ impl Grid {
         } else if recipe.teacher.is_none() {
             return Err(Error::Recipe(format!("cell {}: recipe '{}' has no teacher", cell.name, self.recipe)));
         }
-        if recipe.schedule.early_stop.is_some() {
+        if recipe.train.early_stop.is_some() {
             return Err(Error::Recipe(format!(
-                "cell {}: schedule.early_stop would end cells at different steps; they are compared at one schedule",
+                "cell {}: train.early_stop would end cells at different steps; they are compared at one schedule",
                 cell.name
             )));
         }
@@ -255,7 +255,7 @@ mod tests {
         name = "g"
         about = "a question"
         recipe = "shapes"
-        set = ["schedule.epochs=3"]
+        set = ["train.epochs=3"]
         [[teacher]]
         name = "early"
         set = ["teacher.epochs=1"]
@@ -298,8 +298,8 @@ mod tests {
     fn a_cell_is_the_base_with_its_overrides() {
         let grid = Grid::parse(GRID).unwrap();
         let (alone, full) = (&grid.cells[0], &grid.cells[1]);
-        let recipe = grid.recipe_of(full, 7, &["schedule.lr=0.5".to_owned()]).unwrap();
-        assert_eq!((recipe.seed, recipe.schedule.epochs, recipe.schedule.lr), (7, 3, 0.5));
+        let recipe = grid.recipe_of(full, 7, &["train.lr=0.5".to_owned()]).unwrap();
+        assert_eq!((recipe.seed, recipe.train.epochs, recipe.train.lr), (7, 3, 0.5));
         assert!(recipe.to_toml().unwrap().contains("w_cls = 1.0"));
         let bare = grid.recipe_of(alone, 7, &[]).unwrap();
         assert!(bare.teacher.is_none() && bare.distill.is_none());
@@ -308,7 +308,7 @@ mod tests {
         let of = |cell: &Cell| grid.settings(cell, &[]).unwrap();
         assert_eq!(of(full), of(&full.clone()));
         assert_ne!(of(full), of(alone));
-        assert_ne!(of(full), grid.settings(full, &["schedule.lr=0.5".to_owned()]).unwrap());
+        assert_ne!(of(full), grid.settings(full, &["train.lr=0.5".to_owned()]).unwrap());
         assert_ne!(of(full), of(&Cell { set: Vec::new(), ..full.clone() }));
         assert_eq!(of(full), of(&Cell { about: "other words".into(), tier: Tier::A, ..full.clone() }));
     }

@@ -7,14 +7,17 @@ use crate::ablate::grid::{Cell, Grid, MAIN};
 use crate::ablate::record::{DivergedRecord, Line, Record, Records, TeacherRecord};
 use crate::ablate::{AblateOptions, Planned, Report, State, report, run_name, with_paths};
 use crate::data::Data;
-use crate::events::{Event, EventSink};
+use docent_train::events::{Event, EventSink};
 use crate::manifest::FileHash;
 use crate::recipe::Recipe;
 use crate::run::RunFolder;
 use crate::study::{Study, StudyOptions, Teacher, same_recipe};
 use crate::summary::percent;
-use crate::weights::sha256_hex;
-use crate::{Error, Result, STACK_BYTES, files};
+use docent_model::sha256_hex;
+use docent_model::files;
+use docent_tensor::process::STACK_BYTES;
+
+use crate::error::{Error, Result};
 
 /// What is the same for every run of an ablation.
 pub(super) struct Setting<'a> {
@@ -109,7 +112,7 @@ struct Task<'a> {
 }
 
 /// Where a run's teacher comes from.
-enum Lesson {
+enum TeacherChoice {
     Alone,
     /// It must be made first, by this job.
     Make,
@@ -125,11 +128,11 @@ impl<'a> Board<'a> {
     /// Takes run after run until none is left.
     fn work(&self, sink: &mut dyn EventSink) {
         let _closing = CloseOnPanic(self);
-        while let Some((task, lesson)) = self.next() {
-            let taught = !matches!(lesson, Lesson::Alone);
-            let result = self.make(&task, lesson, sink);
+        while let Some((task, choice)) = self.next() {
+            let with_teacher = !matches!(choice, TeacherChoice::Alone);
+            let result = self.make(&task, choice, sink);
             let mut state = self.lock();
-            if taught {
+            if with_teacher {
                 state.users -= 1;
             }
             if let Err(error) = result {
@@ -144,41 +147,41 @@ impl<'a> Board<'a> {
 
     /// The first open run whose teacher is there, is not needed, or can be made now; waits while there are others. The
     /// first teacher comes before everything else, so that one that is no good shows at once.
-    fn next(&self) -> Option<(Task<'a>, Lesson)> {
+    fn next(&self) -> Option<(Task<'a>, TeacherChoice)> {
         let mut state = self.lock();
         loop {
             if state.closed || state.open.is_empty() {
                 return None;
             }
             let free = |cell: &Cell| match &state.teacher {
-                _ if cell.alone => Some(Lesson::Alone),
-                Slot::Here(name, teacher) if *name == cell.teacher => Some(Lesson::From(teacher.clone())),
-                Slot::Empty | Slot::Here(..) if state.users == 0 => Some(Lesson::Make),
+                _ if cell.alone => Some(TeacherChoice::Alone),
+                Slot::Here(name, teacher) if *name == cell.teacher => Some(TeacherChoice::From(teacher.clone())),
+                Slot::Empty | Slot::Here(..) if state.users == 0 => Some(TeacherChoice::Make),
                 _ => None,
             };
             let all = || state.open.iter().enumerate();
             let no_teacher = matches!(state.teacher, Slot::Empty);
-            let taught = all().filter(|(_, task)| no_teacher && !task.cell.alone);
-            let found = taught.chain(all()).find_map(|(at, task)| Some((at, free(task.cell)?)));
-            if let Some((at, lesson)) = found {
-                if !matches!(lesson, Lesson::Alone) {
+            let with_teacher = all().filter(|(_, task)| no_teacher && !task.cell.alone);
+            let found = with_teacher.chain(all()).find_map(|(at, task)| Some((at, free(task.cell)?)));
+            if let Some((at, choice)) = found {
+                if !matches!(choice, TeacherChoice::Alone) {
                     state.users += 1;
                 }
-                if matches!(lesson, Lesson::Make) {
+                if matches!(choice, TeacherChoice::Make) {
                     // The old one goes before the new one comes.
                     state.teacher = Slot::Coming;
                 }
-                return Some((state.open.remove(at), lesson));
+                return Some((state.open.remove(at), choice));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn make(&self, &Task { number, cell, seed }: &Task<'_>, lesson: Lesson, sink: &mut dyn EventSink) -> Result<()> {
-        let teacher = match lesson {
-            Lesson::Alone => None,
-            Lesson::From(teacher) => Some(teacher),
-            Lesson::Make => Some(self.make_teacher(&cell.teacher, sink)?),
+    fn make(&self, &Task { number, cell, seed }: &Task<'_>, choice: TeacherChoice, sink: &mut dyn EventSink) -> Result<()> {
+        let teacher = match choice {
+            TeacherChoice::Alone => None,
+            TeacherChoice::From(teacher) => Some(teacher),
+            TeacherChoice::Make => Some(self.make_teacher(&cell.teacher, sink)?),
         };
         let text = format!("{number} of {}: cell {} ({}), seed {seed}", self.total, cell.name, cell.about);
         sink.event(&Event::Note { text })?;
@@ -225,7 +228,7 @@ impl<'a> Board<'a> {
             if of_this && record.teacher.as_ref().is_some_and(|hash| *hash != teacher.file.sha256) {
                 return Err(Error::file(
                     records.path(),
-                    format!("cell {}, seed {} was taught by another teacher '{name}'", record.cell, record.seed),
+                    format!("cell {}, seed {} was with_teacher by another teacher '{name}'", record.cell, record.seed),
                 ));
             }
         }
@@ -281,8 +284,9 @@ impl Setting<'_> {
 
     fn study_options(&self, below: PathBuf) -> StudyOptions {
         let dir = self.options.dir.join(below);
-        let (provenance, stop) = (self.options.provenance.clone(), self.options.stop.clone());
-        StudyOptions { dir, resume: true, provenance, stop }
+        let AblateOptions { provenance, cancel, registry, .. } = self.options;
+        let (provenance, cancel, registry) = (provenance.clone(), cancel.clone(), registry.clone());
+        StudyOptions { dir, resume: true, provenance, cancel, registry }
     }
 
     /// Trains or loads a teacher and measures it.
@@ -308,12 +312,12 @@ impl Setting<'_> {
         // The folder of a run that was finished, or stopped, under other settings is no folder of this one.
         same_recipe(&folder.recipe(), &recipe)?;
         let options = self.study_options(PathBuf::new());
-        let taught = match (teacher, &recipe.distill) {
+        let with_teacher = match (teacher, &recipe.distill) {
             (Some(teacher), Some(method)) => Some((teacher, method)),
             (None, None) => None,
             _ => return Err(Error::Recipe(format!("cell {}: recipe '{}' has no [distill]", cell.name, recipe.name))),
         };
-        let summary = self.study(&recipe, &options).student(&name, taught, sink)?;
+        let summary = self.study(&recipe, &options).student(&name, with_teacher, sink)?;
         Ok(Record {
             cell: cell.name.clone(),
             tier: cell.tier,

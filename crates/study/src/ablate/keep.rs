@@ -9,8 +9,10 @@ use crate::ablate::bootstrap::{DRAWS, ap_draws, image_draws};
 use crate::ablate::record::Record;
 use crate::ablate::why::{self, EpochMeans};
 use crate::manifest::FileHash;
-use crate::weights::sha256_hex;
-use crate::{Error, Result, files};
+use docent_model::sha256_hex;
+use docent_model::files;
+
+use crate::error::{Error, Result};
 
 /// Decimals of a kept AP, which is a share: a thousandth of a point.
 const PLACES: f64 = 1e5;
@@ -83,6 +85,6 @@ impl Keep {
             text += &serde_json::to_string(kept).map_err(|e| Error::json(&self.path, e))?;
             text.push('\n');
         }
-        files::write_atomic(&self.path, text.as_bytes())
+        Ok(files::write_atomic(&self.path, text.as_bytes())?)
     }
 }

@@ -22,11 +22,15 @@ pub use record::{DivergedRecord, Line, Record, Records, TeacherRecord};
 pub use report::{Report, report};
 
 use crate::data::Data;
-use crate::events::EventSink;
+use docent_train::events::EventSink;
 use crate::lock::FolderLock;
 use crate::manifest::Provenance;
 use crate::recipe::Recipe;
-use crate::{Error, Result, Stop, files};
+use docent_model::files;
+use docent_train::CancelToken;
+
+use crate::error::{Error, Result};
+use crate::registry::Registry;
 use jobs::Setting;
 
 /// Where and how an ablation runs.
@@ -53,7 +57,9 @@ pub struct AblateOptions {
     /// For the manifests and records.
     pub provenance: Provenance,
     /// Who holds a clone can stop the ablation; the next start goes on.
-    pub stop: Stop,
+    pub cancel: CancelToken,
+    /// What the recipes may name.
+    pub registry: Registry,
 }
 
 /// Where a run of a cell stands.
@@ -184,7 +190,7 @@ impl<'a> Ablation<'a> {
     fn planned(&self, cell: &Cell, seed: u64) -> Result<Planned> {
         let Setting { grid, options, data } = &self.setting;
         let recipe = grid.recipe_of(cell, seed, &options.set)?;
-        let steps = recipe.schedule.epochs * data.train.len().div_ceil(recipe.schedule.batch);
+        let steps = recipe.train.epochs * data.train.len().div_ceil(recipe.train.batch);
         let named = options.cells.contains(&cell.name);
         let settings = grid.settings(cell, &options.set)?;
         let diverged = self.records.diverged(&cell.name, seed).is_some_and(|record| record.settings == settings);

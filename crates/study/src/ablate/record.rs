@@ -11,7 +11,9 @@ use crate::ablate::grid::Tier;
 use crate::data::DataSummary;
 use crate::manifest::{FileHash, Provenance};
 use crate::summary::RunSummary;
-use crate::{Error, Result, files};
+use docent_model::files;
+
+use crate::error::{Error, Result};
 
 /// One line of `NAME.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

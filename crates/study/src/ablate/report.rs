@@ -11,7 +11,9 @@ use crate::ablate::{AblateOptions, plot, why};
 use crate::data::Data;
 use crate::manifest::FileHash;
 use crate::summary::percent;
-use crate::{Error, Result, files};
+use docent_model::files;
+
+use crate::error::{Error, Result};
 
 /// What a report wrote.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::record::Record;
-use crate::events::StepRecord;
-use crate::report::log::{Log, detection_loss};
+use docent_train::events::StepRecord;
+use crate::report::log::Log;
 use crate::run::RunFolder;
 
 /// Means over one epoch's steps.
@@ -39,7 +39,7 @@ impl EpochMeans {
     fn add_step(&mut self, step: &StepRecord) {
         let Some(distill) = &step.distill else { return };
         self.add("all", distill.ratio);
-        let detection = detection_loss(step);
+        let detection = step.detection();
         if detection > 0.0 {
             distill.terms.iter().for_each(|t| self.add(&format!("term {}", t.name), t.weighted / detection));
         }

@@ -1,6 +1,6 @@
 //! Assignments to a recipe's fields (`--set a.b=c`).
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Sets `a.b=c` in `table`; `c` is read as TOML, and as a string where that fails.
 pub(crate) fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {

@@ -1,8 +1,9 @@
 //! A recipe's `[data]`: where images and boxes come from, and how they reach the network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use docent_coco::{Augment, CheckConfig, OpenOptions, ReadConfig, Resize};
+use docent_train::evaluate::EvalLoading;
 use serde::{Deserialize, Serialize};
 
 /// Where a data set comes from.
@@ -70,33 +71,32 @@ fn is_default(read: &ReadConfig) -> bool {
 impl DataRecipe {
     /// How the data folder is opened.
     pub fn open_options(&self) -> OpenOptions {
-        OpenOptions {
-            train_annotations: self.train_annotations.clone(),
-            val_annotations: self.val_annotations.clone(),
-            images: self.images.clone(),
-            checks: self.checks.clone(),
-            read: self.read.clone(),
-        }
+        OpenOptions::default()
+            .train_annotations(self.train_annotations.clone())
+            .val_annotations(self.val_annotations.clone())
+            .images(self.images.clone())
+            .checks(self.checks.clone())
+            .read(self.read.clone())
     }
 
     /// Takes over how the data folder is opened.
     pub fn set_open_options(&mut self, options: OpenOptions) {
-        let OpenOptions { train_annotations, val_annotations, images, checks, read } = options;
+        let OpenOptions { train_annotations, val_annotations, images, checks, read, .. } = options;
         (self.train_annotations, self.val_annotations, self.images) = (train_annotations, val_annotations, images);
         (self.checks, self.read) = (checks, read);
     }
 
-    /// Settings for walking a data set that is opened elsewhere: only the size matters.
-    pub fn for_evaluation(resize: Resize) -> Self {
+    /// The images of a folder at the default size, unchanged.
+    pub fn of_folder(dir: &Path) -> Self {
         Self {
             source: Source::Folder,
-            dir: None,
+            dir: Some(dir.to_owned()),
             train_annotations: None,
             val_annotations: None,
             images: None,
             limit: None,
             eval_on_train: false,
-            resize,
+            resize: Resize::default(),
             flip: 0.0,
             augment: Augment::default(),
             loader_threads: one(),
@@ -104,6 +104,11 @@ impl DataRecipe {
             checks: CheckConfig::default(),
             read: ReadConfig::default(),
         }
+    }
+
+    /// How images are loaded for an evaluation.
+    pub fn eval_loading(&self) -> EvalLoading {
+        EvalLoading { resize: self.resize, threads: self.loader_threads, prefetch: self.prefetch }
     }
 }
 

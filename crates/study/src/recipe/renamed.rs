@@ -1,24 +1,36 @@
 //! Keys that older recipes have under another name.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// Keys of older recipes, and what they are called now.
-const RENAMED: [(&str, &str); 6] = [
+/// Keys of older recipes, and what they are called now; those of models are [`docent_model::renamed_keys`]'.
+const RENAMED: [(&str, &str); 17] = [
     ("data.train_json", "data.train_annotations"),
     ("data.val_json", "data.val_annotations"),
     ("data.voc.boxes", "data.read.boxes"),
     ("data.voc.difficult", "data.read.difficult"),
     ("data.voc.classes", "data.read.classes"),
     ("data.voc", "data.read"),
+    ("schedule.rate", "train.lr_schedule"),
+    ("schedule.clip", "train.max_grad_norm"),
+    ("schedule.accumulate", "train.accumulation_steps"),
+    ("schedule", "train"),
+    ("train.rate", "train.lr_schedule"),
+    ("train.clip", "train.max_grad_norm"),
+    ("train.accumulate", "train.accumulation_steps"),
+    ("teacher.floor", "teacher.min_ap"),
+    ("distill.tap", "distill.feature_source"),
+    ("distill.share", "distill.proposal_source"),
+    ("distill.adapt", "distill.adaptation_layer"),
 ];
 
 /// Names the new key where a recipe has an old one.
 pub(super) fn refuse_renamed(table: &toml::Table) -> Result<()> {
     for (old, new) in RENAMED {
-        let mut keys = old.split('.');
-        let first = keys.next().and_then(|key| table.get(key));
-        if keys.try_fold(first, |at, key| Some(at?.as_table()?.get(key))).flatten().is_some() {
-            return Err(Error::Recipe(format!("`{old}` is called `{new}` now")));
+        refuse(table, old, new)?;
+    }
+    for (old, new) in docent_model::renamed_keys() {
+        for model in ["student.model", "teacher.model"] {
+            refuse(table, &format!("{model}.{old}"), &format!("{model}.{new}"))?;
         }
     }
     if table.get("data").and_then(|d| d.get("checks")).and_then(|c| c.get("duplicate_id")).is_some() {
@@ -29,19 +41,32 @@ pub(super) fn refuse_renamed(table: &toml::Table) -> Result<()> {
     Ok(())
 }
 
+fn refuse(table: &toml::Table, old: &str, new: &str) -> Result<()> {
+    let mut keys = old.split('.');
+    let first = keys.next().and_then(|key| table.get(key));
+    match keys.try_fold(first, |at, key| Some(at?.as_table()?.get(key))).flatten() {
+        Some(_) => Err(Error::Recipe(format!("`{old}` is called `{new}` now"))),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn message(text: &str) -> String {
+        refuse_renamed(&text.parse().unwrap()).unwrap_err().to_string()
+    }
+
     #[test]
     fn an_old_key_names_the_new_one() {
         for (old, new) in RENAMED {
-            let table: toml::Table = format!("{old} = 1\n").parse().unwrap();
-            let message = refuse_renamed(&table).unwrap_err().to_string();
+            let message = message(&format!("{old} = 1\n"));
             assert!(message.contains(&format!("`{old}`")) && message.contains(&format!("`{new}`")), "{message}");
         }
-        let gone: toml::Table = "data.checks.duplicate_id = \"drop\"".parse().unwrap();
-        assert!(refuse_renamed(&gone).unwrap_err().to_string().contains("duplicate_id"));
+        let model = message("student.model.rpn = { samples = 64 }");
+        assert!(model.contains("`student.model.rpn.batch_size_per_image`"), "{model}");
+        assert!(message("data.checks.duplicate_id = \"drop\"").contains("duplicate_id"));
         assert!(refuse_renamed(&"data.read.boxes = \"edges\"".parse().unwrap()).is_ok());
     }
 }

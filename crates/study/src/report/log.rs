@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use crate::events::{EvalRecord, Event, StepRecord};
-use crate::{Result, files};
+use docent_train::events::{EvalRecord, Event, StepRecord};
+use docent_model::files;
+
+use crate::error::Result;
 
 /// A curve has at most this many points; each is the mean of as many steps as that takes.
 const POINTS: usize = 240;
@@ -50,12 +52,7 @@ impl Log {
     }
 
     /// The first record of a distillation step, which names the terms and the other figures.
-    pub(crate) fn distillation(&self) -> Option<&crate::events::DistillRecord> {
+    pub(crate) fn distillation(&self) -> Option<&docent_train::events::DistillRecord> {
         self.steps.iter().find_map(|s| s.distill.as_ref())
     }
-}
-
-/// The sum of a step's detection losses.
-pub(crate) fn detection_loss(s: &StepRecord) -> f64 {
-    s.rpn_objectness + s.rpn_box + s.head_class + s.head_box
 }

@@ -25,7 +25,9 @@ use std::path::{Path, PathBuf};
 use docent_coco::{Analysis, analyze};
 
 use crate::data::Data;
-use crate::{Error, Result, files};
+use docent_model::files;
+
+use crate::error::{Error, Result};
 
 use source::Source;
 

@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 
 use docent_coco::{Analysis, ErrorKind};
 
-use crate::events::StepRecord;
+use docent_train::events::StepRecord;
 use crate::summary::percent;
 
 use super::html::escape;
-use super::log::detection_loss;
 use super::plot::{Line, Plot};
 use super::source::{Run, Source};
 
@@ -91,7 +90,7 @@ pub(super) fn comparison(source: &Source) -> String {
 
 /// AP over the epochs of all runs.
 pub(super) fn progress(source: &Source) -> String {
-    type Value = fn(&crate::events::EvalRecord) -> f64;
+    type Value = fn(&docent_train::events::EvalRecord) -> f64;
     let figures: [(&str, Value); 3] = [("AP", |e| e.ap), ("AP50", |e| e.ap50), ("AP75", |e| e.ap75)];
     let mut out = String::new();
     for (title, value) in figures {
@@ -196,7 +195,7 @@ pub(super) fn errors(source: &Source, analyses: &[Option<Analysis>]) -> String {
 
 /// Losses, rates and the rest of each run's steps.
 pub(super) fn losses(source: &Source) -> String {
-    let together = source.runs.iter().map(|run| line(run, run.log.series(|s| Some(detection_loss(s)))));
+    let together = source.runs.iter().map(|run| line(run, run.log.series(|s| Some(s.detection()))));
     let title = "Detection loss";
     let plot = Plot { title, x: "step", y: "sum of the four losses", bounds: None, log: false, lines: shown(together) };
     let mut out = plots(&plot.html(), "No step stands in the logs.");
@@ -230,16 +229,13 @@ fn of_run(run: &Run) -> String {
         points: log.series(value),
         figure: None,
     };
+    let names: Vec<&str> =
+        log.steps.first().map_or(Vec::new(), |step| step.losses.iter().map(|(name, _)| name.as_str()).collect());
     add(
         "Detection losses",
         "loss",
         false,
-        vec![
-            term(0, "RPN objectness", &|s| Some(s.rpn_objectness)),
-            term(1, "RPN box", &|s| Some(s.rpn_box)),
-            term(2, "head class", &|s| Some(s.head_class)),
-            term(3, "head box", &|s| Some(s.head_box)),
-        ],
+        names.iter().enumerate().map(|(i, name)| term(i, name, &|s| s.loss(name))).collect(),
     );
     if let Some(first) = log.distillation() {
         let terms = |weighted: bool| {
@@ -253,9 +249,9 @@ fn of_run(run: &Run) -> String {
         };
         add("Distillation terms, raw", "loss before weight and decay", true, terms(false));
         let mut weighted = terms(true);
-        weighted.push(term(5, "detection loss", &|s| Some(detection_loss(s))));
+        weighted.push(term(5, "detection loss", &|s| Some(s.detection())));
         add("Distillation terms, weighted", "r(t) · weight · loss, as it is added", false, weighted);
-        let of = |value: fn(&crate::events::DistillRecord) -> f64| move |s: &StepRecord| s.distill.as_ref().map(value);
+        let of = |value: fn(&docent_train::events::DistillRecord) -> f64| move |s: &StepRecord| s.distill.as_ref().map(value);
         add("Decay r(t)", "factor of all terms", false, vec![term(0, "r(t)", &of(|d| d.decay))]);
         add("Ratio", "distillation over detection losses", false, vec![term(1, "ratio", &of(|d| d.ratio))]);
         for (stat, _) in &first.stats {
@@ -266,7 +262,7 @@ fn of_run(run: &Run) -> String {
             add(&title, unit(stat), false, vec![term(2, &title, &value)]);
         }
         let diagnosis =
-            |value: fn(&crate::events::Diagnosis) -> f64| move |s: &StepRecord| s.diagnosis.as_ref().map(value);
+            |value: fn(&docent_train::events::Diagnosis) -> f64| move |s: &StepRecord| s.diagnosis.as_ref().map(value);
         let (cosine, norms) = (diagnosis(|d| d.cosine), diagnosis(|d| d.norm_ratio));
         add("Gradients: cosine", "distillation's and detection's", false, vec![term(0, "cosine", &cosine)]);
         add("Gradients: ratio of norms", "distillation's over detection's", false, vec![term(1, "ratio", &norms)]);

@@ -9,7 +9,9 @@ use crate::manifest::Manifest;
 use crate::recipe::Recipe;
 use crate::run::RunFolder;
 use crate::summary::{RunSummary, StudySummary};
-use crate::{Error, Result, files};
+use docent_model::files;
+
+use crate::error::{Error, Result};
 
 use super::log::Log;
 

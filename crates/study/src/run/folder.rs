@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use docent_model::{files, sha256_hex};
+use docent_train::events::Event;
+
 use crate::data::DataSummary;
-use crate::events::Event;
+use crate::error::{Error, Result};
 use crate::manifest::{FileHash, Manifest};
 use crate::summary::RunSummary;
-use crate::weights::sha256_hex;
-use crate::{Error, Result, files};
 
 /// Paths of a run's folder.
 #[derive(Debug, Clone)]
@@ -106,7 +107,7 @@ impl RunFolder {
             let bytes = std::fs::read(init).map_err(|e| Error::io(init, e))?;
             self.same("other first weights", hash(before.init.as_ref()), &sha256_hex(bytes))?;
         }
-        files::read_json(&path).map(Some)
+        Ok(Some(files::read_json(&path)?))
     }
 
     /// A recipe names files, and files change: is what lies here made from this data and this teacher?

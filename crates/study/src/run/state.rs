@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::Tensor;
-
 use docent_model::{read_safetensors, save_keeping};
 use docent_tensor::with_f32;
-use crate::early_stop::Patience;
+use docent_train::{Patience, TrainerState};
+
 use crate::error::{Error, Result};
 
-/// The format that [`TrainState`] writes and reads.
+/// The format that [`RunState`] writes and reads.
 ///
 /// 2: the recipe's digest leaves out where files lie; an epoch counts as finished after its evaluation; the content has a digest.
-pub const STATE_FORMAT: &str = "docent-state-2";
+/// 3: sections named after the trainer's state.
+pub const STATE_FORMAT: &str = "docent-state-3";
 
 /// The best evaluation so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,9 +30,9 @@ pub struct Best {
 /// The model's own tensors are in it too, though a checkpoint holds them as well: one file is replaced at once, two are not, and a
 /// model of step 100 beside an optimizer of step 50 would go on without an error and with other bits.
 #[derive(Debug, Clone, Default)]
-pub struct TrainState {
-    /// Optimizer steps done.
-    pub step: usize,
+pub struct RunState {
+    /// Everything that a step changes.
+    pub trainer: TrainerState,
     /// Epochs finished, their evaluation included.
     pub epoch: usize,
     /// Seconds of training that the steps took.
@@ -42,34 +43,25 @@ pub struct TrainState {
     pub recipe_digest: String,
     /// The best evaluation so far.
     pub best: Option<Best>,
-    /// The model ([`docent_model::ParamStore::snapshot`]).
-    pub model: BTreeMap<String, Tensor>,
-    /// The optimizer's buffers ([`crate::Optimizer::state`]).
-    pub momentum: BTreeMap<String, Tensor>,
-    /// The distiller's adapters.
-    pub adapters: BTreeMap<String, Tensor>,
-    /// The buffers of the adapters' optimizer.
-    pub adapter_momentum: BTreeMap<String, Tensor>,
-    /// The moving average ([`crate::Ema::state`]), where there is one.
-    pub ema: BTreeMap<String, Tensor>,
     /// How long an early stop has waited; the default where there is none.
     pub patience: Patience,
 }
 
-const SECTIONS: [&str; 5] = ["model", "momentum", "adapters", "adapter_momentum", "ema"];
+const SECTIONS: [&str; 5] = ["model", "optimizer", "adapters", "adapter_optimizer", "ema"];
 
 /// Nobody could go on from a value that is not finite, so it is written nowhere.
 ///
 /// # Errors
 /// A value that is NaN or infinite.
 pub fn check_finite(name: &str, tensor: &Tensor) -> Result<()> {
-    let finite = with_f32(tensor, |values| values.iter().all(|v| v.is_finite()))?;
+    let finite = with_f32(tensor, |values| values.iter().all(|v| v.is_finite())).map_err(docent_model::Error::from)?;
     if finite { Ok(()) } else { Err(Error::param(name, "holds NaN or infinity; what was written before is kept")) }
 }
 
-impl TrainState {
+impl RunState {
     fn sections(&self) -> [&BTreeMap<String, Tensor>; SECTIONS.len()] {
-        [&self.model, &self.momentum, &self.adapters, &self.adapter_momentum, &self.ema]
+        let t = &self.trainer;
+        [&t.model, &t.optimizer, &t.adapters, &t.adapter_optimizer, &t.ema]
     }
 
     /// Writes the state as [`docent_model::save_checkpoint`] does: whole or not at all. The state that stood at `path` is kept under the
@@ -89,7 +81,7 @@ impl TrainState {
         }
         let mut metadata = BTreeMap::from([
             ("format".to_owned(), STATE_FORMAT.to_owned()),
-            ("step".to_owned(), self.step.to_string()),
+            ("step".to_owned(), self.trainer.step.to_string()),
             ("epoch".to_owned(), self.epoch.to_string()),
             // Rust's shortest form reads back to the same bits.
             ("seconds".to_owned(), format!("{:?}", self.seconds)),
@@ -104,10 +96,10 @@ impl TrainState {
             metadata.insert("patience_reference".to_owned(), format!("{reference:?}"));
             metadata.insert("patience_waited".to_owned(), self.patience.waited.to_string());
         }
-        save_keeping(path, previous, &tensors, &metadata)
+        Ok(save_keeping(path, previous, &tensors, &metadata)?)
     }
 
-    /// Reads what [`TrainState::save`] wrote.
+    /// Reads what [`RunState::save`] wrote.
     ///
     /// # Errors
     /// A file that is absent, damaged, of an older build, or with a key that is missing or does not parse.
@@ -130,7 +122,7 @@ impl TrainState {
             }
         }
         let mut state = Self {
-            step: number(path, map, "step")?,
+            trainer: TrainerState { step: number(path, map, "step")?, ..TrainerState::default() },
             epoch: number(path, map, "epoch")?,
             seconds: number(path, map, "seconds")?,
             seed: number(path, map, "seed")?,
@@ -144,13 +136,14 @@ impl TrainState {
             let reference = Some(number(path, map, "patience_reference")?);
             state.patience = Patience { reference, waited: number(path, map, "patience_waited")? };
         }
+        let trainer = &mut state.trainer;
         for (name, tensor) in file.tensors {
             let section = match name.split_once('/') {
-                Some(("model", rest)) => Some((&mut state.model, rest)),
-                Some(("momentum", rest)) => Some((&mut state.momentum, rest)),
-                Some(("adapters", rest)) => Some((&mut state.adapters, rest)),
-                Some(("adapter_momentum", rest)) => Some((&mut state.adapter_momentum, rest)),
-                Some(("ema", rest)) => Some((&mut state.ema, rest)),
+                Some(("model", rest)) => Some((&mut trainer.model, rest)),
+                Some(("optimizer", rest)) => Some((&mut trainer.optimizer, rest)),
+                Some(("adapters", rest)) => Some((&mut trainer.adapters, rest)),
+                Some(("adapter_optimizer", rest)) => Some((&mut trainer.adapter_optimizer, rest)),
+                Some(("ema", rest)) => Some((&mut trainer.ema, rest)),
                 _ => None,
             };
             let Some((entries, rest)) = section else {

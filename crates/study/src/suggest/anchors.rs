@@ -17,12 +17,14 @@
 use std::collections::BTreeMap;
 
 use docent_coco::{Dataset, Resize};
-use docent_detect::AnchorConfig;
 use docent_detect::anchors::base_anchors;
-use docent_detect::config::{LEVELS, STRIDES};
+use docent_detect::config::AnchorConfig;
 use docent_ops::BoxXyxy;
 use docent_ops::boxes::iou;
 
+/// Levels of the pyramid, P2 to P6, and their strides.
+const LEVELS: usize = 5;
+const STRIDES: [usize; LEVELS] = [4, 8, 16, 32, 64];
 /// So many boxes are looked at, evenly over the data.
 const MOST_BOXES: usize = 4000;
 /// Means of ratios that are this near to each other become one.
@@ -51,8 +53,8 @@ pub struct Coverage {
 pub struct AnchorFit {
     /// The fitted ones.
     pub config: AnchorConfig,
-    /// `roi.canonical_scale`.
-    pub canonical_scale: f32,
+    /// `roi.canonical_box_size`.
+    pub canonical_box_size: f32,
     /// What torchvision's default anchors cover.
     pub before: Coverage,
     /// What the fitted ones cover.
@@ -69,8 +71,8 @@ impl AnchorFit {
         let before = coverage(&default, &boxes);
         let config = if boxes.is_empty() { default } else { fit(&boxes) };
         let after = coverage(&config, &boxes);
-        let canonical_scale = (BASE_OVER_P4 * f64::from(config.sizes[2])).round() as f32;
-        Self { config, canonical_scale, before, after, boxes: boxes.len() }
+        let canonical_box_size = (BASE_OVER_P4 * f64::from(config.sizes[2])).round() as f32;
+        Self { config, canonical_box_size, before, after, boxes: boxes.len() }
     }
 
     /// The anchors in words.

@@ -16,15 +16,16 @@ use docent_coco::{Dataset, ImageCheck, OpenOptions, Stats};
 use crate::budget::{self, Fit};
 use crate::data::Data;
 use crate::recipe::{DataRecipe, Recipe};
-use crate::{Error, Result};
+use crate::registry::Registry;
+use crate::error::{Error, Result};
 
 use anchors::AnchorFit;
 use input::InputSize;
 use plan::{Pair, Schedule};
 
 /// What the caller says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ProposeOptions {
+#[derive(Debug, Clone)]
+pub struct SuggestOptions {
     /// The data folder, as [`docent_coco::open_dir`] takes it.
     pub dir: PathBuf,
     /// What else is said about the folder: files, policies, what the annotations mean.
@@ -35,9 +36,11 @@ pub struct ProposeOptions {
     pub time: Duration,
     /// Whether this machine's speed is measured on the proposed models. Without, a usual number of steps is proposed.
     pub measure: bool,
+    /// What recipes may name.
+    pub registry: Registry,
 }
 
-impl ProposeOptions {
+impl SuggestOptions {
     /// The defaults for a folder: no weights, half an hour, measured.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -46,13 +49,14 @@ impl ProposeOptions {
             weights: None,
             time: Duration::from_secs(30 * 60),
             measure: true,
+            registry: Registry::builtin(),
         }
     }
 }
 
 /// A recipe and why it is so.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Proposal {
+pub struct Suggestion {
     /// The recipe.
     pub recipe: Recipe,
     /// Its text, each part under a comment with its reason.
@@ -81,7 +85,7 @@ const MOST_DECODED: usize = 20_000;
 
 /// Everything that was decided, before it becomes text.
 struct Draft<'a> {
-    options: &'a ProposeOptions,
+    options: &'a SuggestOptions,
     name: String,
     classes: Vec<String>,
     reasons: Vec<Reason>,
@@ -115,7 +119,7 @@ impl Draft<'_> {
 ///
 /// # Errors
 /// Data that cannot be opened or holds no box; image files that would stop the training; a weight file that is no backbone's.
-pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
+pub fn suggest(options: &SuggestOptions) -> Result<Suggestion> {
     let data = Data::open(&data_recipe(options))?;
     // A training would stop at these, maybe after hours.
     let look = if data.train.len() + data.val.len() <= MOST_DECODED { ImageCheck::Pixels } else { ImageCheck::Header };
@@ -153,7 +157,7 @@ pub fn propose(options: &ProposeOptions) -> Result<Proposal> {
     draft.because("anchors", reason);
     let measured = draft.fit_schedule(&ladder)?;
     let toml = write::toml(&draft);
-    Ok(Proposal {
+    Ok(Suggestion {
         recipe: draft.recipe()?,
         toml,
         reasons: draft.reasons,
@@ -173,12 +177,12 @@ impl Draft<'_> {
             return Ok(None);
         }
         let usual = self.schedule.clone();
-        let mut fit = budget::fit(&self.recipe()?, self.options.time);
+        let mut fit = budget::fit(&self.recipe()?, &self.options.registry, self.options.time);
         let enough = |fit: &Result<Fit>| fit.as_ref().is_ok_and(|fit| usual.fitted(fit).steps() >= plan::FEW_STEPS);
         let mut smaller = String::new();
         if !enough(&fit) {
             self.pair = ladder[1].clone();
-            fit = budget::fit(&self.recipe()?, self.options.time);
+            fit = budget::fit(&self.recipe()?, &self.options.registry, self.options.time);
             smaller = format!(" A bigger pair would get fewer than {} student steps here.", plan::FEW_STEPS);
         }
         let fit = match fit {
@@ -216,9 +220,8 @@ impl Draft<'_> {
 }
 
 /// The recipe's data section, as far as opening the data needs it.
-fn data_recipe(options: &ProposeOptions) -> DataRecipe {
-    let mut data = DataRecipe::for_evaluation(docent_coco::Resize::default());
-    data.dir = Some(options.dir.clone());
+fn data_recipe(options: &SuggestOptions) -> DataRecipe {
+    let mut data = DataRecipe::of_folder(&options.dir);
     data.set_open_options(options.open.clone());
     data
 }

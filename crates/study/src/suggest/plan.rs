@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use docent_detect::{BackboneConfig, MobileNetV2Config, NormKind, ResNetConfig};
+use docent_detect::backbone::{BackboneConfig, MobileNetV2Config, ResNetConfig};
+use docent_detect::layers::NormKind;
 
 use crate::budget::Fit;
-use crate::import::Content;
-use crate::weights::read_weights;
-use crate::{Error, Result};
+use docent_model::import::Content;
+use docent_model::read_weights;
+use crate::error::{Error, Result};
 
 /// With fewer steps a student learns little: a smaller pair is tried first.
 pub(super) const FEW_STEPS: usize = 400;
@@ -45,8 +46,8 @@ pub(super) struct Pair {
 /// With a backbone's weights the teacher is that backbone, its stem and first two stages frozen, over a student that starts from
 /// random weights; without, both start from random weights.
 pub(super) fn ladder(weights: Option<&Path>) -> Result<[Pair; 2]> {
-    let resnet18 = |width: f64| -> BackboneConfig {
-        ResNetConfig { depth: 18, width, norm: NormKind::BatchNorm, ..ResNetConfig::default() }.into()
+    let resnet18 = |width_multiplier: f64| -> BackboneConfig {
+        ResNetConfig { depth: 18, width_multiplier, norm: NormKind::BatchNorm, ..ResNetConfig::default() }.into()
     };
     let of = |backbone, fpn_channels, hidden| Model { backbone, fpn_channels, hidden };
     let (whole, half, quarter) = (of(resnet18(1.0), 64, 256), of(resnet18(0.5), 64, 256), of(resnet18(0.25), 32, 128));
@@ -64,7 +65,7 @@ pub(super) fn ladder(weights: Option<&Path>) -> Result<[Pair; 2]> {
             return Err(Error::file(
                 path,
                 format!(
-                    "{}; a proposal starts its teacher from a backbone's ImageNet weights. A trained detector teaches by `docent train \
+                    "{}; a suggested recipe starts its teacher from a backbone's ImageNet weights. A trained detector teaches by `docent train \
                      --teacher FILE`",
                     other.describe()
                 ),
@@ -78,12 +79,17 @@ pub(super) fn ladder(weights: Option<&Path>) -> Result<[Pair; 2]> {
             (BackboneConfig::from(frozen), students)
         }
         BackboneConfig::MobileNetV2(c) => {
-            let student = |width: f64, fpn, hidden| {
-                let small = MobileNetV2Config { width, norm: NormKind::BatchNorm, ..MobileNetV2Config::default() };
+            let student = |width_multiplier: f64, fpn, hidden| {
+                let norm = NormKind::BatchNorm;
+                let small = MobileNetV2Config { width_multiplier, norm, ..MobileNetV2Config::default() };
                 of(BackboneConfig::from(small), fpn, hidden)
             };
-            let students = [student(0.5 * c.width, 64, 256), student(0.25 * c.width, 32, 128)];
+            let students = [student(0.5 * c.width_multiplier, 64, 256), student(0.25 * c.width_multiplier, 32, 128)];
             (BackboneConfig::from(MobileNetV2Config { norm: NormKind::FrozenBatchNorm, ..c }), students)
+        }
+        other => {
+            let what = format!("a backbone `{}`; recipes are suggested for resnet and mobilenet_v2", other.architecture());
+            return Err(Error::file(path, what));
         }
     };
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -244,7 +250,7 @@ mod tests {
         let asked = Duration::from_secs(1800);
         let some = fit(30, [800.0, 400.0, 420.0]);
         let schedule = usual.fitted(&some);
-        assert_eq!((schedule.epochs, schedule.steps()), (30, 3000));
+        assert_eq!((train.epochs, schedule.steps()), (30, 3000));
         let text = schedule.reason(&some, asked);
         assert!(
             text.contains("student alone 0.25 s") && text.contains("27 minutes") && text.contains("A tenth"),

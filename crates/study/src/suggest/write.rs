@@ -1,8 +1,9 @@
-//! The proposal as TOML with its reasons as comments.
+//! The suggested recipe as TOML with its reasons as comments.
 
 use std::fmt::Write as _;
 
-use docent_detect::{BackboneConfig, NormKind};
+use docent_detect::backbone::BackboneConfig;
+use docent_detect::layers::NormKind;
 
 use super::Draft;
 use super::plan::Model;
@@ -17,13 +18,13 @@ pub(super) fn toml(draft: &Draft<'_>) -> String {
     let mut out = String::new();
     comment(
         &mut out,
-        "Proposed by `docent init` from the data; every field may be changed. What is not named has its default: `docent recipe show FILE --resolved` writes all of them out.",
+        "Suggested by `docent init` from the data; every field may be changed. What is not named has its default: `docent recipe show FILE --resolved` writes all of them out.",
     );
     line(&mut out, format_args!("name = {}", quoted(&draft.name)));
     let classes = draft.classes.join(", ");
     line(
         &mut out,
-        format_args!("about = {}", quoted(&format!("Proposed for {}: {classes}", draft.options.dir.display()))),
+        format_args!("about = {}", quoted(&format!("Suggested for {}: {classes}", draft.options.dir.display()))),
     );
     line(&mut out, format_args!("seed = 0\n"));
 
@@ -59,9 +60,9 @@ pub(super) fn toml(draft: &Draft<'_>) -> String {
     out.push('\n');
     comment(&mut out, &draft.reason("schedule"));
     let s = &draft.schedule;
-    line(&mut out, format_args!("[schedule]\nepochs = {}\nbatch = {}\nlr = {:?}", s.epochs, s.batch, s.lr));
+    line(&mut out, format_args!("[train]\nepochs = {}\nbatch = {}\nlr = {:?}", s.epochs, s.batch, s.lr));
     line(&mut out, format_args!("reference_batch = {}\n", s.batch));
-    line(&mut out, format_args!("[schedule.rate]\nwarmup_iters = {}\nmilestones = [0.7, 0.9]\n", s.warmup));
+    line(&mut out, format_args!("[train.lr_schedule]\nwarmup_iters = {}\nmilestones = [0.7, 0.9]\n", s.warmup));
 
     comment(&mut out, &draft.reason("models"));
     line(&mut out, format_args!("[student.model]"));
@@ -70,7 +71,7 @@ pub(super) fn toml(draft: &Draft<'_>) -> String {
 
     line(&mut out, format_args!("\n[teacher]"));
     comment(&mut out, "A teacher below this AP (0 to 1) has nothing to teach; the study stops before it distils.");
-    line(&mut out, format_args!("floor = 0.1"));
+    line(&mut out, format_args!("min_ap = 0.1"));
     let epochs = draft.pair.teacher_epochs(s.epochs);
     if epochs != s.epochs {
         line(&mut out, format_args!("epochs = {epochs}"));
@@ -127,26 +128,28 @@ fn model(out: &mut String, draft: &Draft<'_>, model: &Model) {
     line(
         out,
         format_args!(
-            "rpn = {{ pre_nms_train = {pre}, pre_nms_test = {pre}, post_nms_train = {post}, post_nms_test = {post} }}"
+            "rpn = {{ pre_nms_top_n_train = {pre}, pre_nms_top_n_test = {pre}, post_nms_top_n_train = {post}, post_nms_top_n_test = {post} }}"
         ),
     );
     line(
         out,
         format_args!(
-            "roi = {{ samples = {}, hidden = {}, canonical_scale = {:?} }}",
-            draft.roi_samples, model.hidden, draft.anchors.canonical_scale
+            "roi = {{ batch_size_per_image = {}, representation_size = {}, canonical_box_size = {:?} }}",
+            draft.roi_samples, model.hidden, draft.anchors.canonical_box_size
         ),
     );
 }
 
 fn backbone(config: &BackboneConfig) -> String {
-    let norm = if config.norm() == NormKind::FrozenBatchNorm { "frozen_batch_norm" } else { "batch_norm" };
-    let (arch, width) = match config {
-        BackboneConfig::ResNet(c) => (format!("depth = {}", c.depth), c.width),
-        BackboneConfig::MobileNetV2(c) => ("arch = \"mobilenet_v2\"".to_owned(), c.width),
+    let norm = if config.norm() == Some(NormKind::FrozenBatchNorm) { "frozen_batch_norm" } else { "batch_norm" };
+    let named = || format!("architecture = \"{}\"", config.architecture());
+    let (architecture, width) = match config {
+        BackboneConfig::ResNet(c) => (format!("depth = {}", c.depth), c.width_multiplier),
+        BackboneConfig::MobileNetV2(c) => (named(), c.width_multiplier),
+        _ => (named(), 1.0),
     };
-    let width = if width == 1.0 { String::new() } else { format!(", width = {width:?}") };
-    format!("{{ {arch}{width}, norm = \"{norm}\" }}")
+    let width = if width == 1.0 { String::new() } else { format!(", width_multiplier = {width:?}") };
+    format!("{{ {architecture}{width}, norm = \"{norm}\" }}")
 }
 
 /// A string as TOML has it.

@@ -10,8 +10,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::events::{EvalRecord, Event, EventSink, StepRecord};
-use crate::{Error, Result, files};
+use docent_train::events::{EvalRecord, Event, EventSink, StepRecord};
+use docent_model::files;
+
+use docent_train::{Error, Result};
 
 use record::{Record, Summary, VERSION, Value, frame, records};
 
@@ -25,9 +27,9 @@ const EPOCH_TAG: &str = "eval/epoch";
 ///
 /// | tags | what |
 /// |---|---|
-/// | `loss/..` | `total`, `rpn_objectness`, `rpn_box`, `head_class`, `head_box` |
+/// | `loss/..` | `total`, and each detection loss under the detector's name of it |
 /// | `distill_raw/..`, `distill_weighted/..` | each term before weight and decay, and as it reaches the total |
-/// | `distill/..` | `decay` (r(t)), `ratio`, and the method's own figures (gated share, mask mass, ...) |
+/// | `distill/..` | `decay` (r(t)), `ratio`, and the method's own figures (gated share, mask sum, ...) |
 /// | `diagnose/..` | `cosine`, `norm_ratio`, in the steps that look |
 /// | `optimizer/..` | `lr`, `grad_norm`, `adapter_grad_norm` |
 /// | `loop/..` | `epoch`, `positives`, `data_seconds`, `step_seconds`, `memory_mib` |
@@ -98,10 +100,6 @@ fn kept(file: &[u8], steps: usize, epochs: usize) -> usize {
 fn of_step(r: &StepRecord) -> Vec<Value> {
     let mut values: Vec<Value> = [
         ("loss/total", r.total),
-        ("loss/rpn_objectness", r.rpn_objectness),
-        ("loss/rpn_box", r.rpn_box),
-        ("loss/head_class", r.head_class),
-        ("loss/head_box", r.head_box),
         ("optimizer/lr", r.lr),
         ("optimizer/grad_norm", r.grad_norm),
         ("loop/epoch", r.epoch as f64),
@@ -112,6 +110,7 @@ fn of_step(r: &StepRecord) -> Vec<Value> {
     ]
     .map(|(tag, value)| Value::scalar(tag, value))
     .into();
+    values.extend(r.losses.iter().map(|(name, loss)| Value::scalar(format!("loss/{name}"), *loss)));
     values.extend(r.adapter_grad_norm.map(|norm| Value::scalar("optimizer/adapter_grad_norm", norm)));
     if let Some(d) = &r.distill {
         for term in &d.terms {

@@ -1,7 +1,7 @@
 //! The file read back: frames, checksums, tags; what a resume keeps.
 
 use super::*;
-use crate::events::{DistillRecord, TermRecord};
+use docent_train::events::{DistillRecord, TermRecord};
 
 /// CRC-32C bit by bit, from its polynomial.
 fn crc_by_bits(bytes: &[u8]) -> u32 {
@@ -28,10 +28,9 @@ fn step(step: usize, taught: bool) -> Event {
         steps: 9,
         epoch: 1,
         lr: 0.015625,
-        rpn_objectness: 0.5,
-        rpn_box: 0.25,
-        head_class: 1.25,
-        head_box: 0.125,
+        losses: [("rpn_objectness", 0.5), ("rpn_box", 0.25), ("head_class", 1.25), ("head_box", 0.125)]
+            .map(|(name, loss)| (name.to_owned(), loss))
+            .into(),
         total: 2.0 + step as f64,
         grad_norm: 3.0,
         adapter_grad_norm: taught.then_some(0.5),

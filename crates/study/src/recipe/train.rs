@@ -1,24 +1,25 @@
-//! The recipe's schedule: length, optimizer, learning rate, and what is done with the weights on the way.
+//! A recipe's `[train]`: length, optimizer, learning rate, and what is done with the weights on the way.
 
+use docent_train::{
+    AdamWConfig, EarlyStop, EmaConfig, OptimizerConfig, OptimizerKind, ParamGroup, ScheduleConfig, SgdConfig,
+};
 use serde::{Deserialize, Serialize};
 
 use super::data::one;
-use crate::optim::{AdamWConfig, OptimizerConfig, OptimizerKind, ParamGroup, SgdConfig};
-use crate::schedule::ScheduleConfig;
-use crate::{EarlyStop, EmaConfig, Error, Result};
+use crate::error::{Error, Result};
 
 /// Length, optimizer and learning rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TrainingRecipe {
+pub struct TrainRecipe {
     /// Passes over the training images.
     pub epochs: usize,
     /// Images a step.
     pub batch: usize,
     /// Parts that a step's images go through the network in, one after the other, so that a big batch needs no big memory; 1 is
-    /// all at once. Their gradients are added up: see [`crate::update`]. Must divide `batch`.
+    /// all at once. Their gradients are added up: see [`docent_train::update`]. Must divide `batch`.
     #[serde(default = "one")]
-    pub accumulate: usize,
+    pub accumulation_steps: usize,
     /// Learning rate at `reference_batch` images a step; scaled linearly to `batch`, and printed.
     pub lr: f64,
     /// The batch that `lr` is meant for.
@@ -40,11 +41,11 @@ pub struct TrainingRecipe {
     #[serde(default = "weight_decay")]
     pub weight_decay: f64,
     /// Bound of the gradient's 2-norm, for student and adapters each; 0 turns it off.
-    #[serde(default = "clip")]
-    pub clip: f64,
+    #[serde(default = "max_grad_norm")]
+    pub max_grad_norm: f64,
     /// Warm-up, then steps or a cosine.
     #[serde(default)]
-    pub rate: ScheduleConfig,
+    pub lr_schedule: ScheduleConfig,
     /// Parameters with a learning rate or weight decay of their own, by name; the first pattern that fits decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<ParamGroup>,
@@ -57,7 +58,7 @@ pub struct TrainingRecipe {
     pub early_stop: Option<EarlyStop>,
 }
 
-impl TrainingRecipe {
+impl TrainRecipe {
     /// The optimizer that these fields mean.
     pub fn optimizer(&self) -> OptimizerConfig {
         let (weight_decay, groups) = (self.weight_decay, self.groups.clone());
@@ -72,29 +73,29 @@ impl TrainingRecipe {
     pub(super) fn validate(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Recipe(message));
         if self.epochs == 0 || self.batch == 0 || self.reference_batch == 0 {
-            return fail("schedule.epochs, schedule.batch and schedule.reference_batch must be at least 1".into());
+            return fail("train.epochs, train.batch and train.reference_batch must be at least 1".into());
         }
-        if self.accumulate == 0 || !self.batch.is_multiple_of(self.accumulate) {
+        if self.accumulation_steps == 0 || !self.batch.is_multiple_of(self.accumulation_steps) {
             return fail(format!(
-                "schedule.accumulate = {} does not divide schedule.batch = {}",
-                self.accumulate, self.batch
+                "train.accumulation_steps = {} does not divide train.batch = {}",
+                self.accumulation_steps, self.batch
             ));
         }
         for (key, value) in
-            [("lr", self.lr), ("momentum", self.momentum), ("weight_decay", self.weight_decay), ("clip", self.clip)]
+            [("lr", self.lr), ("momentum", self.momentum), ("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)]
         {
             if !value.is_finite() || value < 0.0 {
-                return fail(format!("schedule.{key} = {value}: must be finite and not negative"));
+                return fail(format!("train.{key} = {value}: must be finite and not negative"));
             }
         }
         if self.momentum >= 1.0 {
-            return fail(format!("schedule.momentum = {}: must be below 1", self.momentum));
+            return fail(format!("train.momentum = {}: must be below 1", self.momentum));
         }
-        self.optimizer().validate().map_err(|e| Error::Recipe(format!("schedule: {e}")))?;
+        self.optimizer().validate().map_err(|e| Error::Recipe(format!("train: {e}")))?;
         if let Some(ema) = &self.ema {
-            ema.validate().map_err(|e| Error::Recipe(format!("schedule.ema: {e}")))?;
+            ema.validate().map_err(|e| Error::Recipe(format!("train.ema: {e}")))?;
         }
-        self.rate.validate().map_err(|e| Error::Recipe(format!("schedule.rate: {e}")))
+        self.lr_schedule.validate().map_err(|e| Error::Recipe(format!("train.lr_schedule: {e}")))
     }
 }
 
@@ -119,6 +120,6 @@ fn is_eps(given: &f64) -> bool {
 fn weight_decay() -> f64 {
     1e-4
 }
-fn clip() -> f64 {
+fn max_grad_norm() -> f64 {
     10.0
 }

@@ -13,7 +13,7 @@ use docent_detect::{Detector, Mode};
 
 use crate::data::{Data, train_loader};
 use crate::dry_run::median;
-use crate::probe::{Probe, each_run};
+use crate::timed_runs::{TimedRun, each_run};
 use crate::recipe::Recipe;
 use docent_train::MilestoneUnit;
 use docent_train::{Batch, CacheSize, TeacherCache};
@@ -101,8 +101,8 @@ pub fn fit(recipe: &Recipe, registry: &Registry, budget: Duration) -> Result<Fit
     let data = Data::open(&recipe.data)?;
     let most = PROBE_SHARE * budget.as_secs_f64();
     let (mut notes, mut costs) = (Vec::new(), Vec::new());
-    each_run(recipe, &data, registry, &mut notes, |probe| {
-        costs.push(measure(probe, recipe, &data, most)?);
+    each_run(recipe, &data, registry, &mut notes, |run| {
+        costs.push(measure(run, recipe, &data, most)?);
         Ok(())
     })?;
     let measuring = start.elapsed().as_secs_f64();
@@ -175,9 +175,9 @@ impl Cost {
     }
 }
 
-fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -> Result<Cost> {
+fn measure(run: &TimedRun<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -> Result<Cost> {
     let t = &recipe.train;
-    let mut stepper = probe.stepper()?;
+    let mut timer = run.timer()?;
     let cache = TeacherCache::new(recipe.teacher.as_ref().map_or(CacheSize::OFF, |t| t.cache));
     let pyramids = Arc::new(cache).for_teacher("measured");
     // Whole steps, the wait for data included, as the loop counts them.
@@ -192,7 +192,7 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
         let items = items?;
         let parts = items.chunks(t.batch / t.accumulation_steps).map(|part| Batch::new(part, &Device::Cpu));
         let parts = parts.collect::<docent_train::Result<Vec<_>>>()?;
-        let [passes, update] = stepper.step(&parts, Some(&pyramids))?;
+        let [passes, update] = timer.step(&parts, Some(&pyramids))?;
         let seconds = start.elapsed().as_secs_f64();
         // A smaller last batch of an epoch costs less; the first step is counted only where there is no other.
         if number == 1 {
@@ -200,11 +200,11 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
         }
         let whole = t.batch as f64 / items.len() as f64;
         fresh.push(seconds * whole);
-        if let Some(teacher) = probe.teacher.filter(|_| number <= 2)
+        if let Some(teacher) = run.teacher.filter(|_| number <= 2)
             && !teacher.distiller.needs().stages
         {
             kept_share = share_kept(recipe, data, teacher.model, &parts)?;
-            let again = stepper.step(&parts, Some(&pyramids))?;
+            let again = timer.step(&parts, Some(&pyramids))?;
             new.push((passes + update) * whole);
             kept.push((again[0] + again[1]) * whole);
         }
@@ -217,19 +217,19 @@ fn measure(probe: &Probe<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) -
     // On a busy machine one of two equal steps may take thrice as long: no step is taken for cheaper than one was.
     let cheapest = median(&kept).min(fresh);
     let saved = kept_share * (median(&new) - median(&kept)).clamp(0.0, fresh - cheapest);
-    let [state, weights] = stepper.save_seconds()?;
+    let [state, weights] = timer.save_seconds()?;
     let writes = 1 + (steps - 1) / recipe.checkpoint.steps;
-    let (image, count) = evaluation(probe.student.model, &data.val, recipe, most_seconds)?;
+    let (image, count) = evaluation(run.student.model, &data.val, recipe, most_seconds)?;
     let evaluation = image * count as f64;
     let timed = image * recipe.eval.timed_images.clamp(1, count) as f64;
     Ok(Cost {
-        name: probe.name,
+        name: run.name,
         steps,
         step: fresh - saved,
         new_views: (saved * steps as f64, views(recipe)),
         evaluation,
         saves: [writes as f64 * (state + weights), weights],
-        end: timed + if probe.name == "teacher" { evaluation } else { 0.0 },
+        end: timed + if run.name == "teacher" { evaluation } else { 0.0 },
     })
 }
 

@@ -8,8 +8,8 @@ use candle_core::{Device, Tensor};
 use docent_detect::backbone::BackboneConfig;
 use docent_detect::layers::{LayerKind, LayerList};
 use docent_detect::{Detector, DetectorConfig, Normalize, Registry};
-use docent_model::import::{DetectorFile, check_backbone};
-use docent_model::{ParamStore, StrictReport, WeightFile, backbone_tensors, read_weights};
+use docent_model::import::{DetectorFile, backbone_tensors, check_backbone};
+use docent_model::{ParamStore, StrictReport, WeightFile, read_weights};
 use docent_train::name_matches;
 
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@ use docent_train::Batch;
 
 use crate::data::{Data, DataSummary, train_loader};
 use crate::manifest::peak_mib;
-use crate::probe::{Probe, each_run};
+use crate::timed_runs::{TimedRun, each_run};
 use crate::recipe::Recipe;
 use crate::registry::Registry;
 
@@ -61,8 +61,8 @@ pub fn dry_run(recipe: &Recipe, registry: &Registry) -> Result<DryRun> {
     let epoch = data.train.len().div_ceil(recipe.train.batch);
     data.train = data.train.subset(&biggest(&data, recipe)).into();
     let (mut notes, mut runs) = (Vec::new(), Vec::new());
-    each_run(recipe, &data, registry, &mut notes, |probe| {
-        runs.push(cost_of(probe, recipe, &data, epoch)?);
+    each_run(recipe, &data, registry, &mut notes, |run| {
+        runs.push(cost_of(run, recipe, &data, epoch)?);
         Ok(())
     })?;
     Ok(DryRun { data: summary, notes, runs })
@@ -81,23 +81,23 @@ fn biggest(data: &Data, recipe: &Recipe) -> Vec<usize> {
     order
 }
 
-fn cost_of(probe: &Probe<'_>, recipe: &Recipe, data: &Data, epoch: usize) -> Result<RunCost> {
-    let mut stepper = probe.stepper()?;
+fn cost_of(run: &TimedRun<'_>, recipe: &Recipe, data: &Data, epoch: usize) -> Result<RunCost> {
+    let mut timer = run.timer()?;
     let (mut parts, mut micro, mut updates) = (Vec::new(), Vec::new(), 0.0);
     for items in train_loader(data, &recipe.data, 1, recipe.seed)?.epoch(0) {
         parts.push(Batch::new(&items?, &Device::Cpu)?);
-        let [passes, update] = stepper.step(&parts[parts.len() - 1..], None)?;
+        let [passes, update] = timer.step(&parts[parts.len() - 1..], None)?;
         micro.push(passes);
         updates = update;
     }
     if recipe.train.accumulation_steps > 1 {
-        stepper.step(&parts[..parts.len().min(2)], None)?;
+        timer.step(&parts[..parts.len().min(2)], None)?;
     }
     Ok(RunCost {
-        name: probe.name,
+        name: run.name,
         step_seconds: recipe.train.batch as f64 * median(&micro) + updates,
         micro_seconds: micro,
-        steps: probe.epochs * epoch,
+        steps: run.epochs * epoch,
         peak_mib: peak_mib(),
     })
 }

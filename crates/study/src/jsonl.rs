@@ -68,6 +68,8 @@ impl EventSink for JsonlWriter {
 
 #[cfg(test)]
 mod tests {
+    use docent_train::events::EvalRecord;
+
     use super::*;
 
     fn scored(step: usize, epoch: usize) -> Event {

@@ -36,9 +36,9 @@ pub mod summary;
 pub mod tensorboard;
 
 mod error;
-mod experiment;
+mod recipe_identity;
 mod holder;
-mod probe;
+mod timed_runs;
 mod registry;
 
 pub use error::{Error, Result};

@@ -21,7 +21,7 @@ use docent_train::{
 
 use crate::data::{Data, train_loader};
 use crate::error::{Error, Result};
-use crate::experiment;
+use crate::recipe_identity;
 use crate::jsonl::JsonlWriter;
 use crate::manifest::{Manifest, resident_mib};
 use crate::recipe::Recipe;
@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
             epochs_done: 0,
             images: Vec::new(),
             warnings: Vec::new(),
-            recipe_digest: experiment::digest(plan.recipe)?,
+            recipe_digest: recipe_identity::digest(plan.recipe)?,
         })
     }
 

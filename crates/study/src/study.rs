@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::build::{Built, build, with_classes};
 use crate::data::{Data, DataSummary};
 use crate::error::{Error, Result};
-use crate::experiment::without_paths;
+use crate::recipe_identity::without_paths;
 use crate::lock::{FolderLock, LOCK_FILE};
 use crate::manifest::{FileHash, Host, Manifest, Provenance};
 use crate::recipe::{InitRecipe, ModelRecipe, Recipe, TeacherRecipe};

@@ -9,21 +9,21 @@ use rand::Rng;
 use rayon::prelude::*;
 
 /// Draws of a bootstrap.
-pub const DRAWS: usize = 1000;
+pub const BOOTSTRAP_SAMPLES: usize = 1000;
 
-/// A mean with the middle 95% of its draws.
+/// A mean with the middle 95% of its samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
     /// The figure itself, of all images once and all seeds once.
     pub mean: f64,
-    /// 2.5th percentile of the draws.
+    /// 2.5th percentile of the samples.
     pub low: f64,
     /// 97.5th percentile.
     pub high: f64,
 }
 
-/// How often each of `images` stands in each of `draws` draws; the same for everybody who asks with these numbers.
-pub fn image_draws(images: usize, draws: usize) -> Vec<Vec<u32>> {
+/// How often each of `images` stands in each of `samples` samples; the same for everybody who asks with these numbers.
+pub fn bootstrap_images(images: usize, samples: usize) -> Vec<Vec<u32>> {
     let draw = |number: usize| {
         let mut random = rng::keyed(0, "bootstrap images", 0, number as u64);
         let mut counts = vec![0; images];
@@ -32,30 +32,30 @@ pub fn image_draws(images: usize, draws: usize) -> Vec<Vec<u32>> {
         }
         counts
     };
-    (0..draws).map(draw).collect()
+    (0..samples).map(draw).collect()
 }
 
 /// The AP of one run on each draw of images.
-pub fn ap_draws(run: &Resampled, images: &[Vec<u32>]) -> Vec<f64> {
+pub fn bootstrap_ap(run: &Resampled, images: &[Vec<u32>]) -> Vec<f64> {
     images.par_iter().map(|counts| run.ap(counts)).collect()
 }
 
-/// The difference of two cells, seed by seed: `pairs` holds each seed's (AP of the cell, AP of the other), and `draws` the
+/// The difference of two cells, seed by seed: `pairs` holds each seed's (AP of the cell, AP of the other), and `samples` the
 /// same two figures on every draw of images.
 ///
 /// Returns nothing without a pair. With one pair alone, images alone are drawn. A draw of images without an object says nothing
 /// and is left out.
-pub fn paired(pairs: &[(f64, f64)], draws: &[(&[f64], &[f64])]) -> Option<Interval> {
+pub fn paired(pairs: &[(f64, f64)], samples: &[(&[f64], &[f64])]) -> Option<Interval> {
     let seeds = pairs.len();
-    let count = draws.iter().map(|(a, b)| a.len().min(b.len())).min()?;
-    if seeds == 0 || draws.len() != seeds {
+    let count = samples.iter().map(|(a, b)| a.len().min(b.len())).min()?;
+    if seeds == 0 || samples.len() != seeds {
         return None;
     }
     let draw = |number: usize| {
         let mut random = rng::keyed(0, "bootstrap seeds", seeds as u64, number as u64);
         let mut sum = 0.0;
         for _ in 0..seeds {
-            let (a, b) = draws[random.random_range(0..seeds)];
+            let (a, b) = samples[random.random_range(0..seeds)];
             if a[number] < 0.0 || b[number] < 0.0 {
                 return None;
             }
@@ -131,9 +131,9 @@ mod tests {
     fn the_interval_of_a_known_case_is_the_binomials() {
         // A run that finds half of 200 objects without a false alarm has an AP of its recall (in steps of 1/101), and its recall
         // on a draw is binomial: n 200, p 0.5. The middle 95% of that lie between 0.43 and 0.57 (86 and 114 of 200).
-        let images = image_draws(200, 4000);
+        let images = bootstrap_images(200, 4000);
         let (half, none) = (run(200, |id| id % 2 == 0), run(200, |_| false));
-        let (a, b) = (ap_draws(&half, &images), ap_draws(&none, &images));
+        let (a, b) = (bootstrap_ap(&half, &images), bootstrap_ap(&none, &images));
         let interval = paired(&[(half.ap(&[1; 200]), 0.0)], &[(&a, &b)]).unwrap();
         assert!((interval.mean - 51.0 / 101.0).abs() < 1e-12, "{interval:?}");
         assert!((interval.low - 0.43).abs() < 0.013 && (interval.high - 0.57).abs() < 0.013, "{interval:?}");
@@ -144,9 +144,9 @@ mod tests {
     #[test]
     fn pairing_takes_away_what_both_sides_share() {
         // Both runs find the same half, one finds 4 more: the difference moves with these 4 alone.
-        let images = image_draws(100, DRAWS);
+        let images = bootstrap_images(100, BOOTSTRAP_SAMPLES);
         let (less, more) = (run(100, |id| id <= 50), run(100, |id| id <= 54));
-        let (a, b) = (ap_draws(&more, &images), ap_draws(&less, &images));
+        let (a, b) = (bootstrap_ap(&more, &images), bootstrap_ap(&less, &images));
         let interval = paired(&[(more.ap(&[1; 100]), less.ap(&[1; 100]))], &[(&a, &b)]).unwrap();
         assert!((interval.mean - 4.0 / 101.0).abs() < 1e-12);
         // Poisson with mean 4: 1 to 8 of them in the middle 95%.
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn seeds_are_drawn_too() {
         // Two seeds that differ by 0 and by 0.2 on every image: their mean is 0, 0.1 or 0.2, one draw in four at each end.
-        let (zero, fifth) = (vec![0.0; DRAWS], vec![0.2; DRAWS]);
+        let (zero, fifth) = (vec![0.0; BOOTSTRAP_SAMPLES], vec![0.2; BOOTSTRAP_SAMPLES]);
         let interval = paired(&[(0.0, 0.0), (0.2, 0.0)], &[(&zero, &zero), (&fifth, &zero)]).unwrap();
         assert!((interval.mean - 0.1).abs() < 1e-12);
         assert_eq!((interval.low, interval.high), (0.0, 0.2));
@@ -167,10 +167,10 @@ mod tests {
 
     #[test]
     fn draws_are_with_repeats_and_always_the_same() {
-        let draws = image_draws(50, 20);
-        assert_eq!(draws, image_draws(50, 20));
-        assert!(draws.iter().all(|d| d.iter().sum::<u32>() == 50 && d.iter().any(|&n| n > 1)));
-        assert_ne!(draws[0], draws[1]);
+        let samples = bootstrap_images(50, 20);
+        assert_eq!(samples, bootstrap_images(50, 20));
+        assert!(samples.iter().all(|d| d.iter().sum::<u32>() == 50 && d.iter().any(|&n| n > 1)));
+        assert_ne!(samples[0], samples[1]);
     }
 
     #[test]

@@ -8,15 +8,15 @@
 mod bootstrap;
 mod grid;
 mod jobs;
-mod keep;
+mod kept_runs;
 mod plot;
 mod record;
 mod report;
-mod why;
+mod term_shares;
 
 use std::path::{Path, PathBuf};
 
-pub use bootstrap::{DRAWS, Interval, ap_draws, image_draws, mean_and_deviation, paired, students_t};
+pub use bootstrap::{BOOTSTRAP_SAMPLES, Interval, bootstrap_ap, bootstrap_images, mean_and_deviation, paired, students_t};
 pub use grid::{ALONE, Cell, Grid, GridTeacher, MAIN, Tier, shipped};
 pub use record::{DivergedRecord, Line, Record, Records, TeacherRecord};
 pub use report::{Report, report};

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use crate::ablate::bootstrap::{DRAWS, Interval, mean_and_deviation, paired, students_t};
+use crate::ablate::bootstrap::{BOOTSTRAP_SAMPLES, Interval, mean_and_deviation, paired, students_t};
 use crate::ablate::grid::{ALONE, Cell, Grid, MAIN, Tier};
-use crate::ablate::keep::Keep;
+use crate::ablate::kept_runs::KeptRuns;
 use crate::ablate::record::{Record, Records, TeacherRecord};
-use crate::ablate::{AblateOptions, plot, why};
+use crate::ablate::{AblateOptions, plot, term_shares};
 use crate::data::Data;
 use crate::manifest::FileHash;
 use crate::summary::percent;
@@ -67,7 +67,7 @@ pub fn report(grid: &Grid, options: &AblateOptions, data: &Data, records: &Recor
     if let Some(folder) = table.parent() {
         files::create_dir(folder)?;
     }
-    let mut keep = Keep::open(&beside("-draws.jsonl"));
+    let mut keep = KeptRuns::open(&beside("-bootstrap.jsonl"));
     for teacher in records.teachers() {
         keep.take(&options.dir, &data.val, &teacher.detections, None)?;
     }
@@ -107,7 +107,7 @@ fn seeds(options: &AblateOptions, records: &Records) -> Vec<u64> {
     seeds
 }
 
-fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &Keep, settings: &str) -> Row<'a> {
+fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &KeptRuns, settings: &str) -> Row<'a> {
     let diverged = |seed: u64| records.diverged(&cell.name, seed).is_some_and(|record| record.settings == settings);
     let of = |seed: u64| records.cell(&cell.name, seed);
     // Of tier B one seed is meant: the one that was run, or will be.
@@ -135,7 +135,7 @@ fn row<'a>(cell: &'a Cell, seeds: &[u64], records: &'a Records, keep: &Keep, set
 }
 
 /// By how much runs differ from those of the cell `other`, over the seeds that both have.
-fn difference(mine: &[&Record], other: &str, records: &Records, keep: &Keep) -> (Option<Gain>, Option<Interval>) {
+fn difference(mine: &[&Record], other: &str, records: &Records, keep: &KeptRuns) -> (Option<Gain>, Option<Interval>) {
     let pairs: Vec<(&Record, &Record)> = mine.iter().filter_map(|r| Some((*r, records.cell(other, r.seed)?))).collect();
     let aps: Vec<(f64, f64)> = pairs.iter().map(|(a, b)| (a.summary.ap, b.summary.ap)).collect();
     let gains: Vec<f64> = aps.iter().map(|(a, b)| a - b).collect();
@@ -144,14 +144,14 @@ fn difference(mine: &[&Record], other: &str, records: &Records, keep: &Keep) -> 
     (gain, interval(&aps, &files, keep))
 }
 
-/// The paired bootstrap, if all draws are there.
-fn interval(aps: &[(f64, f64)], files: &[(&FileHash, &FileHash)], keep: &Keep) -> Option<Interval> {
-    let of = |file: &FileHash| keep.get(file).map(|kept| kept.draws.as_slice());
-    let draws: Vec<(&[f64], &[f64])> = files.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect::<Option<_>>()?;
-    paired(aps, &draws)
+/// The paired bootstrap, if all bootstrap samples are there.
+fn interval(aps: &[(f64, f64)], files: &[(&FileHash, &FileHash)], keep: &KeptRuns) -> Option<Interval> {
+    let of = |file: &FileHash| keep.get(file).map(|kept| kept.bootstrap_samples.as_slice());
+    let samples: Vec<(&[f64], &[f64])> = files.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect::<Option<_>>()?;
+    paired(aps, &samples)
 }
 
-fn markdown(grid: &Grid, seeds: &[u64], data: &Data, records: &Records, rows: &[Row<'_>], keep: &Keep) -> String {
+fn markdown(grid: &Grid, seeds: &[u64], data: &Data, records: &Records, rows: &[Row<'_>], keep: &KeptRuns) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "# {}\n\n{}\n", grid.name, grid.about.trim());
@@ -187,7 +187,7 @@ fn markdown(grid: &Grid, seeds: &[u64], data: &Data, records: &Records, rows: &[
     if !logged.is_empty() {
         text += "What the logs say: means over the first, the middle and the last epoch, all seeds together; the last two columns \
                  where a recipe asks for them (`diagnose.every`).\n\n";
-        text += &why::table(&logged);
+        text += &term_shares::table(&logged);
         text.push('\n');
     }
     provenance(&mut text, records);
@@ -262,7 +262,7 @@ fn table_row(text: &mut String, row: &Row<'_>) {
 }
 
 /// A table of the differences to a cell with a teacher, of the cells that have the same one.
-fn beside(text: &mut String, other: &Cell, rows: &[Row<'_>], records: &Records, keep: &Keep) {
+fn beside(text: &mut String, other: &Cell, rows: &[Row<'_>], records: &Records, keep: &KeptRuns) {
     let alike = |row: &&Row<'_>| !row.cell.alone && row.cell.teacher == other.teacher && row.cell.name != other.name;
     let mut lines = String::new();
     for row in rows.iter().filter(alike) {
@@ -289,9 +289,9 @@ fn notes(text: &mut String, seeds: &[u64], rows: &[Row<'_>]) {
         text,
         "Seeds {}. ± is the standard deviation over the seeds (n - 1). The difference is to the student alone at the same seeds \
          (`alone`, where no other is named): first weights, order of images and schedule are the same, so it is paired. Its \
-         interval is the middle 95% of {DRAWS} bootstrap draws; each draws the held-out images with repeats and, together with \
+         interval is the middle 95% of {BOOTSTRAP_SAMPLES} bootstrap samples; each draws the held-out images with repeats and, together with \
          them, the seeds with repeats, the same for both sides. Where a cell has one seed, images alone are drawn. Few seeds drawn \
-         with repeats say too little of what another seed may do (of three, the lowest is drawn three times in 1 of 27 draws), so \
+         with repeats say too little of what another seed may do (of three, the lowest is drawn three times in 1 of 27 samples), so \
          the next column has the interval of Student's t over the seeds alone, which knows nothing of the images. No interval is \
          corrected for how many cells were tried. **One \
          teacher is shared by all runs that name it**: it is not drawn, and another teacher may give another difference.\n",

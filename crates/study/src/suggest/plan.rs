@@ -250,7 +250,7 @@ mod tests {
         let asked = Duration::from_secs(1800);
         let some = fit(30, [800.0, 400.0, 420.0]);
         let schedule = usual.fitted(&some);
-        assert_eq!((train.epochs, schedule.steps()), (30, 3000));
+        assert_eq!((schedule.epochs, schedule.steps()), (30, 3000));
         let text = schedule.reason(&some, asked);
         assert!(
             text.contains("student alone 0.25 s") && text.contains("27 minutes") && text.contains("A tenth"),

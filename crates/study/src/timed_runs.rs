@@ -17,7 +17,7 @@ use crate::registry::Registry;
 use crate::run::RunState;
 
 /// A run that a recipe's study would make.
-pub(crate) struct Probe<'a> {
+pub(crate) struct TimedRun<'a> {
     /// The run's name in its study.
     pub name: &'static str,
     /// Its epochs by the recipe.
@@ -38,7 +38,7 @@ pub(crate) fn each_run(
     data: &Data,
     registry: &Registry,
     notes: &mut Vec<String>,
-    mut f: impl FnMut(&Probe<'_>) -> Result<()>,
+    mut f: impl FnMut(&TimedRun<'_>) -> Result<()>,
 ) -> Result<()> {
     let classes = data.train.categories().len() + 1;
     let build = |who: &str, model: &ModelRecipe, notes: &mut Vec<String>| -> Result<Built> {
@@ -60,35 +60,35 @@ pub(crate) fn each_run(
             None => {
                 let model = ModelRecipe { model: part.model.clone(), init: part.init.clone() };
                 let built = build("teacher", &model, notes)?;
-                f(&Probe::alone("teacher", part.epochs.unwrap_or(epochs), &built, recipe))?;
+                f(&TimedRun::alone("teacher", part.epochs.unwrap_or(epochs), &built, recipe))?;
                 built.model
             }
         };
         teacher = Some((model, method));
     }
     let built = build("student", &recipe.student, notes)?;
-    f(&Probe::alone("baseline", epochs, &built, recipe))?;
+    f(&TimedRun::alone("baseline", epochs, &built, recipe))?;
     if let Some((model, method)) = &teacher {
         let store = ParamStore::new(recipe.seed, &Device::Cpu);
         let (student, theirs) = (Channels::of(&*built.model), Channels::of(&**model));
         let distiller = registry.distillers.distiller(method, &student, &theirs, store.var_builder())?;
         let teacher = TeacherContext { model: &**model, distiller: distiller.as_ref(), store: &store, cache: None };
-        f(&Probe { teacher: Some(teacher), ..Probe::alone("distilled", epochs, &built, recipe) })?;
+        f(&TimedRun { teacher: Some(teacher), ..TimedRun::alone("distilled", epochs, &built, recipe) })?;
     }
     Ok(())
 }
 
-impl<'a> Probe<'a> {
+impl<'a> TimedRun<'a> {
     fn alone(name: &'static str, epochs: usize, built: &'a Built, recipe: &'a Recipe) -> Self {
         let student = StudentModel { model: &*built.model, store: &built.store };
         Self { name, epochs, student, teacher: None, recipe }
     }
 
     /// What makes steps of this run.
-    pub fn stepper(&self) -> Result<Stepper<'a>> {
+    pub fn timer(&self) -> Result<StepTimer<'a>> {
         let params = [self.student.store.trainable(), self.teacher.map_or(Vec::new(), |t| t.store.trainable())];
         let config = self.recipe.train.optimizer();
-        Ok(Stepper {
+        Ok(StepTimer {
             name: self.name,
             epochs: self.epochs,
             student: self.student,
@@ -101,7 +101,7 @@ impl<'a> Probe<'a> {
 }
 
 /// Makes steps with a learning rate of 0: the whole arithmetic, and no change.
-pub(crate) struct Stepper<'a> {
+pub(crate) struct StepTimer<'a> {
     name: &'static str,
     epochs: usize,
     student: StudentModel<'a>,
@@ -111,7 +111,7 @@ pub(crate) struct Stepper<'a> {
     recipe: &'a Recipe,
 }
 
-impl Stepper<'_> {
+impl StepTimer<'_> {
     /// Forward and backward over `parts`, then the update; seconds of both.
     ///
     /// # Errors

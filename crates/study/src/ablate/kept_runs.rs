@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use docent_coco::{Dataset, Resampled, read_results};
 use serde::{Deserialize, Serialize};
 
-use crate::ablate::bootstrap::{DRAWS, ap_draws, image_draws};
+use crate::ablate::bootstrap::{BOOTSTRAP_SAMPLES, bootstrap_ap, bootstrap_images};
 use crate::ablate::record::Record;
-use crate::ablate::why::{self, EpochMeans};
+use crate::ablate::term_shares::{self, EpochMeans};
 use crate::manifest::FileHash;
 use docent_model::sha256_hex;
 use docent_model::files;
@@ -23,21 +23,21 @@ pub(super) struct Kept {
     /// SHA-256 of its detections.
     pub detections: String,
     /// Its AP on each draw of images.
-    pub draws: Vec<f64>,
+    pub bootstrap_samples: Vec<f64>,
     /// What the log of a taught run says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<[EpochMeans; 3]>,
 }
 
-/// `NAME-draws.jsonl`: a line for each.
-pub(super) struct Keep {
+/// `NAME-bootstrap.jsonl`: a line for each.
+pub(super) struct KeptRuns {
     path: PathBuf,
     lines: Vec<Kept>,
     images: Vec<Vec<u32>>,
     added: bool,
 }
 
-impl Keep {
+impl KeptRuns {
     /// Reads what is there. A line that cannot be read is made again, or missed.
     pub(super) fn open(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -63,13 +63,13 @@ impl Keep {
             return Ok(());
         }
         if self.images.is_empty() {
-            self.images = image_draws(val.len(), DRAWS);
+            self.images = bootstrap_images(val.len(), BOOTSTRAP_SAMPLES);
         }
-        let draws = ap_draws(&Resampled::new(val, &read_results(&path)?)?, &self.images);
+        let samples = bootstrap_ap(&Resampled::new(val, &read_results(&path)?)?, &self.images);
         self.lines.push(Kept {
             detections: detections.sha256.clone(),
-            draws: draws.into_iter().map(|ap| (ap * PLACES).round() / PLACES).collect(),
-            epochs: record.and_then(|record| why::epochs(dir, record)),
+            bootstrap_samples: samples.into_iter().map(|ap| (ap * PLACES).round() / PLACES).collect(),
+            epochs: record.and_then(|record| term_shares::epochs(dir, record)),
         });
         self.added = true;
         Ok(())

@@ -1,6 +1,6 @@
 """PyTorch's side of `cargo xtask bench peers`: answers the lines that docent's side answers.
 
-time CASE, shares CASE, memory CASE; see crates/train/benches/peers for both the protocol and what the cases are.
+time CASE, shares CASE, memory CASE; see crates/study/benches/peers for both the protocol and what the cases are.
 """
 
 import ctypes

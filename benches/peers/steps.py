@@ -1,6 +1,6 @@
 """Training steps of torchvision's Faster R-CNN, alone and distilled, as docent's benches do them.
 
-The batch is crates/train/benches/common/mod.rs's: images with a soft pattern, twelve boxes each.
+The batch is crates/study/benches/common/mod.rs's: images with a soft pattern, twelve boxes each.
 """
 
 import time

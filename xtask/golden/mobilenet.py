@@ -1,4 +1,4 @@
-"""Goldens of docent-detect's MobileNetV2: torchvision's at a quarter of its width, its taps and every gradient.
+"""Goldens of docent-detect's MobileNetV2: torchvision's at a quarter of its width, its stages and every gradient.
 
     python xtask/golden/mobilenet.py FILE      features of torchvision's ImageNet weights (a safetensors file with torchvision's
                                                names), and multiply-adds by width: the literals in crates/detect/tests/mobilenet.rs
@@ -15,16 +15,16 @@ from torchvision.ops import FrozenBatchNorm2d
 from common import GRADIENT, OPS, Golden, both, fill, image, parameter
 
 WIDTH, SIZES = 0.25, [(67, 90), (53, 75)]
-TAPS = [3, 6, 13, 17]
+STAGES = [3, 6, 13, 17]
 # Some values must pass 6, the upper corner. Batch statistics undo the convolutions' gain, so there the norms' weights grow.
 GAIN, NORM_SCALE = 1.2, dict(frozen=1.0, batch=4.0)
 NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d}
 
 
 def body(norm, width: float) -> nn.Module:
-    """The features up to the last tap, as torchvision's detectors hold a backbone: names `0.0.weight`, `1.conv.0.0.weight`, .."""
+    """The features up to the last stage, as torchvision's detectors hold a backbone: names `0.0.weight`, `1.conv.0.0.weight`, .."""
     features = mobilenet_v2(width_mult=width, norm_layer=norm).features
-    return IntermediateLayerGetter(features, {str(tap): str(i) for i, tap in enumerate(TAPS)})
+    return IntermediateLayerGetter(features, {str(stage): str(i) for i, stage in enumerate(STAGES)})
 
 
 def pixels() -> torch.Tensor:

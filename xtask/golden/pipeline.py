@@ -1,4 +1,4 @@
-"""Goldens of the way from decoded pictures to detections in their own pixels: torchvision's `GeneralizedRCNNTransform`
+"""Goldens of the way from decoded images to detections in their own pixels: torchvision's `GeneralizedRCNNTransform`
 (resize by `F.interpolate`, normalise, pad), the model, and the boxes scaled back."""
 
 import torch
@@ -16,7 +16,7 @@ SEED = "docent0"
 
 
 def pictures(dtype):
-    """8-bit pictures as ToTensor gives them: divided by 255."""
+    """8-bit images as ToTensor gives them: divided by 255."""
     whole = [(image(f"{SEED}/picture{i}", h, w) * 255).floor() for i, (h, w) in enumerate(SIZES)]
     return [picture.to(dtype) / 255 for picture in whole]
 

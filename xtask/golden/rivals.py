@@ -1,4 +1,4 @@
-"""Goldens of docent-distill's rivals: the formulas of their papers, written once more with torch's own functions."""
+"""Goldens of docent-distill's other methods: the formulas of their papers, written once more with torch's own functions."""
 
 import math
 

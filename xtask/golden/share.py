@@ -1,4 +1,4 @@
-"""Goldens of docent-distill's other taps and directions of sharing: backbone stages, and RoIs from the teacher's proposals."""
+"""Goldens of docent-distill's other feature sources and proposal sources: backbone stages, and RoIs from the teacher's proposals."""
 
 import math
 

@@ -1,6 +1,6 @@
 """Weights to and from torchvision, through the built program.
 
-    python xtask/golden/weights.py --fixtures ROOT     writes crates/train/tests/data/*.pth
+    python xtask/golden/weights.py --fixtures ROOT     writes crates/model/tests/data/*.pth
     python xtask/golden/weights.py --check ROOT        torchvision's files converted, and a student's file loaded by torchvision
     python xtask/golden/weights.py --check ROOT --full the same with the whole fasterrcnn_resnet50_fpn instead of a narrow one
 
@@ -29,7 +29,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from common import PIXELS, SCORES, image, parameter
 
-FIXTURES = "crates/train/tests/data"
+FIXTURES = "crates/model/tests/data"
 # What lets random weights find many objects of many classes: the first whose text is part of the name.
 GAINS = [
     ("body.conv1.", 1.5),
@@ -81,11 +81,11 @@ def norm_layer(config: dict):
 
 def backbone_of(config: dict, fpn: int) -> BackboneWithFPN:
     norm = norm_layer(config)
-    if config.get("arch") == "mobilenet_v2":
-        body, taps = mobilenet_v2(width_mult=config["width"], norm_layer=norm).features, [3, 6, 13, 17]
-        channels = [body[tap].out_channels for tap in taps]
-        return BackboneWithFPN(body, {str(tap): str(i) for i, tap in enumerate(taps)}, channels, fpn)
-    body = NarrowResNet(config["depth"], config["width"], norm, config["stride_place"] == "in1x1")
+    if config["architecture"] == "mobilenet_v2":
+        body, stages = mobilenet_v2(width_mult=config["width_multiplier"], norm_layer=norm).features, [3, 6, 13, 17]
+        channels = [body[stage].out_channels for stage in stages]
+        return BackboneWithFPN(body, {str(stage): str(i) for i, stage in enumerate(stages)}, channels, fpn)
+    body = NarrowResNet(config["depth"], config["width_multiplier"], norm, config["stride_in_1x1"])
     return BackboneWithFPN(body, {f"layer{i + 1}": str(i) for i in range(4)}, body.channels, fpn)
 
 
@@ -96,16 +96,16 @@ def model_of(config: dict, resize: dict) -> FasterRCNN:
     return FasterRCNN(
         backbone_of(config["backbone"], config["fpn_channels"]),
         rpn_anchor_generator=AnchorGenerator(tuple((s,) for s in anchors["sizes"]), (tuple(anchors["ratios"]),) * 5),
-        rpn_pre_nms_top_n_test=rpn["pre_nms_test"],
-        rpn_post_nms_top_n_test=rpn["post_nms_test"],
-        rpn_nms_thresh=rpn["nms"],
+        rpn_pre_nms_top_n_test=rpn["pre_nms_top_n_test"],
+        rpn_post_nms_top_n_test=rpn["post_nms_top_n_test"],
+        rpn_nms_thresh=rpn["nms_threshold"],
         rpn_score_thresh=rpn["score_threshold"],
-        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], roi["output"], roi["sampling_ratio"], canonical_scale=roi["canonical_scale"]),
-        box_head=TwoMLPHead(config["fpn_channels"] * roi["output"] ** 2, roi["hidden"]),
-        box_predictor=FastRCNNPredictor(roi["hidden"], config["classes"]),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], roi["pooler_resolution"], roi["sampling_ratio"], canonical_scale=roi["canonical_box_size"]),
+        box_head=TwoMLPHead(config["fpn_channels"] * roi["pooler_resolution"] ** 2, roi["representation_size"]),
+        box_predictor=FastRCNNPredictor(roi["representation_size"], config["classes"]),
         box_score_thresh=roi["score_threshold"],
-        box_nms_thresh=roi["nms"],
-        box_detections_per_img=roi["detections"],
+        box_nms_thresh=roi["nms_threshold"],
+        box_detections_per_img=roi["detections_per_image"],
         bbox_reg_weights=tuple(roi["box_weights"]),
         min_size=resize["shortest"],
         max_size=resize["longest"],
@@ -138,7 +138,7 @@ class Program:
     """docent and the example that writes students, built as `cargo test` builds them."""
 
     def __init__(self, root: Path):
-        lines = run("cargo", "build", "-p", "docent", "-p", "docent-train", "--bin", "docent", "--example", "students", "--message-format", "json", cwd=root)
+        lines = run("cargo", "build", "-p", "docent", "-p", "docent-study", "--bin", "docent", "--example", "students", "--message-format", "json", cwd=root)
         built = [json.loads(line) for line in lines.splitlines()]
         self.files = {message["target"]["name"]: message["executable"] for message in built if message.get("executable")}
 
@@ -155,7 +155,7 @@ class Program:
 
 
 def picture(folder: Path, height: int, width: int) -> torch.Tensor:
-    """An 8-bit picture on disk, and as torchvision takes it."""
+    """An 8-bit image on disk, and as torchvision takes it."""
     from PIL import Image
 
     pixels = (image("weights/picture", height, width) * 255).round().to(torch.uint8)
@@ -227,7 +227,7 @@ def check_import(program: Program, folder: Path, full: bool) -> list[str]:
         # Without weights torchvision takes a plain BatchNorm, which in evaluation is the frozen one.
         model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     else:
-        backbone = dict(depth=50, width=0.25, norm="frozen_batch_norm", norm_eps=1e-5, stride_place="in3x3")
+        backbone = dict(architecture="resnet", depth=50, width_multiplier=0.25, norm="frozen_batch_norm", norm_eps=1e-5, stride_in_1x1=False)
         model = FasterRCNN(backbone_of(backbone, 32), min_size=160, max_size=240, box_head=TwoMLPHead(32 * 49, 64), box_predictor=FastRCNNPredictor(64, 91))
     model.eval()
     fill_model(model, "weights/import", pixels)

@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
         return bench_peers::run(args);
     }
     // The peers' program waits for requests: it is none of criterion's.
-    let benches = ["--package", "docent-ops", "--package", "docent-train", "--bench", "ops", "--bench", "step"];
+    let benches = ["--package", "docent-ops", "--package", "docent-study", "--bench", "ops", "--bench", "step"];
     let mut command = process::cargo(&["bench"])?;
     command.args(benches);
     if let Some(filter) = &args.filter {

@@ -187,7 +187,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn build(dev: bool) -> Result<PathBuf> {
     let profile = if dev { "dev" } else { "bench" };
     let mut command =
-        process::cargo(&["build", "--package", "docent-train", "--bench", "peers", "--profile", profile])?;
+        process::cargo(&["build", "--package", "docent-study", "--bench", "peers", "--profile", profile])?;
     let output = command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         bail!("the bench `peers` does not build");

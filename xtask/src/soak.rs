@@ -118,17 +118,17 @@ fn memory() -> Result<Vec<Metric>> {
     result
 }
 
-/// Trains the recipe `smoke`, shortened to small pictures, for [`STEPS`] steps with a teacher, and reads the log's memory.
+/// Trains the recipe `smoke`, on small images, for [`STEPS`] steps with a teacher, and reads the log's memory.
 fn train_and_measure(program: &Path, out: &Path) -> Result<Vec<Metric>> {
     let study = out.join("study");
     let mut train = Command::new(program);
     train.args(["train", "--recipe", "smoke", "--out"]).arg(&study).arg("--data").arg(out.join("shapes"));
     // Two steps an epoch; scored now and then, so that evaluations count too.
-    let epochs = format!("schedule.epochs={}", STEPS / 2);
+    let epochs = format!("train.epochs={}", STEPS / 2);
     for set in [
         &epochs,
         "teacher.epochs=2",
-        "teacher.floor=0.0",
+        "teacher.min_ap=0.0",
         "data.resize.shortest=64",
         "data.resize.longest=80",
         "data.flip=0.5",

@@ -1,7 +1,7 @@
 //! Fuzz target: recipes.
 #![no_main]
 
-use docent_fuzz::train::recipe;
+use docent_fuzz::study::recipe;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| recipe(text));

@@ -1,7 +1,7 @@
 //! Fuzz target: weight files of other programs.
 #![no_main]
 
-use docent_fuzz::train::weights;
+use docent_fuzz::model::weights;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| weights(bytes));

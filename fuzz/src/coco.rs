@@ -14,7 +14,7 @@ pub fn coco_json(bytes: &[u8]) {
     if let Err(error) = Dataset::from_json(bytes, json, images, &CheckConfig::default()) {
         assert!(error.to_string().contains("fuzz.json"));
     }
-    let lenient = CheckConfig { outside: Policy::Drop, ..CheckConfig::lenient() };
+    let lenient = CheckConfig::lenient().outside(Policy::Drop);
     let Ok(set) = Dataset::from_json(bytes, json, images, &lenient) else { return };
     for i in 0..set.len() {
         let (image, truth) = (set.image(i), set.ground_truth(i));
@@ -122,13 +122,13 @@ pub fn image(bytes: &[u8]) {
     assert!(image.width.max(image.height) <= MAX_SIDE as usize);
     assert!((image.width * image.height) as u64 <= MAX_PIXELS);
     assert_eq!(image.data.len(), image.width * image.height * 3);
-    let planes = Resize { shortest: 24, longest: 32, ..Resize::default() }.apply(&image);
+    let planes = Resize::default().shortest(24).longest(32).apply(&image);
     let planes = planes.unwrap_or_else(|e| panic!("a whole image is resized: {e}"));
     assert_eq!(planes.data.len(), 3 * planes.height * planes.width);
     assert!(planes.data.iter().all(|v| (0.0..=1.0).contains(v)));
 }
 
-/// A results file, scored against a fixed truth: refused, or figures between 0 and 1 (or -1, where there is no truth).
+/// A results file, scored against a fixed ground truth: refused, or figures between 0 and 1 (or -1, where there is no ground truth).
 pub fn results_json(bytes: &[u8]) {
     let detections = match parse_results(bytes, Path::new("fuzz.json")) {
         Ok(detections) => detections,
@@ -137,13 +137,13 @@ pub fn results_json(bytes: &[u8]) {
             return;
         }
     };
-    let Ok(metrics) = CocoMetrics.evaluate(&truth(), &detections) else { return };
+    let Ok(metrics) = CocoMetrics.evaluate(&ground_truth(), &detections) else { return };
     for value in metrics.stats {
         assert!(value == -1.0 || (0.0..=1.0 + 1e-9).contains(&value), "{:?}", metrics.stats);
     }
 }
 
-fn truth() -> Dataset {
+fn ground_truth() -> Dataset {
     let image = |id| Image { id, file_name: format!("{id}.png"), width: 200, height: 100 };
     let object = |id, image_id, category_id, bbox: [f64; 4], iscrowd| Annotation {
         id,
@@ -153,7 +153,7 @@ fn truth() -> Dataset {
         area: bbox[2] * bbox[3],
         iscrowd,
     };
-    let truth = Dataset::from_parts(
+    let set = Dataset::from_parts(
         "truth",
         "",
         vec![image(1), image(2)],
@@ -165,5 +165,5 @@ fn truth() -> Dataset {
         ],
         vec![Category { id: 1, name: "cat".into() }, Category { id: 2, name: "dog".into() }],
     );
-    truth.unwrap_or_else(|e| panic!("the parts agree: {e}"))
+    set.unwrap_or_else(|e| panic!("the parts agree: {e}"))
 }

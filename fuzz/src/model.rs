@@ -1,10 +1,9 @@
-//! What must hold for any bytes that docent-train reads. The fuzz targets call it, and so does a test, with every seed.
+//! What must hold for any bytes that docent-model reads. The fuzz targets call it, and so does a test, with every seed.
 
 use std::path::Path;
 
-use docent_train::detector::Detector;
-use docent_train::recipe::Recipe;
-use docent_train::{Checkpoint, parse_safetensors, parse_weights};
+use docent_model::detect::Registry;
+use docent_model::{Checkpoint, Predictor, parse_safetensors, parse_weights};
 
 /// A checkpoint: refused by header, metadata, architecture or tensor list, or a detector.
 pub fn checkpoint(bytes: &[u8]) {
@@ -14,7 +13,7 @@ pub fn checkpoint(bytes: &[u8]) {
         Checkpoint::from_file(path, file)
     });
     match read {
-        Ok(checkpoint) => drop(Detector::from_checkpoint(path, checkpoint)),
+        Ok(checkpoint) => drop(Predictor::from_checkpoint(path, checkpoint, &Registry::builtin())),
         Err(error) => assert!(error.to_string().contains("fuzz.safetensors"), "{error}"),
     }
 }
@@ -34,23 +33,4 @@ pub fn weights(bytes: &[u8]) {
     let values: usize = file.tensors.values().map(|tensor| tensor.elem_count()).sum();
     assert!(values <= 16 * bytes.len());
     assert!(!file.tensors.keys().any(|name| name.starts_with("module.") || name.starts_with("model.")));
-}
-
-/// A recipe, with a `--set` in its last line: refused, or one that reads back the same.
-pub fn recipe(text: &str) {
-    let (text, set) = match text.rsplit_once("\n--set ") {
-        Some((text, assignment)) => (text, vec![assignment.to_owned()]),
-        None => (text, Vec::new()),
-    };
-    let recipe = match Recipe::parse(text, &set) {
-        Ok(recipe) => recipe,
-        Err(error) => {
-            assert!(!error.to_string().is_empty());
-            return;
-        }
-    };
-    let toml = |recipe: &Recipe| recipe.to_toml().unwrap_or_else(|e| panic!("a recipe has a TOML form: {e}"));
-    let written = toml(&recipe);
-    let back = Recipe::parse(&written, &[]).unwrap_or_else(|e| panic!("{e}\n{written}"));
-    assert_eq!(toml(&back), written);
 }

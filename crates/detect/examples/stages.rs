@@ -1,4 +1,4 @@
-//! A small Faster R-CNN stage by stage, then sixty steps of training on one picture in a loop of one's own.
+//! A small Faster R-CNN stage by stage, then sixty steps of training on one image in a loop of one's own.
 //!
 //! `cargo run -p docent-detect --example stages` takes a few seconds. Parameters come from candle's own `VarMap`, the optimizer is
 //! candle's; `docent-train` has both with names, seeds and checkpoints.
@@ -12,20 +12,16 @@ use docent_detect::{
     BalancedPositiveNegativeSampler, Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, RegionHeads, Size,
     Target,
 };
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// A quarter of a ResNet-18 with few channels: small enough for a debug of an afternoon.
+/// A ResNet-18 with a quarter of its channels.
 fn config() -> FasterRcnnConfig {
     let norm = NormKind::GroupNorm { groups: 4 };
-    let mut config = FasterRcnnConfig {
-        classes: 3,
-        fpn_channels: 32,
-        backbone: ResNetConfig { depth: 18, width_multiplier: 0.25, norm, ..ResNetConfig::default() }.into(),
-        ..FasterRcnnConfig::default()
-    };
+    let mut config = FasterRcnnConfig::default()
+        .classes(3)
+        .fpn_channels(32)
+        .backbone(ResNetConfig::default().depth(18).width_multiplier(0.25).norm(norm));
     config.anchors.sizes = vec![16.0, 24.0, 32.0, 64.0, 128.0];
     config.rpn.post_nms_top_n_train = 100;
     config.rpn.post_nms_top_n_test = 50;
@@ -71,7 +67,7 @@ fn main() -> Outcome<()> {
     let mut optimizer = SGD::new(store.all_vars(), 0.02)?;
     for step in 1..=60 {
         // The sampler draws which anchors and regions the losses look at.
-        let mut sampler = BalancedPositiveNegativeSampler::new(vec![ChaCha8Rng::seed_from_u64(step)]);
+        let mut sampler = BalancedPositiveNegativeSampler::seeded(step, batch.len());
         let out = model.forward_train(&batch, &targets, &mut sampler)?;
         let loss = out.total()?;
         if step == 1 || step % 10 == 0 {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::BackboneConfig;
 use crate::normalize::Normalize;
+use crate::setters;
 
 /// A whole Faster R-CNN with a feature pyramid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,16 @@ pub struct FasterRcnnConfig {
     /// The mean and deviation that the pixels are normalised by. Default ImageNet's, as torchvision's.
     pub normalize: Normalize,
 }
+
+setters!(FasterRcnnConfig {
+    classes: usize,
+    backbone: impl Into<BackboneConfig>,
+    fpn_channels: usize,
+    anchors: AnchorConfig,
+    rpn: RpnConfig,
+    roi: RoiConfig,
+    normalize: Normalize,
+});
 
 impl Default for FasterRcnnConfig {
     fn default() -> Self {
@@ -50,6 +61,8 @@ pub struct AnchorConfig {
     /// Height over width. Default 0.5, 1, 2.
     pub ratios: Vec<f32>,
 }
+
+setters!(AnchorConfig { sizes: Vec<f32>, ratios: Vec<f32> });
 
 impl Default for AnchorConfig {
     fn default() -> Self {
@@ -86,6 +99,21 @@ pub struct RpnConfig {
     /// Where smooth L1 turns from quadratic to linear. Default 1/9; 0 is plain L1.
     pub smooth_l1_beta: f32,
 }
+
+setters!(RpnConfig {
+    pre_nms_top_n_train: usize,
+    pre_nms_top_n_test: usize,
+    post_nms_top_n_train: usize,
+    post_nms_top_n_test: usize,
+    nms_threshold: f32,
+    fg_iou_threshold: f32,
+    bg_iou_threshold: f32,
+    batch_size_per_image: usize,
+    positive_fraction: f64,
+    score_threshold: f32,
+    min_size: f32,
+    smooth_l1_beta: f32,
+});
 
 impl Default for RpnConfig {
     fn default() -> Self {
@@ -141,6 +169,24 @@ pub struct RoiConfig {
     /// Width of the two hidden layers. Default 1024.
     pub representation_size: usize,
 }
+
+setters!(RoiConfig {
+    batch_size_per_image: usize,
+    positive_fraction: f64,
+    fg_iou_threshold: f32,
+    bg_iou_threshold: f32,
+    pooler_resolution: usize,
+    sampling_ratio: usize,
+    aligned: bool,
+    canonical_box_size: f32,
+    canonical_level: usize,
+    smooth_l1_beta: f32,
+    box_weights: [f32; 4],
+    score_threshold: f32,
+    nms_threshold: f32,
+    detections_per_image: usize,
+    representation_size: usize,
+});
 
 impl Default for RoiConfig {
     fn default() -> Self {

@@ -57,9 +57,9 @@ impl FasterRcnn {
     ///
     /// # fn main() -> docent_detect::Result<()> {
     /// let builder = ModelBuilder::new(VarBuilder::zeros(DType::F32, &Device::Cpu));
-    /// let config = ResNetConfig { depth: 18, width_multiplier: 0.125, ..Default::default() };
+    /// let config = ResNetConfig::default().depth(18).width_multiplier(0.125);
     /// let body = Arc::new(ResNet::new(&config, &builder.pp("backbone").pp("body"))?);
-    /// let model = FasterRcnn::from_parts(&FasterRcnnConfig { classes: 3, ..Default::default() }, body, &builder)?;
+    /// let model = FasterRcnn::from_parts(&FasterRcnnConfig::default().classes(3), body, &builder)?;
     /// assert_eq!(model.levels().len(), 5);
     /// # Ok(())
     /// # }

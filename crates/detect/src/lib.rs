@@ -23,16 +23,12 @@
 //! use docent_detect::{Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, RegionHeads, Size};
 //!
 //! # fn main() -> docent_detect::Result<()> {
-//! let mut cfg = FasterRcnnConfig {
-//!     classes: 4,
-//!     fpn_channels: 16,
-//!     backbone: ResNetConfig { depth: 18, width_multiplier: 0.125, ..Default::default() }.into(),
-//!     ..Default::default()
-//! };
+//! let backbone = ResNetConfig::default().depth(18).width_multiplier(0.125);
+//! let mut cfg = FasterRcnnConfig::default().classes(4).backbone(backbone).fpn_channels(16);
 //! cfg.roi.representation_size = 32;
 //! cfg.rpn.post_nms_top_n_test = 50;
 //!
-//! // Weights of zero find nothing sure; a real builder reads a file or a store.
+//! // Weights of zero find nothing; a real builder reads a file or a store.
 //! let model = FasterRcnn::new(&cfg, VarBuilder::zeros(DType::F32, &Device::Cpu))?;
 //! let grey = vec![0.5f32; 3 * 60 * 80];
 //! let batch = ImageBatch::from_planes(&[(Size::new(60, 80), &grey)], 32, &Device::Cpu)?;
@@ -58,7 +54,6 @@ pub mod layers;
 pub mod matcher;
 pub mod roi_heads;
 pub mod rpn;
-pub mod sampler;
 #[doc(hidden)]
 pub mod testing;
 
@@ -70,10 +65,15 @@ mod faster_rcnn;
 mod normalize;
 mod ranges;
 mod registry;
+mod sampler;
+mod setters;
 mod stages;
 
+pub use candle_core as candle;
+pub use candle_nn;
+
 pub use batch::ImageBatch;
-pub use config::FasterRcnnConfig;
+pub use config::{AnchorConfig, FasterRcnnConfig, RoiConfig, RpnConfig};
 pub use detector::{Detector, RegionHeads, RegionStage, TrainOutput};
 pub use detector_config::{DetectorConfig, OtherDetector};
 pub use error::{Error, Result};

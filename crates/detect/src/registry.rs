@@ -28,7 +28,7 @@ type DetectorFactory =
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let registry = Registry::builtin().with_backbone("tiny", |_config, builder| {
-///     let config = ResNetConfig { depth: 18, width_multiplier: 0.125, ..Default::default() };
+///     let config = ResNetConfig::default().depth(18).width_multiplier(0.125);
 ///     Ok(Arc::new(ResNet::new(&config, builder)?))
 /// });
 /// let config: DetectorConfig = serde_json::from_str(r#"{"classes": 3, "backbone": {"architecture": "tiny"}}"#)?;

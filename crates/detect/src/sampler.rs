@@ -1,7 +1,8 @@
 //! The choice of the anchors and RoIs that a training step looks at.
 
 use crate::{Error, Result};
-use rand::RngCore;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 /// What a sample is drawn for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,18 @@ pub trait Sampler {
 #[derive(Debug, Clone)]
 pub struct BalancedPositiveNegativeSampler<R> {
     rngs: Vec<R>,
+}
+
+impl BalancedPositiveNegativeSampler<ChaCha8Rng> {
+    /// One generator for each of `images` images, by the seed and the image's place in the batch. Give each step a seed of its own.
+    pub fn seeded(seed: u64, images: usize) -> Self {
+        let generator = |stream| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(stream);
+            rng
+        };
+        Self::new((0..images as u64).map(generator).collect())
+    }
 }
 
 impl<R: RngCore> BalancedPositiveNegativeSampler<R> {
@@ -154,6 +167,17 @@ mod tests {
         let mut seen = [0usize; 20];
         (0..4000).for_each(|seed| of(seed).0.iter().for_each(|i| seen[i - 10] += 1));
         assert!(seen.iter().all(|&s| (1050..1350).contains(&s)), "{seen:?}");
+    }
+
+    #[test]
+    fn a_seed_gives_each_image_its_own_draws() {
+        let from: Vec<usize> = (0..50).collect();
+        let of = |seed, images, image| {
+            BalancedPositiveNegativeSampler::seeded(seed, images).sample(SamplePurpose::Roi, image, &from, &from, 5, 5)
+        };
+        assert_eq!(of(1, 2, 1), of(1, 3, 1), "whatever the batch");
+        assert_ne!(of(1, 2, 0), of(1, 2, 1));
+        assert_ne!(of(1, 2, 0), of(2, 2, 0));
     }
 
     #[test]

@@ -12,7 +12,9 @@ mod stages;
 mod step;
 
 use common::{Golden, pick};
-use docent_detect::{Detection, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, NormKind, ResNetConfig, StridePlace};
+use docent_detect::backbone::ResNetConfig;
+use docent_detect::layers::NormKind;
+use docent_detect::{Detection, Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, RegionHeads};
 use formula::{Even, Formula, batch, builder, config, given, targets, train_with};
 use step::compare_step;
 
@@ -27,8 +29,17 @@ struct Case {
 }
 
 impl Case {
-    fn new(name: &'static str, depth: usize, norm: NormKind, norm_eps: f64, stride_place: StridePlace) -> Self {
-        let config = config(ResNetConfig { depth, width_multiplier: 0.25, norm, norm_eps, stride_place }, 32, 64);
+    fn new(name: &'static str, depth: usize, norm: NormKind, norm_eps: f64, stride_in_1x1: bool) -> Self {
+        let config = config(
+            ResNetConfig::default()
+                .depth(depth)
+                .width_multiplier(0.25)
+                .norm(norm)
+                .norm_eps(norm_eps)
+                .stride_in_1x1(stride_in_1x1),
+            32,
+            64,
+        );
         Self::with(name, "model.safetensors", config)
     }
 
@@ -61,8 +72,8 @@ impl Case {
         self.features();
         let (model, golden) = (&self.model, &self.golden);
         let features = model.features(&self.batch, Mode::Eval).unwrap();
-        let rpn = model.rpn(&features, &self.batch).unwrap();
-        for (i, (objectness, deltas)) in rpn.objectness.iter().zip(&rpn.deltas).enumerate() {
+        let rpn = model.rpn(&features, &self.batch, Mode::Eval).unwrap();
+        for (i, (objectness, deltas)) in rpn.logits.iter().zip(&rpn.deltas).enumerate() {
             golden.summary(&self.key(&format!("eval.objectness{i}")), objectness, 64);
             golden.summary(&self.key(&format!("eval.deltas{i}")), deltas, 64);
         }
@@ -73,12 +84,12 @@ impl Case {
         let some: Vec<f32> = pick(&name, anchors.len(), 200).into_iter().flat_map(|i| anchors[i]).collect();
         golden.compare_f32(&name, &some);
 
-        let proposals = model.propose(&rpn, &self.batch.sizes, Mode::Eval).unwrap();
+        let proposals = model.propose(&features, &self.batch, Mode::Eval).unwrap();
         for (i, (found, scores)) in proposals.boxes.iter().zip(&proposals.scores).enumerate() {
             golden.compare_f32(&self.key(&format!("eval.proposals{i}.boxes")), found.as_flattened());
             golden.compare_f32(&self.key(&format!("eval.proposals{i}.scores")), scores);
         }
-        let head = model.box_head(&features, &proposals.rois()).unwrap(, Mode::Eval);
+        let head = model.box_head(&features, &proposals.rois(), Mode::Eval).unwrap();
         golden.summary(&self.key("eval.class_logits"), &head.class_logits, 128);
         golden.summary(&self.key("eval.box_deltas"), &head.box_deltas, 128);
         self.detections("eval.detections", model);
@@ -125,7 +136,7 @@ impl Case {
 
 #[test]
 fn resnet18_with_frozen_norms() {
-    let case = Case::new("frozen18", 18, NormKind::FrozenBatchNorm, 1e-5, StridePlace::In3x3);
+    let case = Case::new("frozen18", 18, NormKind::FrozenBatchNorm, 1e-5, false);
     case.inference();
     case.strict();
     case.training();
@@ -134,7 +145,7 @@ fn resnet18_with_frozen_norms() {
 
 #[test]
 fn resnet18_with_batch_statistics() {
-    let case = Case::new("batch18", 18, NormKind::BatchNorm, 1e-5, StridePlace::In3x3);
+    let case = Case::new("batch18", 18, NormKind::BatchNorm, 1e-5, false);
     case.training();
     // The second image has no truth. Inference comes after the step, so it reads the moved statistics.
     case.inference();
@@ -143,7 +154,7 @@ fn resnet18_with_batch_statistics() {
 
 #[test]
 fn resnet50_with_frozen_norms() {
-    let case = Case::new("frozen50", 50, NormKind::FrozenBatchNorm, 1e-5, StridePlace::In3x3);
+    let case = Case::new("frozen50", 50, NormKind::FrozenBatchNorm, 1e-5, false);
     case.inference();
     case.training();
     case.finish();
@@ -151,21 +162,21 @@ fn resnet50_with_frozen_norms() {
 
 #[test]
 fn resnet34_with_group_norms() {
-    let case = Case::new("group34", 34, NormKind::GroupNorm { groups: 4 }, 1e-5, StridePlace::In3x3);
+    let case = Case::new("group34", 34, NormKind::GroupNorm { groups: 4 }, 1e-5, false);
     case.training();
     case.finish();
 }
 
 #[test]
 fn resnet50_of_msras_form() {
-    let case = Case::new("msra50", 50, NormKind::FrozenBatchNorm, 1e-3, StridePlace::In1x1);
+    let case = Case::new("msra50", 50, NormKind::FrozenBatchNorm, 1e-3, true);
     case.features();
     case.finish();
 }
 
 #[test]
 fn every_gradient_of_a_narrow_model() {
-    let backbone = ResNetConfig { depth: 18, width_multiplier: 0.125, norm: NormKind::BatchNorm, ..ResNetConfig::default() };
+    let backbone = ResNetConfig::default().depth(18).width_multiplier(0.125).norm(NormKind::BatchNorm);
     let case = Case::with("eighth", "training.safetensors", config(backbone, 16, 32));
     case.training_with_given(None);
     case.finish();
@@ -174,7 +185,7 @@ fn every_gradient_of_a_narrow_model() {
 #[test]
 fn resnet50_of_full_width() {
     // The eps of torchvision's COCO checkpoints.
-    let backbone = ResNetConfig { norm_eps: 0.0, ..ResNetConfig::default() };
+    let backbone = ResNetConfig::default().norm_eps(0.0);
     let case = Case::with("full50", "training.safetensors", config(backbone, 256, 1024));
     case.inference();
     case.training_with_given(Some(64));

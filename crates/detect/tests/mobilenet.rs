@@ -7,24 +7,36 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, fill, image, parameter, values};
-use docent_detect::backbone::Backbone;
+use docent_detect::backbone::{Backbone, BackboneConfig, MobileNetV2Config};
+use docent_detect::layers::{LayerList, ModelBuilder, NormKind};
 use docent_detect::testing::{FormulaStore, Kind, SplitMix};
 use docent_detect::{
-    BackboneConfig, BalancedPositiveNegativeSampler, BoxXyxy, FasterRcnn, FasterRcnnConfig, ImageBatch,
-    MobileNetV2Config, Mode, NormKind, Normalize, Target,
+    BalancedPositiveNegativeSampler, BoxXyxy, Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, Normalize,
+    Registry, Size, Target,
 };
 
 const PREFIX: &str = "backbone.body";
 
-/// The backbone's names and shapes.
-fn names(cfg: &BackboneConfig) -> Vec<(String, Vec<usize>)> {
+/// The backbone over the parameters of `vb`, and its layers.
+fn backbone(cfg: &BackboneConfig, vb: VarBuilder<'_>) -> (Arc<dyn Backbone>, LayerList) {
+    let builder = ModelBuilder::new(vb);
+    let body = Registry::builtin().backbone(cfg, &builder.pp(PREFIX)).unwrap();
+    (body, builder.layers())
+}
+
+/// The backbone's layers, whose description must be what the backbone asks a store for.
+fn layers(cfg: &BackboneConfig) -> LayerList {
     let store = FormulaStore::new(|_| Kind::Plain);
-    Backbone::new(cfg, store.builder().pp(PREFIX)).unwrap();
-    store.tensors().into_iter().map(|(n, t)| (n, t.dims().to_vec())).collect()
+    let (_, layers) = backbone(cfg, store.builder());
+    let asked: BTreeMap<_, _> = store.tensors().into_iter().map(|(n, t)| (n, t.dims().to_vec())).collect();
+    let listed: BTreeMap<_, _> = layers.tensors().into_iter().map(|(n, t)| (n, t.shape)).collect();
+    assert_eq!(listed, asked);
+    layers
 }
 
 fn is_state(name: &str) -> bool {
@@ -49,17 +61,17 @@ fn against_torchvision(kind: &str, norm: NormKind) {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "mobilenet.safetensors");
     let (width, gain) = (golden.note("width").as_f64().unwrap(), golden.note("gain").as_f64().unwrap());
     let norm_scale = golden.note("norm_scale")[kind].as_f64().unwrap() as f32;
-    let cfg: BackboneConfig = MobileNetV2Config { width_multiplier: width, norm, norm_eps: 1e-5 }.into();
-    let whole = FasterRcnnConfig { backbone: cfg.clone(), ..Default::default() };
+    let cfg: BackboneConfig = MobileNetV2Config::default().width_multiplier(width).norm(norm).norm_eps(1e-5).into();
     let (mut vars, mut plain, mut all) = (BTreeMap::new(), BTreeMap::new(), std::collections::HashMap::new());
-    for (name, shape) in names(&cfg) {
+    for (name, described) in layers(&cfg).tensors() {
+        let shape = described.shape;
         let short = name.strip_prefix("backbone.body.").unwrap().to_owned();
         let mut data = if name.ends_with("tracked") { vec![0.0] } else { parameter("mobilenet", &short, &shape, gain) };
         if name.ends_with("weight") && shape.len() == 1 {
             data.iter_mut().for_each(|v| *v *= norm_scale);
         }
         let tensor = Tensor::from_vec(data, shape, &Device::Cpu).unwrap();
-        let tensor = if whole.is_buffer(&name) {
+        let tensor = if described.buffer {
             plain.insert(short, tensor.clone());
             tensor
         } else {
@@ -69,7 +81,7 @@ fn against_torchvision(kind: &str, norm: NormKind) {
         };
         all.insert(name, tensor);
     }
-    let body = Backbone::new(&cfg, VarBuilder::from_tensors(all, DType::F32, &Device::Cpu).pp(PREFIX)).unwrap();
+    let (body, _) = backbone(&cfg, VarBuilder::from_tensors(all, DType::F32, &Device::Cpu));
     let levels = body.forward(&pixels(&golden), Mode::Train).unwrap().levels;
     let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu).unwrap();
     for (i, level) in levels.iter().enumerate() {
@@ -107,11 +119,9 @@ fn features_and_gradients_with_batch_statistics() {
 #[test]
 fn freezing_covers_every_tensor_once() {
     let cfg: BackboneConfig = MobileNetV2Config::default().into();
-    let all: BTreeSet<String> = names(&cfg).into_iter().map(|(n, _)| n).collect();
-    let frozen = |at: usize| -> BTreeSet<String> {
-        let prefixes: Vec<String> = cfg.frozen_prefixes(at).iter().map(|p| format!("{PREFIX}.{p}")).collect();
-        all.iter().filter(|n| prefixes.iter().any(|p| n.starts_with(p.as_str()))).cloned().collect()
-    };
+    let layers = layers(&cfg);
+    let all: BTreeSet<String> = layers.tensors().into_keys().collect();
+    let frozen = |at: usize| -> BTreeSet<String> { layers.frozen(at).into_iter().collect() };
     assert_eq!(frozen(5), all);
     for at in 0..5 {
         assert!(frozen(at).is_subset(&frozen(at + 1)) && frozen(at).len() < frozen(at + 1).len());
@@ -122,36 +132,33 @@ fn freezing_covers_every_tensor_once() {
     assert!(!frozen(2).iter().any(|n| n.starts_with("backbone.body.13.")), "3. is not 13.");
 }
 
-/// A detector over this backbone learns a picture by heart, its first stages frozen.
+/// A detector over this backbone learns an image by heart, its first stages frozen.
 #[test]
 fn it_learns_two_boxes() {
     const BOXES: [BoxXyxy; 2] = [[8., 6., 30., 40.], [34., 20., 60., 38.]];
     let backbone =
-        MobileNetV2Config { width_multiplier: 0.35, norm: NormKind::GroupNorm { groups: 4 }, norm_eps: 1e-5 };
-    let mut cfg =
-        FasterRcnnConfig { classes: 3, fpn_channels: 16, backbone: backbone.into(), ..FasterRcnnConfig::default() };
+        MobileNetV2Config::default().width_multiplier(0.35).norm(NormKind::GroupNorm { groups: 4 }).norm_eps(1e-5);
+    let mut cfg = FasterRcnnConfig::default().classes(3).fpn_channels(16).backbone(backbone);
     cfg.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
     (cfg.rpn.batch_size_per_image, cfg.rpn.post_nms_top_n_train) = (64, 60);
     (cfg.roi.batch_size_per_image, cfg.roi.representation_size, cfg.roi.canonical_box_size) = (32, 32, 56.0);
-    let prefixes = cfg.backbone.frozen_prefixes(2);
-    let frozen = move |name: &str| {
-        name.strip_prefix("backbone.body.").is_some_and(|n| prefixes.iter().any(|p| n.starts_with(p.as_str())))
-    };
-    let store = FormulaStore::new(move |name| if frozen(name) { Kind::Plain } else { Kind::Variable });
+    let frozen = layers(&cfg.backbone).frozen(2);
+    let store =
+        FormulaStore::new(move |name| if frozen.iter().any(|f| f == name) { Kind::Plain } else { Kind::Variable });
     let model = FasterRcnn::new(&cfg, store.builder()).unwrap();
     let (h, w) = (48, 64);
     let inside = |y: usize, x: usize| {
         BOXES.iter().any(|b| b[0] <= x as f32 && (x as f32) < b[2] && b[1] <= y as f32 && (y as f32) < b[3])
     };
-    let picture: Vec<f32> =
+    let planes: Vec<f32> =
         (0..3 * h * w).map(|i| if inside(i / w % h, i % w) { 0.5 + 0.2 * (i / (h * w)) as f32 } else { 0.3 }).collect();
-    let batch = ImageBatch::from_planes(&[(h, w, &picture)], 32, &Device::Cpu).unwrap();
+    let batch = ImageBatch::from_planes(&[(Size::new(h, w), &planes)], 32, &Device::Cpu).unwrap();
     let targets = [Target { boxes: BOXES.to_vec(), labels: vec![1, 2] }];
     let before = store.get("backbone.body.2.conv.2.weight").unwrap().copy().unwrap();
     let mut losses = vec![];
     for step in 0..40 {
         let mut draw = BalancedPositiveNegativeSampler::new(vec![SplitMix(step)]);
-        let total = model.forward_train(&batch, &targets, &mut draw).unwrap().losses.total().unwrap();
+        let total = model.forward_train(&batch, &targets, &mut draw).unwrap().total().unwrap();
         losses.push(total.to_scalar::<f32>().unwrap());
         let grads = total.backward().unwrap();
         for (name, var) in store.vars() {
@@ -182,11 +189,11 @@ fn the_imagenet_weights_give_torchvisions_features() {
         .map(|(n, t)| (format!("{PREFIX}.{n}"), t.to_dtype(DType::F32).unwrap()))
         .collect();
     let cfg: BackboneConfig = MobileNetV2Config::default().into();
-    let asked: BTreeSet<String> = names(&cfg).into_iter().map(|(n, _)| n).collect();
+    let asked: BTreeSet<String> = layers(&cfg).tensors().into_keys().collect();
     assert_eq!(asked, tensors.keys().cloned().collect(), "every tensor of the file has its place");
-    let body = Backbone::new(&cfg, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu).pp(PREFIX)).unwrap();
+    let (body, _) = backbone(&cfg, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu));
     let planes = image("mobilenet/real", 96, 128);
-    let batch = ImageBatch::from_planes(&[(96, 128, &planes)], 32, &Device::Cpu).unwrap();
+    let batch = ImageBatch::from_planes(&[(Size::new(96, 128), &planes)], 32, &Device::Cpu).unwrap();
     let levels = body.forward(&Normalize::imagenet().apply(&batch).unwrap(), Mode::Eval).unwrap().levels;
     let expected = [
         ([24, 24, 32], 184.864_003_72, [0.818_300_82, -0.911_075_89, -1.051_808_98, 3.489_406_53]),

@@ -2,21 +2,22 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which clippy.toml does not see as tests
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use docent_detect::backbone::ResNetConfig;
+use docent_detect::layers::NormKind;
 use docent_detect::testing::{FormulaStore, Kind, SplitMix};
 use docent_detect::{
-    BoxXyxy, FasterRcnn, FasterRcnnConfig, FeaturePyramid, ImageBatch, Mode, NormKind, BalancedPositiveNegativeSampler, ResNetConfig,
-    StridePlace, Target,
+    BalancedPositiveNegativeSampler, BoxXyxy, Detector, FasterRcnn, FasterRcnnConfig, FeaturePyramid, ImageBatch, Mode,
+    RegionHeads, Size, Target,
 };
 
 /// A detector of some ten thousand parameters.
 fn tiny(depth: usize, norm: NormKind) -> FasterRcnnConfig {
-    let mut cfg = FasterRcnnConfig {
-        classes: 3,
-        fpn_channels: 16,
-        backbone: ResNetConfig { depth, width_multiplier: 0.125, norm, ..Default::default() }.into(),
-        ..Default::default()
-    };
+    let mut cfg = FasterRcnnConfig::default()
+        .classes(3)
+        .fpn_channels(16)
+        .backbone(ResNetConfig::default().depth(depth).width_multiplier(0.125).norm(norm));
     cfg.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
     cfg.rpn.batch_size_per_image = 64;
     cfg.rpn.post_nms_top_n_train = 60;
@@ -29,13 +30,14 @@ fn tiny(depth: usize, norm: NormKind) -> FasterRcnnConfig {
 
 /// Variables but for the buffers, and for what `frozen` names.
 fn store(cfg: &FasterRcnnConfig, frozen: &'static [&'static str]) -> FormulaStore {
-    let cfg = cfg.clone();
+    let model = FasterRcnn::new(cfg, VarBuilder::zeros(DType::F32, &Device::Cpu)).unwrap();
+    let tensors = model.layers().tensors();
     FormulaStore::new(move |name| {
-        if cfg.is_buffer(name) || frozen.iter().any(|f| name.starts_with(f)) { Kind::Plain } else { Kind::Variable }
+        if tensors[name].buffer || frozen.iter().any(|f| name.starts_with(f)) { Kind::Plain } else { Kind::Variable }
     })
 }
 
-/// A picture with a pale rectangle on each box.
+/// An image with a pale rectangle on each box.
 fn image(h: usize, w: usize, boxes: &[BoxXyxy]) -> Vec<f32> {
     let mut data = vec![0f32; 3 * h * w];
     for (i, v) in data.iter_mut().enumerate() {
@@ -50,7 +52,7 @@ fn image(h: usize, w: usize, boxes: &[BoxXyxy]) -> Vec<f32> {
 
 fn batch(images: &[(usize, usize, &[BoxXyxy])], divisor: usize) -> ImageBatch {
     let data: Vec<Vec<f32>> = images.iter().map(|(h, w, b)| image(*h, *w, b)).collect();
-    let all: Vec<_> = images.iter().zip(&data).map(|((h, w, _), d)| (*h, *w, d.as_slice())).collect();
+    let all: Vec<_> = images.iter().zip(&data).map(|((h, w, _), d)| (Size::new(*h, *w), d.as_slice())).collect();
     ImageBatch::from_planes(&all, divisor, &Device::Cpu).unwrap()
 }
 
@@ -75,16 +77,17 @@ fn two_images() -> (ImageBatch, Vec<Target>) {
 
 #[test]
 fn every_stage_has_its_shape_on_odd_sizes() {
-    for (depth, place) in [(18, StridePlace::In3x3), (50, StridePlace::In3x3), (50, StridePlace::In1x1)] {
+    for (depth, stride_in_1x1) in [(18, false), (50, false), (50, true)] {
         let mut cfg = tiny(depth, NormKind::FrozenBatchNorm);
-        cfg.backbone.set_stride_place(place);
+        cfg.backbone.set_stride_in_1x1(stride_in_1x1);
         let model = FasterRcnn::new(&cfg, store(&cfg, &[]).builder()).unwrap();
         let batch = batch(&[(75, 41, &BOXES), (67, 53, &[])], 1);
         assert_eq!(batch.pixels.dims(), [2, 3, 75, 53]);
         let body = model.backbone(&batch, Mode::Eval).unwrap();
         let sizes = [(19, 14), (10, 7), (5, 4), (3, 2), (2, 1)];
-        for ((level, c), (h, w)) in body.levels.iter().zip(cfg.backbone.channels()).zip(sizes) {
-            assert_eq!(level.dims(), [2, c, h, w]);
+        let expansion = if depth == 18 { 1 } else { 4 };
+        for (((level, spec), c), (h, w)) in body.levels.iter().zip(model.stages()).zip([8, 16, 32, 64]).zip(sizes) {
+            assert_eq!((level.dims(), spec.channels), (&[2, c * expansion, h, w][..], c * expansion));
         }
         let features = model.pyramid(&body, Mode::Eval).unwrap();
         assert_eq!(features.strides, [4, 8, 16, 32, 64]);
@@ -97,11 +100,12 @@ fn every_stage_has_its_shape_on_odd_sizes() {
         }
         let proposals = model.propose(&features, &batch, Mode::Eval).unwrap();
         assert!(proposals.boxes.iter().all(|b| !b.is_empty() && b.len() <= 40));
-        for (boxes, (h, w)) in proposals.boxes.iter().zip(&batch.sizes) {
-            assert!(boxes.iter().all(|b| b[0] >= 0.0 && b[1] >= 0.0 && b[2] <= *w as f32 && b[3] <= *h as f32));
+        for (boxes, Size { height, width }) in proposals.boxes.iter().zip(&batch.sizes) {
+            let inside = |b: &BoxXyxy| b[0] >= 0.0 && b[1] >= 0.0 && b[2] <= *width as f32 && b[3] <= *height as f32;
+            assert!(boxes.iter().all(inside));
         }
         let rois = proposals.rois();
-        let head = model.box_head(&features, &rois).unwrap(, Mode::Eval);
+        let head = model.box_head(&features, &rois, Mode::Eval).unwrap();
         assert_eq!(head.class_logits.dims(), [rois.len(), 3]);
         assert_eq!(head.box_deltas.dims(), [rois.len(), 12]);
         assert_eq!(model.detect(&batch).unwrap().len(), 2);
@@ -109,14 +113,14 @@ fn every_stage_has_its_shape_on_odd_sizes() {
 }
 
 #[test]
-fn the_stride_place_changes_the_features() {
-    let features = |stride_place| {
+fn the_place_of_the_stride_changes_the_features() {
+    let features = |stride_in_1x1| {
         let mut cfg = tiny(50, NormKind::FrozenBatchNorm);
-        cfg.backbone.set_stride_place(stride_place);
+        cfg.backbone.set_stride_in_1x1(stride_in_1x1);
         let model = FasterRcnn::new(&cfg, store(&cfg, &[]).builder()).unwrap();
         values(&model.backbone(&batch(&[(64, 64, &BOXES)], 32), Mode::Eval).unwrap().levels[1])
     };
-    assert_ne!(features(StridePlace::In3x3), features(StridePlace::In1x1));
+    assert_ne!(features(false), features(true));
 }
 
 /// torchvision 0.29's `fasterrcnn_resnet50_fpn` has 295 entries with frozen BatchNorm; BatchNorm that trains adds 53 counters.
@@ -163,7 +167,7 @@ fn every_trainable_parameter_has_a_finite_gradient_and_no_frozen_one() {
         let model = FasterRcnn::new(&cfg, store.builder()).unwrap();
         let (batch, targets) = two_images();
         let out = model.forward_train(&batch, &targets, &mut sampler(2)).unwrap();
-        assert!(!out.rois.positives.is_empty());
+        assert!(out.positives() > 0);
         let grads = out.total().unwrap().backward().unwrap();
         let vars = store.vars();
         assert!(vars.iter().all(|(n, _)| !frozen.iter().any(|f| n.starts_with(f))));
@@ -193,7 +197,6 @@ fn running_statistics_move_in_training_only_and_not_in_frozen_layers() {
     let start = stats();
     model.detect(&batch).unwrap();
     model.features(&batch, Mode::Eval).unwrap();
-    model.detached().features(&batch, Mode::Train).unwrap();
     assert_eq!(stats(), start, "nothing but training with variables moves them");
     let before = values(&model.features(&batch, Mode::Eval).unwrap().levels[2]);
     model.features(&batch, Mode::Train).unwrap();
@@ -217,12 +220,13 @@ fn images_without_objects_have_finite_losses() {
     let model = FasterRcnn::new(&cfg, store.builder()).unwrap();
     let (batch, _) = two_images();
     let out = model.forward_train(&batch, &[Target::default(), Target::default()], &mut sampler(2)).unwrap();
-    let l = &out.losses;
-    for (t, zero) in [(&l.rpn_objectness, false), (&l.rpn_box, true), (&l.head_class, false), (&l.head_box, true)] {
-        let v = t.to_scalar::<f32>().unwrap();
-        assert!(v.is_finite() && (v == 0.0) == zero, "{v}");
+    let without_boxes = ["rpn_box", "head_box"];
+    for (name, loss) in out.losses.iter() {
+        let v = loss.to_scalar::<f32>().unwrap();
+        assert!(v.is_finite() && (v == 0.0) == without_boxes.contains(&name), "{name}: {v}");
     }
-    let grads = l.total().unwrap().backward().unwrap();
+    assert_eq!(out.losses.iter().count(), 4);
+    let grads = out.total().unwrap().backward().unwrap();
     for (name, var) in store.vars() {
         assert!(values(grads.get(&var).unwrap()).iter().all(|v| v.is_finite()), "{name}");
     }
@@ -238,9 +242,9 @@ fn without_a_proposal_nothing_is_found_and_losses_are_finite() {
     assert_eq!(model.detect(&batch).unwrap(), [vec![], vec![]]);
     // With targets the ground truths are the proposals; without, no region is left.
     let with = model.forward_train(&batch, &targets, &mut sampler(2)).unwrap();
-    assert_eq!(with.rois.positives, [0, 1, 2]);
+    assert_eq!(with.regions[0].rois.positives, [0, 1, 2]);
     let none = model.forward_train(&batch, &[Target::default(), Target::default()], &mut sampler(2)).unwrap();
-    assert!(none.rois.rois.is_empty());
+    assert!(none.regions[0].rois.rois.is_empty());
     for out in [with, none] {
         let total = out.total().unwrap();
         assert!(total.to_scalar::<f32>().unwrap().is_finite());
@@ -262,35 +266,35 @@ fn the_heads_answer_in_the_order_of_the_regions() {
         (0, [0., 0., 64., 48.]),
         (0, [3., 3., 40., 35.]),
     ];
-    let all = model.box_head(&features, &rois).unwrap(, Mode::Eval);
+    let all = model.box_head(&features, &rois, Mode::Eval).unwrap();
     let (logits, deltas) = (all.class_logits.to_vec2::<f32>().unwrap(), all.box_deltas.to_vec2::<f32>().unwrap());
     for (i, roi) in rois.iter().enumerate() {
-        let one = model.box_head(&features, &[*roi]).unwrap(, Mode::Eval);
+        let one = model.box_head(&features, &[*roi], Mode::Eval).unwrap();
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-5);
         assert!(close(&logits[i], &values(&one.class_logits)), "{i}");
         assert!(close(&deltas[i], &values(&one.box_deltas)), "{i}");
     }
     for strides in [[4, 16, 32, 64], [32, 16, 8, 4], [3, 6, 12, 24]] {
         let other = FeaturePyramid { strides: strides.to_vec(), ..features.clone() };
-        let message = model.box_head(&other, &rois).unwrap_err().to_string(, Mode::Eval);
+        let message = model.box_head(&other, &rois, Mode::Eval).unwrap_err().to_string();
         assert!(message.contains(&format!("{strides:?}")), "{message}");
     }
 }
 
 #[test]
-fn a_detached_model_follows_the_weights_without_a_graph() {
+fn evaluation_follows_the_weights_without_a_graph() {
     let cfg = tiny(18, NormKind::BatchNorm);
     let store = store(&cfg, &[]);
     let model = FasterRcnn::new(&cfg, store.builder()).unwrap();
-    let copy = model.detached();
     let (batch, _) = two_images();
-    let features = copy.features(&batch, Mode::Train).unwrap();
-    let output = copy.rpn(&features, &batch, Mode::Eval).unwrap();
-    assert!(features.levels.iter().chain(&output.deltas).all(|t| !t.track_op()));
+    let features = model.features(&batch, Mode::Eval).unwrap();
+    let output = model.rpn(&features, &batch, Mode::Eval).unwrap();
+    let head = model.box_head(&features, &[(0, BOXES[0])], Mode::Eval).unwrap();
+    let all = features.levels.iter().chain(&output.logits).chain(&output.deltas);
+    assert!(all.chain([&head.class_logits, &head.box_deltas]).all(|t| !t.track_op()));
     let (_, var) = store.vars().into_iter().find(|(n, _)| n == "backbone.body.conv1.weight").unwrap();
     var.set(&(var.as_tensor().detach() * 0.5).unwrap()).unwrap();
-    let changed = copy.features(&batch, Mode::Eval).unwrap();
-    assert_eq!(values(&changed.levels[0]), values(&model.features(&batch, Mode::Eval).unwrap().levels[0]));
+    let changed = model.features(&batch, Mode::Eval).unwrap();
     assert_ne!(values(&changed.levels[0]), values(&features.levels[0]));
 }
 
@@ -333,7 +337,7 @@ fn a_few_steps_learn_one_image() {
     let mut losses = vec![];
     for step in 0..80 {
         let mut draw = BalancedPositiveNegativeSampler::new(vec![SplitMix(step)]);
-        let total = model.forward_train(&batch, &targets, &mut draw).unwrap().losses.total().unwrap();
+        let total = model.forward_train(&batch, &targets, &mut draw).unwrap().total().unwrap();
         losses.push(total.to_scalar::<f32>().unwrap());
         let grads = total.backward().unwrap();
         for ((_, var), v) in store.vars().iter().zip(&mut speed) {
@@ -363,7 +367,44 @@ fn inputs_that_do_not_fit_are_named() {
     targets[1] = Target { boxes: vec![[4., 4., 4., 9.]], labels: vec![1] };
     assert!(message(&targets).contains("no area"));
     let mut bad = cfg.clone();
-    bad.backbone = ResNetConfig { depth: 52, ..Default::default() }.into();
+    bad.backbone = ResNetConfig::default().depth(52).into();
     let error = FasterRcnn::new(&bad, store(&cfg, &[]).builder()).unwrap_err().to_string();
     assert!(error.contains("nearest is 50"), "{error}");
+}
+
+#[test]
+fn work_of_the_whole_agrees_with_a_count_by_hand() {
+    let model = FasterRcnn::new(&FasterRcnnConfig::default(), VarBuilder::zeros(DType::F32, &Device::Cpu)).unwrap();
+    let size = Size::new(64, 96);
+    let of = |part: &str| model.layers().below(part).flops(size, 10);
+    // P2 to P6; P6 is 1x2.
+    let cells = [16 * 24u64, 8 * 12, 4 * 6, 2 * 3, 2];
+    let rpn: u64 = cells.iter().map(|n| n * 2 * (256 * 256 * 9 + 256 * 15)).sum();
+    assert_eq!(of("rpn"), rpn);
+    let lateral = [256u64, 512, 1024, 2048];
+    let fpn: u64 = cells.iter().zip(lateral).map(|(n, c)| n * 2 * (c * 256 + 256 * 256 * 9)).sum();
+    assert_eq!(of("backbone.fpn"), fpn);
+    let head = 10 * 2 * (256 * 49 * 1024 + 1024 * 1024 + 1024 * 455);
+    assert_eq!(of("roi_heads"), head);
+    assert_eq!(model.layers().flops(size, 10), of("backbone.body") + fpn + rpn + head);
+    assert_eq!(model.flops(size), model.layers().flops(size, 1000), "a detection has the RPN's test count of regions");
+}
+
+/// The names of the first edition's rules: `running_*` and `num_batches_tracked`, and every tensor of a frozen norm.
+#[test]
+fn buffers_are_those_of_the_norms() {
+    for (norm, frozen) in [(NormKind::BatchNorm, false), (NormKind::FrozenBatchNorm, true)] {
+        let cfg = tiny(50, norm);
+        let model = FasterRcnn::new(&cfg, VarBuilder::zeros(DType::F32, &Device::Cpu)).unwrap();
+        let tensors = model.layers().tensors();
+        for (name, tensor) in &tensors {
+            let body = name.strip_prefix("backbone.body.").unwrap_or_default();
+            let in_norm = body.contains("bn") || body.contains("downsample.1.");
+            let state = name.contains("running_") || name.ends_with("num_batches_tracked");
+            assert_eq!(tensor.buffer, state || (frozen && in_norm), "{name}");
+        }
+        assert_eq!(model.layers().batch_counts().len(), 53);
+        let counts = tensors.keys().filter(|name| name.ends_with("num_batches_tracked")).count();
+        assert_eq!(counts, if frozen { 0 } else { 53 }, "a frozen norm does not ask for its count");
+    }
 }

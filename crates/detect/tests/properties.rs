@@ -4,7 +4,7 @@
 use docent_detect::anchors::{base_anchors, grid_anchors};
 use docent_detect::matcher::{Match, Matcher};
 use docent_detect::testing::SplitMix;
-use docent_detect::{BalancedPositiveNegativeSampler, SamplePurpose, Sampler};
+use docent_detect::{BalancedPositiveNegativeSampler, SamplePurpose, Sampler, Size};
 use docent_ops::BoxXyxy;
 use docent_ops::boxes::iou;
 use proptest::collection::vec;
@@ -110,7 +110,7 @@ proptest! {
         size in 4f32..200.0, ratios in vec(0.25f32..4.0, 1..4), rows in 1usize..6, columns in 1usize..6, stride in 1usize..40,
     ) {
         let base = base_anchors(size, &ratios);
-        let all = grid_anchors(&base, (rows, columns), (stride, 2 * stride));
+        let all = grid_anchors(&base, Size::new(rows, columns), Size::new(stride, 2 * stride));
         prop_assert_eq!(all.len(), rows * columns * ratios.len());
         for (i, anchor) in all.iter().enumerate() {
             let (cell, b) = (i / base.len(), base[i % base.len()]);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::interface::Backbone;
 use crate::layers::{Conv2dConfig, ConvNorm, ModelBuilder, NormKind};
 use crate::ranges::{MAX_WIDTH, norm_eps};
-use crate::{Error, FeaturePyramid, FeatureSpec, Mode, Result};
+use crate::{Error, FeaturePyramid, FeatureSpec, Mode, Result, setters};
 
 /// The MobileNetV2 backbone (Sandler et al., CVPR 2018) in torchvision's form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct MobileNetV2Config {
     /// Added to the variance. Default 1e-5.
     pub norm_eps: f64,
 }
+
+setters!(MobileNetV2Config { width_multiplier: f64, norm: NormKind, norm_eps: f64 });
 
 impl Default for MobileNetV2Config {
     fn default() -> Self {

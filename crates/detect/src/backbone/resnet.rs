@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::interface::Backbone;
 use crate::layers::{Conv2dConfig, ConvNorm, ModelBuilder, NormKind};
 use crate::ranges::{MAX_WIDTH, norm_eps, positive, within};
-use crate::{Error, FeaturePyramid, FeatureSpec, Mode, Result};
+use crate::{Error, FeaturePyramid, FeatureSpec, Mode, Result, setters};
 
 /// Depths of ResNet that there are.
 pub const DEPTHS: [usize; 4] = [18, 34, 50, 101];
@@ -27,6 +27,8 @@ pub struct ResNetConfig {
     /// ("v1.5"). Default false. ResNet-18 and 34 have no bottleneck.
     pub stride_in_1x1: bool,
 }
+
+setters!(ResNetConfig { depth: usize, width_multiplier: f64, norm: NormKind, norm_eps: f64, stride_in_1x1: bool });
 
 impl Default for ResNetConfig {
     fn default() -> Self {

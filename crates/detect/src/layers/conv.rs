@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use candle_nn::Init;
 use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
-use docent_ops::{BiasOrResidual, Affine, BatchStats, Conv2dParams};
+use docent_ops::{Affine, BatchStats, BiasOrResidual, Conv2dParams};
 
 use super::builder::ModelBuilder;
 use super::list::LayerKind;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 ///
 /// # Errors
 /// Another number of targets than of images, a sampler that breaks its contract. The targets' contents are checked by
-/// [`crate::RegionDetector::label_and_sample_proposals`].
+/// [`crate::RegionHeads::label_and_sample_proposals`].
 pub fn label_and_sample_proposals(
     cfg: &RoiConfig,
     proposals: &Proposals,

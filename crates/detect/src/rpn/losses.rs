@@ -21,11 +21,11 @@ struct Picks {
 /// The objectness and the box loss, both scalars, both sums over all levels and images divided by the number of
 /// anchors sampled in the whole batch (torchvision's `RegionProposalNetwork.compute_loss`).
 ///
-/// Every level enters, though no anchor of it be sampled: so which parameters have a gradient does not depend on the draw.
+/// A level without sampled anchors adds a loss of 0, so every parameter always has a gradient.
 ///
 /// # Errors
 /// Levels that do not fit each other, another number of targets than of images, a sampler that breaks its contract.
-/// The targets' contents are checked by [`crate::FasterRcnn::rpn_losses`].
+/// The targets' contents are checked by [`crate::Detector::forward_train`].
 pub fn rpn_losses(
     cfg: &RpnConfig,
     output: &DenseHeadOutput,

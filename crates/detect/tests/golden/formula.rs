@@ -7,20 +7,22 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
+use docent_detect::backbone::ResNetConfig;
+use docent_detect::roi_heads::head_losses;
+use docent_detect::rpn::rpn_losses;
 use docent_detect::{
-    DetectionLosses, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, Proposals, ResNetConfig, SamplePurpose, Sampler,
-    Target, TrainOutput,
+    Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Losses, Mode, Proposals, RegionHeads, RegionStage,
+    SamplePurpose, Sampler, Size, Target, TrainOutput,
 };
 
 use crate::common::{Golden, boxes, image, parameter};
 
-/// Heights and widths of the two images; the generator has the same.
-pub const SIZES: [(usize, usize); 2] = [(97, 130), (115, 101)];
+/// Sizes of the two images; the generator has the same.
+pub const SIZES: [Size; 2] = [Size::new(97, 130), Size::new(115, 101)];
 
 /// The generator's detector: its anchors and counts; the backbone, `fpn` channels and `hidden` units are the case's.
 pub fn config(backbone: ResNetConfig, fpn: usize, hidden: usize) -> FasterRcnnConfig {
-    let backbone = backbone.into();
-    let mut config = FasterRcnnConfig { classes: 11, fpn_channels: fpn, backbone, ..FasterRcnnConfig::default() };
+    let mut config = FasterRcnnConfig::default().classes(11).fpn_channels(fpn).backbone(backbone);
     config.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
     (config.rpn.pre_nms_top_n_train, config.rpn.post_nms_top_n_train) = (120, 50);
     (config.rpn.pre_nms_top_n_test, config.rpn.post_nms_top_n_test) = (100, 24);
@@ -34,9 +36,9 @@ pub fn config(backbone: ResNetConfig, fpn: usize, hidden: usize) -> FasterRcnnCo
 
 /// The two images of a seed.
 pub fn batch(seed: &str) -> ImageBatch {
-    let picture = |(i, (h, w))| image(&format!("{seed}/image{i}"), h, w);
+    let picture = |(i, size): (usize, Size)| image(&format!("{seed}/image{i}"), size.height, size.width);
     let planes: Vec<Vec<f32>> = SIZES.into_iter().enumerate().map(picture).collect();
-    let images: Vec<_> = SIZES.iter().zip(&planes).map(|(&(h, w), p)| (h, w, p.as_slice())).collect();
+    let images: Vec<_> = SIZES.into_iter().zip(&planes).map(|(size, p)| (size, p.as_slice())).collect();
     ImageBatch::from_planes(&images, 32, &Device::Cpu).unwrap()
 }
 
@@ -53,17 +55,22 @@ pub fn given(golden: &Golden, prefix: &str) -> Proposals {
     Proposals { scores: boxes.iter().map(|b| vec![1.0; b.len()]).collect(), boxes }
 }
 
-/// [`FasterRcnn::train`] with given proposals instead of the RPN's.
+/// [`Detector::forward_train`] with given proposals instead of the RPN's.
 pub fn train_with(model: &FasterRcnn, batch: &ImageBatch, targets: &[Target], proposals: &Proposals) -> TrainOutput {
     let stages = model.backbone(batch, Mode::Train).unwrap();
-    let features = model.pyramid(&stages, Mode::Eval).unwrap();
-    let rpn = model.rpn(&features, batch).unwrap();
-    let (rpn_objectness, rpn_box) = model.rpn_losses(&rpn, targets, &mut Even).unwrap();
-    let rois = model.sample(proposals, targets, &mut Even).unwrap();
-    let head = model.box_head(&features, &rois.rois).unwrap(, Mode::Eval);
-    let (head_class, head_box) = model.head_losses(&head, &rois).unwrap();
-    let losses = DetectionLosses { rpn_objectness, rpn_box, head_class, head_box };
-    TrainOutput { stages, features, rpn, rois, head, losses }
+    let pyramid = model.pyramid(&stages, Mode::Train).unwrap();
+    let rpn = model.rpn(&pyramid, batch, Mode::Train).unwrap();
+    let (rpn_objectness, rpn_box) = rpn_losses(&model.settings().rpn, &rpn, targets, &mut Even).unwrap();
+    let rois = model.label_and_sample_proposals(proposals, targets, &mut Even).unwrap();
+    let head = model.box_head(&pyramid, &rois.rois, Mode::Train).unwrap();
+    let (head_class, head_box) = head_losses(&model.settings().roi, &head, &rois).unwrap();
+    let losses = Losses::new([
+        ("rpn_objectness", rpn_objectness),
+        ("rpn_box", rpn_box),
+        ("head_class", head_class),
+        ("head_box", head_box),
+    ]);
+    TrainOutput { stages, pyramid, dense: Some(rpn), regions: vec![RegionStage { rois, head }], losses }
 }
 
 /// Makes every parameter from the formula; variables and buffers can be looked at afterwards.

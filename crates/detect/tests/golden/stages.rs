@@ -3,19 +3,20 @@
 use candle_core::Tensor;
 use docent_detect::anchors::pyramid_anchors;
 use docent_detect::matcher::{Match, Matcher};
-use docent_detect::roi_heads::{LevelMapper, postprocess, sample};
+use docent_detect::roi_heads::{LevelMapper, label_and_sample_proposals, postprocess};
 use docent_detect::rpn::propose;
 use docent_detect::{
-    AnchorConfig, BoxCoder, BoxHeadOutput, BoxXyxy, Mode, Proposals, RoiConfig, RpnConfig, DenseHeadOutput, Target,
+    AnchorConfig, BoxCoder, BoxHeadOutput, BoxXyxy, DenseHeadOutput, Mode, Proposals, RoiConfig, RpnConfig, Size,
+    Target,
 };
 
 use crate::common::{Golden, boxes, fill, filled, pick};
 use crate::formula::Even;
 
 /// The padded image and its levels; the last one's stride is no power of two.
-const PADDED: (usize, usize) = (96, 160);
-const GRIDS: [(usize, usize); 5] = [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)];
-const SIZES: [(usize, usize); 2] = [(90, 151), (77, 160)];
+const PADDED: Size = Size::new(96, 160);
+const GRIDS: [Size; 5] = [Size::new(24, 40), Size::new(12, 20), Size::new(6, 10), Size::new(3, 5), Size::new(2, 3)];
+const SIZES: [Size; 2] = [Size::new(90, 151), Size::new(77, 160)];
 
 fn open() -> Golden {
     Golden::open(env!("CARGO_MANIFEST_DIR"), "stages.safetensors")
@@ -80,8 +81,8 @@ fn sampled_regions() {
     };
     let given: Vec<_> = (0..3).map(|i| boxes(&golden.input(&key("proposals", i)))).collect();
     let proposals = Proposals { scores: given.iter().map(|b| vec![1.0; b.len()]).collect(), boxes: given };
-    let config = RoiConfig { samples: 16, ..RoiConfig::default() };
-    let rois = sample(&config, &proposals, &[truth(0), truth(1), truth(2)], &mut Even).unwrap();
+    let config = RoiConfig::default().batch_size_per_image(16);
+    let rois = label_and_sample_proposals(&config, &proposals, &[truth(0), truth(1), truth(2)], &mut Even).unwrap();
     let coder = BoxCoder::new(config.box_weights);
     for i in 0..3 {
         let mine: Vec<usize> = (0..rois.rois.len()).filter(|&r| rois.rois[r].0 == i).collect();
@@ -90,7 +91,8 @@ fn sampled_regions() {
         let classes: Vec<usize> = mine.iter().map(|&r| rois.labels[r] as usize).collect();
         golden.compare_counts(&key("classes", i), &classes);
         let positives = mine.iter().filter(|r| rois.positives.contains(r));
-        let targets: Vec<f32> = positives.flat_map(|&r| coder.encode(&rois.matched_gt_boxes[r], &rois.rois[r].1)).collect();
+        let targets: Vec<f32> =
+            positives.flat_map(|&r| coder.encode(&rois.matched_gt_boxes[r], &rois.rois[r].1)).collect();
         golden.compare_f32(&key("targets", i), &targets);
     }
     golden.finish(&["sampling."]);
@@ -100,18 +102,18 @@ fn sampled_regions() {
 fn equal_scores() {
     let golden = open();
     // Quarters: the generator's logits with many ties.
-    let logits = |i: usize, (h, w): (usize, usize)| {
+    let logits = |i: usize, Size { height: h, width: w }| {
         let quarters = fill(&format!("ties.objectness{i}"), 6 * h * w, 2.0, 0.0).into_iter();
         let quarters: Vec<f32> = quarters.map(|v| (v * 4.0).round_ties_even() / 4.0).collect();
         Tensor::from_vec(quarters, (2, 3, h, w), &candle_core::Device::Cpu).unwrap()
     };
-    let deltas = |i: usize, (h, w): (usize, usize)| filled(&format!("ties.deltas{i}"), &[2, 12, h, w], 0.4, 0.0);
+    let deltas = |i: usize, Size { height: h, width: w }| filled(&format!("ties.deltas{i}"), &[2, 12, h, w], 0.4, 0.0);
     let output = DenseHeadOutput {
-        objectness: GRIDS.into_iter().enumerate().map(|(i, g)| logits(i, g)).collect(),
+        logits: GRIDS.into_iter().enumerate().map(|(i, g)| logits(i, g)).collect(),
         deltas: GRIDS.into_iter().enumerate().map(|(i, g)| deltas(i, g)).collect(),
         anchors: anchors(&golden, "small"),
     };
-    let config = RpnConfig { pre_nms_top_n_test: 80, post_nms_top_n_test: 50, ..RpnConfig::default() };
+    let config = RpnConfig::default().pre_nms_top_n_test(80).post_nms_top_n_test(50);
     let proposals = propose(&config, &output, &SIZES, Mode::Eval).unwrap();
     for i in 0..2 {
         golden.compare_f32(&format!("ties.proposals{i}.boxes"), proposals.boxes[i].as_flattened());
@@ -130,7 +132,7 @@ fn equal_scores() {
     };
     let regions = |i: usize| boxes(&golden.input(&format!("ties.regions{i}"))).into_iter().map(move |b| (i, b));
     let regions: Vec<_> = regions(0).chain(regions(1)).collect();
-    let found = postprocess(&RoiConfig { detections: 30, ..RoiConfig::default() }, &head, &regions, &SIZES).unwrap();
+    let found = postprocess(&RoiConfig::default().detections_per_image(30), &head, &regions, &SIZES).unwrap();
     for (i, found) in found.iter().enumerate() {
         let key = |what: &str| format!("ties.detections{i}.{what}");
         golden.compare_f32(&key("boxes"), &found.iter().flat_map(|d| d.bbox).collect::<Vec<_>>());
@@ -144,7 +146,7 @@ fn equal_scores() {
 fn levels_of_regions() {
     let golden = open();
     for scale in [224, 56] {
-        let config = RoiConfig { canonical_box_size: scale as f32, ..RoiConfig::default() };
+        let config = RoiConfig::default().canonical_box_size(scale as f32);
         let mapper = LevelMapper::new(&config, &[4, 8, 16, 32]);
         let regions = boxes(&golden.input(&format!("levels.{scale}.boxes")));
         let levels: Vec<usize> = regions.iter().map(|b| mapper.level(b)).collect();

@@ -1,29 +1,30 @@
 //! One training step: losses, regions, every parameter's gradient, running statistics.
 
-use docent_detect::TrainOutput;
+use docent_detect::{RegionStage, TrainOutput};
 
 use crate::common::{Golden, values};
 use crate::formula::{Formula, SIZES};
 
 /// Compares a step. Of each gradient there are so many `entries`, or all.
 pub fn compare_step(golden: &Golden, prefix: &str, out: &TrainOutput, formula: &Formula, entries: Option<usize>) {
-    for (name, loss) in [
-        ("loss_objectness", &out.losses.rpn_objectness),
-        ("loss_rpn_box_reg", &out.losses.rpn_box),
-        ("loss_classifier", &out.losses.head_class),
-        ("loss_box_reg", &out.losses.head_box),
+    for (torch, ours) in [
+        ("loss_objectness", "rpn_objectness"),
+        ("loss_rpn_box_reg", "rpn_box"),
+        ("loss_classifier", "head_class"),
+        ("loss_box_reg", "head_box"),
     ] {
-        golden.tensor(&format!("{prefix}.{name}"), loss);
+        golden.tensor(&format!("{prefix}.{torch}"), out.losses.get(ours).unwrap());
     }
+    let [RegionStage { rois, head }] = out.regions.as_slice() else { panic!("{} region stages", out.regions.len()) };
     for i in 0..SIZES.len() {
-        let mine: Vec<usize> = (0..out.rois.rois.len()).filter(|&r| out.rois.rois[r].0 == i).collect();
-        let flat: Vec<f32> = mine.iter().flat_map(|&r| out.rois.rois[r].1).collect();
+        let mine: Vec<usize> = (0..rois.rois.len()).filter(|&r| rois.rois[r].0 == i).collect();
+        let flat: Vec<f32> = mine.iter().flat_map(|&r| rois.rois[r].1).collect();
         golden.compare_f32(&format!("{prefix}.rois{i}"), &flat);
-        let labels: Vec<usize> = mine.iter().map(|&r| out.rois.labels[r] as usize).collect();
+        let labels: Vec<usize> = mine.iter().map(|&r| rois.labels[r] as usize).collect();
         golden.compare_counts(&format!("{prefix}.roi_labels{i}"), &labels);
     }
-    golden.summary(&format!("{prefix}.class_logits"), &out.head.class_logits, 64);
-    golden.summary(&format!("{prefix}.box_deltas"), &out.head.box_deltas, 64);
+    golden.summary(&format!("{prefix}.class_logits"), &head.class_logits, 64);
+    golden.summary(&format!("{prefix}.box_deltas"), &head.box_deltas, 64);
 
     let grads = out.total().unwrap().backward().unwrap();
     let made = formula.made.lock().unwrap();

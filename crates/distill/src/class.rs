@@ -77,7 +77,13 @@ pub fn class_loss(
 ///
 /// # Errors
 /// As [`class_loss`].
-pub fn teacher_entropy(teacher: &Tensor, rows: &[usize], kind: ClsLoss, temperature: f32, normalizer: f32) -> Result<f64> {
+pub fn teacher_entropy(
+    teacher: &Tensor,
+    rows: &[usize],
+    kind: ClsLoss,
+    temperature: f32,
+    normalizer: f32,
+) -> Result<f64> {
     let kernel = soft_target(teacher, teacher, rows, kind, temperature)?;
     // Rounded as the loss itself is, so that a student equal to its teacher is at the floor to the bit.
     Ok(f64::from((kernel.sum(&kernel.teacher)? / f64::from(normalizer)) as f32))

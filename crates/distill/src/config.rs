@@ -1,5 +1,6 @@
 //! The settings of the method: one flat table, each field's default and meaning beside it.
 
+use docent_detect::setters;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Channels;
@@ -256,6 +257,32 @@ pub struct TaskAdaptiveConfig {
     pub warmup_iters: usize,
 }
 
+setters!(TaskAdaptiveConfig {
+    w_feat: f64,
+    w_cls: f64,
+    w_reg: f64,
+    mask: MaskKind,
+    levels: LevelRule,
+    base: f32,
+    grid: GridRule,
+    level_norm: LevelNorm,
+    feature_source: FeatureSource,
+    adaptation_layer: AdaptationLayer,
+    proposal_source: ProposalSource,
+    cls_select: ClsSelect,
+    cls_loss: ClsLoss,
+    temperature: f32,
+    cls_norm: ClsNorm,
+    reg_gate: RegGate,
+    gate_margin: f32,
+    reg_loss: RegLoss,
+    reg_norm: RegNorm,
+    decay: DecayKind,
+    decay_unit: DecayUnit,
+    decay_end: f64,
+    warmup_iters: usize,
+});
+
 impl Default for TaskAdaptiveConfig {
     fn default() -> Self {
         Self {
@@ -372,35 +399,13 @@ impl TaskAdaptiveConfig {
         }
     }
 
-    /// The channels that the feature term reads of a model.
-    pub fn source_channels<'a>(&self, channels: &'a Channels) -> &'a [usize] {
+    /// The channels of the maps that the feature term reads.
+    pub(crate) fn source_channels<'a>(&self, channels: &'a Channels) -> &'a [usize] {
         match self.feature_source {
             FeatureSource::Fpn => &channels.fpn,
             FeatureSource::Stages => &channels.stages,
         }
     }
-
-    /// Checks that the adapter can join the two models' feature maps.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if there is no adapter and the channels differ.
-    pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adaptation_layer, self.source_channels(student), self.source_channels(teacher))
-    }
-}
-
-/// Without an adapter, both models' maps must have the same channels.
-pub(crate) fn check_channels(adaptation_layer: AdaptationLayer, student: &[usize], teacher: &[usize]) -> Result<()> {
-    if adaptation_layer == AdaptationLayer::None && student != teacher {
-        return Err(Error::config(
-            "adaptation_layer",
-            format!(
-                "\"none\" needs equal channels, but the student's maps have {student:?} and the teacher's \
-                 {teacher:?}; take \"conv1x1\" or \"conv3x3\""
-            ),
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -460,19 +465,6 @@ mod tests {
     }
 
     #[test]
-    fn no_adapter_needs_equal_channels() {
-        let config = TaskAdaptiveConfig { adaptation_layer: AdaptationLayer::None, ..Default::default() };
-        let channels = |fpn: usize, stage: usize| Channels { fpn: vec![fpn; 5], stages: vec![stage; 4] };
-        config.validate_channels(&channels(64, 1), &channels(64, 2)).unwrap();
-        let message = config.validate_channels(&channels(64, 1), &channels(256, 1)).unwrap_err().to_string();
-        assert!(message.contains("64") && message.contains("256") && message.contains("conv3x3"), "{message}");
-        TaskAdaptiveConfig::default().validate_channels(&channels(64, 1), &channels(256, 2)).unwrap();
-        let config = TaskAdaptiveConfig { feature_source: FeatureSource::Stages, ..config };
-        assert!(config.validate_channels(&channels(64, 1), &channels(64, 2)).is_err());
-        config.validate_channels(&channels(64, 2), &channels(256, 2)).unwrap();
-    }
-
-    #[test]
     fn names_are_the_documented_ones_and_strangers_are_refused() {
         let text = r#"{"mask":"binary","levels":"by_scale","grid":"int_box","level_norm":"global",
             "feature_source":"stages","proposal_source":"both","adaptation_layer":"conv3x3_relu","cls_select":"teacher_better","cls_loss":"soft_ce","cls_norm":"sampled",
@@ -482,7 +474,12 @@ mod tests {
         assert_eq!(config.adaptation_layer, AdaptationLayer::Conv3x3Relu);
         let back: TaskAdaptiveConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
         assert_eq!(back, config);
-        for stranger in [r#"{"feature_source":"rpn"}"#, r#"{"proposal_source":"none"}"#, r#"{"w_fest":1}"#, r#"{"adaptation_layer":"conv5x5"}"#] {
+        for stranger in [
+            r#"{"feature_source":"rpn"}"#,
+            r#"{"proposal_source":"none"}"#,
+            r#"{"w_fest":1}"#,
+            r#"{"adaptation_layer":"conv5x5"}"#,
+        ] {
             assert!(serde_json::from_str::<TaskAdaptiveConfig>(stranger).is_err(), "{stranger}");
         }
     }

@@ -1,6 +1,8 @@
 //! One training step as a distillation method sees it: a view of each model, and where the run stands.
 
-use docent_detect::{BoxCoder, BoxHeadOutput, DenseHeadOutput, Detector, FeaturePyramid, FeatureSpec, SampledRois, Size, Target};
+use docent_detect::{
+    BoxCoder, BoxHeadOutput, DenseHeadOutput, Detector, FeaturePyramid, FeatureSpec, SampledRois, Size, Target,
+};
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -23,7 +25,7 @@ pub struct StepContext<'a> {
     pub progress: Progress<'a>,
 }
 
-/// What one model gives in a step. A part that the method does not [need](crate::Needs) may be absent.
+/// What one model computed in a step. A part that the method does not [need](crate::Needs) may be absent.
 #[derive(Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct ModelView<'a> {
@@ -116,7 +118,7 @@ impl<'a> StepContext<'a> {
     /// # Errors
     /// [`Error::Mismatch`] if the loop did not compute them.
     pub fn pyramids(&self) -> Result<(&'a FeaturePyramid, &'a FeaturePyramid)> {
-        both(self.student.pyramid, self.teacher.pyramid, "pyramid", "features")
+        both(self.student.pyramid, self.teacher.pyramid, "pyramid", "pyramid")
     }
 
     /// Both backbones' maps: the student's, the teacher's.
@@ -124,7 +126,7 @@ impl<'a> StepContext<'a> {
     /// # Errors
     /// [`Error::Mismatch`] if the loop did not keep them.
     pub fn stages(&self) -> Result<(&'a FeaturePyramid, &'a FeaturePyramid)> {
-        both(self.student.stages, self.teacher.stages, "backbone maps", "stages")
+        both(self.student.stages, self.teacher.stages, "backbone output", "stages")
     }
 
     /// The student's RoIs with both heads.
@@ -132,7 +134,7 @@ impl<'a> StepContext<'a> {
     /// # Errors
     /// [`Error::Mismatch`] if the loop did not run the heads.
     pub fn student_set(&self) -> Result<RoiSet<'a>> {
-        Ok(RoiSet::new(both(self.student.regions, self.teacher.regions, "heads on the student's RoIs", "head")?))
+        Ok(RoiSet::new(both(self.student.regions, self.teacher.regions, "region heads' output", "regions")?))
     }
 
     /// The RoIs from the teacher's proposals with both heads.
@@ -141,7 +143,7 @@ impl<'a> StepContext<'a> {
     /// [`Error::Mismatch`] if the loop did not sample them.
     pub fn teacher_set(&self) -> Result<RoiSet<'a>> {
         let (student, teacher) = (self.student.teacher_regions, self.teacher.teacher_regions);
-        Ok(RoiSet::new(both(student, teacher, "heads on the teacher's RoIs", "proposals")?))
+        Ok(RoiSet::new(both(student, teacher, "region heads' output on the teacher's RoIs", "teacher_regions")?))
     }
 }
 
@@ -175,7 +177,10 @@ impl<'a> RoiSet<'a> {
             }
         }
         match rois.positives.iter().find(|&&r| r >= count) {
-            Some(r) => Err(Error::mismatch("sampled RoIs", format!("RoI {r} is called positive, but there are {count}"))),
+            Some(r) => Err(Error::mismatch(
+                "sampled RoIs",
+                format!("RoI {r} is listed as positive, but there are {count} RoIs"),
+            )),
             None => Ok(()),
         }
     }
@@ -186,7 +191,10 @@ fn both<T>(student: Option<T>, teacher: Option<T>, what: &str, need: &str) -> Re
         (Some(student), Some(teacher)) => Ok((student, teacher)),
         (student, _) => {
             let whose = if student.is_none() { "student" } else { "teacher" };
-            Err(Error::mismatch("step", format!("the {whose}'s {what} is not there; the loop must look at needs().{need}")))
+            Err(Error::mismatch(
+                "step",
+                format!("the {whose}'s {what} is missing; compute it where needs().{need} is true"),
+            ))
         }
     }
 }

@@ -5,19 +5,20 @@ use candle_core::{DType, Device, Tensor};
 use crate::context::StepContext;
 use crate::error::{Error, Result};
 
-/// What of the teacher a method reads, so that a loop need not compute the rest.
+/// What of the teacher a method reads, so that the rest need not be computed. The fields are those of
+/// [`ModelView`](crate::ModelView).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
-    /// The teacher's pyramid.
-    pub features: bool,
-    /// The teacher's box head on the student's RoIs (the loop then runs its pyramid, too).
-    pub head: bool,
-    /// Both backbones' stages.
+    /// The backbone's maps.
     pub stages: bool,
-    /// RoIs from the teacher's proposals, with both heads on them.
-    pub proposals: bool,
-    /// The teacher's dense head.
+    /// The pyramid.
+    pub pyramid: bool,
+    /// The dense head's maps.
     pub dense: bool,
+    /// The region heads on the student's RoIs.
+    pub regions: bool,
+    /// RoIs sampled from the teacher's proposals, with both models' heads on them.
+    pub teacher_regions: bool,
 }
 
 /// One term of a distillation loss.
@@ -25,7 +26,7 @@ pub struct Needs {
 pub struct Term {
     /// Its name in logs: `feat`, `cls`, `reg`.
     pub name: &'static str,
-    /// The loss before its weight; a scalar, shape `[]`. Without a graph where the weight is 0.
+    /// The loss before its weight: a scalar, shape `[]`. Methods detach it where the weight is 0.
     pub raw: Tensor,
     /// Its weight, before the decay.
     pub weight: f64,
@@ -78,13 +79,10 @@ impl Stat {
 impl DistillOutput {
     /// `decay * sum of weight * raw`, to be added to the detection loss.
     ///
-    /// A term whose weight times decay is 0 is left out of the sum. It is not multiplied by 0: so nothing of it is in
-    /// the graph that
-    /// `backward` walks, no gradient is added anywhere, and the other gradients keep their very bits (a 0 times
-    /// infinity cannot spoil them either). When every term is left out, the result is a constant 0; added to the
-    /// detection loss it changes neither its value nor its gradients, so distillation at weight 0 *is* plain
-    /// training. The parameters of a method that only a left-out term reads (the adapters, for the feature term) then
-    /// have no entry in the gradients.
+    /// A term whose weight times decay is 0 is left out of the sum instead of being multiplied by 0. Nothing of it is in the graph
+    /// that `backward` walks, and the other gradients keep their bits, even where the term is infinite. When every term is left
+    /// out, the result is a constant 0, so distillation at weight 0 is plain training. Parameters that only a left-out term reads
+    /// (the adapters, for the feature term) have no gradient.
     ///
     /// # Shapes
     /// Returns a scalar, shape `[]`.
@@ -145,9 +143,8 @@ impl DistillOutput {
 
 /// A distillation method.
 ///
-/// A loop asks what it [needs](Distiller::needs), gives the optimizer its [parameters](Distiller::params), and adds the
-/// [total](DistillOutput::total) of its [loss](Distiller::loss) to the student's detection loss. It knows nothing
-/// else of the method.
+/// A loop asks what the method [needs](Distiller::needs), gives its [parameters](Distiller::params) to the optimizer, and adds the
+/// [total](DistillOutput::total) of its [loss](Distiller::loss) to the student's detection loss.
 pub trait Distiller: Send {
     /// The method's name, for logs and manifests.
     fn name(&self) -> &str;

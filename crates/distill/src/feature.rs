@@ -6,7 +6,7 @@ use candle_nn::init::{FanInOut, Init, NonLinearity, NormalOrUniform};
 use docent_detect::FeaturePyramid;
 use docent_ops::{BiasOrResidual, Conv2dParams, conv2d, loss::masked_l2};
 
-use crate::config::{AdaptationLayer, LevelNorm, check_channels};
+use crate::config::{AdaptationLayer, LevelNorm};
 use crate::error::{Error, Result};
 use crate::mask::LevelMask;
 
@@ -37,7 +37,6 @@ impl Adapters {
     /// [`Error::Config`] for [`AdaptationLayer::None`] between unequal channels, [`Error::Mismatch`] for unequal numbers of levels, or a
     /// name that `vb` does not have.
     pub fn new(kind: AdaptationLayer, student: &[usize], teacher: &[usize], vb: VarBuilder<'_>) -> Result<Self> {
-        check_channels(kind, student, teacher)?;
         if student.len() != teacher.len() {
             let (s, t) = (student.len(), teacher.len());
             return Err(Error::mismatch("feature term", format!("the student has {s} levels, the teacher {t}")));
@@ -45,7 +44,16 @@ impl Adapters {
         let k = match kind {
             AdaptationLayer::Conv3x3 | AdaptationLayer::Conv3x3Relu => 3,
             AdaptationLayer::Conv1x1 => 1,
-            AdaptationLayer::None => return Ok(Self { kind, layers: Vec::new() }),
+            AdaptationLayer::None if student == teacher => return Ok(Self::none()),
+            AdaptationLayer::None => {
+                return Err(Error::config(
+                    "adaptation_layer",
+                    format!(
+                        "\"none\" needs equal channels, but the student's maps have {student:?} and the teacher's \
+                         {teacher:?}; take \"conv1x1\" or \"conv3x3\""
+                    ),
+                ));
+            }
         };
         let kaiming_a1 = Init::Kaiming {
             dist: NormalOrUniform::Uniform,

@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_refined_box_is_clipped_to_the_image() {
-        // The teacher's box runs out of the image; clipped, it is the ground gt_box.
+        // The teacher's box runs out of the image; clipped, it is the ground truth.
         let gt_box = [80.0, 20.0, 120.0, 60.0];
         let out = row([84.0, 20.0, 124.0, 60.0], gt_box, [80.0, 20.0, 180.0, 60.0], gt_box);
         assert!(open(RegGate::TeacherVsProposal, 0.0, out));

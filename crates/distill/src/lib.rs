@@ -18,92 +18,72 @@
 //! | L_reg | the teacher's deltas on the gated proposals | [`boxes::box_loss`] |
 //! | r(t) | the decay over all three | [`decay::Decay`] |
 //!
-//! The [`rivals`] module holds other methods behind the same trait.
-//!
-//! Two ways in. Each part is a plain function over plain data, to be called alone. [`TaskAdaptive`] puts them together
-//! behind the [`Distiller`] trait; a loop fills one [`StepContext`] a step. Nothing here knows a file, an optimizer
-//! or a loop.
+//! [`methods`] has this method and others side by side, behind the [`Distiller`] trait; a [`DistillerRegistry`] builds them by name.
+//! Each part in the table is also a plain function over plain data. The crate knows no file, optimizer or loop.
 //!
 //! Shorthand: B images, C channels, H W rows and columns, L levels, R RoIs, K classes with background 0.
 //! Boxes are xyxy in pixels of the network's input.
 //!
 //! # In a loop of your own
-//! Run both models' backbone and FPN on one batch, let the *student's* RPN propose and its sampler choose the RoIs,
-//! and run both box heads on these same RoIs (the paper's region proposal sharing; that it is the sampled RoIs which are shared is our reading). Then:
+//! [`SharedStep`] runs both models on one batch with shared proposals: the student proposes and samples RoIs, and both models' heads
+//! run on them. (\[paper\] region proposal sharing; \[ours\] that the sampled RoIs are shared.) Its [`StepContext`] is what the method
+//! reads. `examples/own_loop.rs` is a whole program.
 //!
 //! ```
-//! use candle_core::{DType, Device, Tensor, Var};
-//! use candle_nn::{VarBuilder, VarMap};
-//! use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
-//! use docent_distill::{Channels, Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
-//! use docent_ops::BoxCoder;
+//! use docent_distill::candle::{DType, Device};
+//! use docent_distill::candle_nn::{VarBuilder, VarMap};
+//! use docent_distill::detect::backbone::ResNetConfig;
+//! use docent_distill::detect::{
+//!     BalancedPositiveNegativeSampler, Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Size, Target,
+//! };
+//! use docent_distill::methods::DistillerConfig;
+//! use docent_distill::{Channels, DistillerRegistry, Progress, SharedStep, SharingOptions, StepInput};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let device = Device::Cpu;
-//! // What your models give: one level of stride 8, student 4 channels, teacher 6; three classes with the background.
-//! let map = Var::from_tensor(&Tensor::full(0.5f32, (1, 4, 4, 4), &device)?)?;
-//! let student_features = FeaturePyramid { levels: vec![map.as_tensor().clone()], strides: vec![8] };
-//! let theirs = Tensor::ones((1, 6, 4, 4), DType::F32, &device)?;
-//! let teacher_features = FeaturePyramid { levels: vec![theirs], strides: vec![8] };
-//!
-//! let truth = [4.0, 4.0, 28.0, 20.0];
-//! let rois = SampledRois {
-//!     rois: vec![(0, [8.0, 4.0, 30.0, 24.0]), (0, [0.0, 20.0, 8.0, 32.0])],
-//!     labels: vec![2, 0],
-//!     matched_gt_boxes: vec![truth, [0.0, 20.0, 8.0, 32.0]],
-//!     positives: vec![0],
+//! let detector = |width_multiplier: f64, parameters: &VarMap| {
+//!     let mut config = FasterRcnnConfig::default().classes(3).fpn_channels(16);
+//!     config.backbone = ResNetConfig::default().depth(18).width_multiplier(width_multiplier).into();
+//!     config.roi.representation_size = 32;
+//!     FasterRcnn::new(&config, VarBuilder::from_varmap(parameters, DType::F32, &Device::Cpu))
 //! };
-//! let logits = Var::zeros((2, 3), DType::F32, &device)?;
-//! let deltas = Var::zeros((2, 12), DType::F32, &device)?;
-//! let student_head =
-//!     BoxHeadOutput { class_logits: logits.as_tensor().clone(), box_deltas: deltas.as_tensor().clone() };
-//! // A teacher that is fairly sure of class 2 and moves the proposal to the left and up.
-//! let teacher_head = BoxHeadOutput {
-//!     class_logits: Tensor::new(&[[0f32, 0., 4.], [3., 0., 0.]], &device)?,
-//!     box_deltas: Tensor::new(&[[0f32, 0., 0., 0., 0., 0., 0., 0., -1.3, -1., 0.4, -1.], [0.; 12]], &device)?,
-//! };
+//! let (of_teacher, of_student) = (VarMap::new(), VarMap::new());
+//! let (teacher, student) = (detector(0.25, &of_teacher)?, detector(0.125, &of_student)?);
 //!
 //! // The method's own parameters come from your builder, and go to your optimizer.
-//! let mine = VarMap::new();
-//! let vb = VarBuilder::from_varmap(&mine, DType::F32, &device);
-//! let channels = |fpn: usize| Channels { fpn: vec![fpn], stages: Vec::new() };
-//! let method = TaskAdaptive::new(&TaskAdaptiveConfig::default(), &channels(4), &channels(6), vb)?;
+//! let of_method = VarMap::new();
+//! let method = DistillerRegistry::builtin().distiller(
+//!     &DistillerConfig::default(),
+//!     &Channels::of(&student),
+//!     &Channels::of(&teacher),
+//!     VarBuilder::from_varmap(&of_method, DType::F32, &Device::Cpu),
+//! )?;
 //! assert_eq!(method.params()[0].0, "adapt.0.weight");
 //!
-//! let coder = BoxCoder::new([10., 10., 5., 5.]);
-//! let out = method.loss(&StepContext {
-//!     student_features: &student_features,
-//!     teacher_features: Some(&teacher_features),
-//!     stages: None,
-//!     rois: &rois,
-//!     student_head: &student_head,
-//!     teacher_head: Some(&teacher_head),
-//!     teacher_rois: None,
-//!     anchors: &[],
-//!     targets: &[Target { boxes: vec![truth], labels: vec![2] }],
-//!     sizes: &[(32, 32)],
-//!     image_size: (32, 32),
-//!     epoch: 3,
-//!     epochs: 12,
-//!     iteration: 201,
-//!     iterations: 1200,
-//!     milestones: &[800, 1100],
-//!     student_coder: &coder,
-//!     teacher_coder: &coder,
-//! })?;
-//! for (name, value) in out.report()? {
+//! // One step.
+//! let planes = vec![0.5f32; 3 * 64 * 64];
+//! let images = ImageBatch::from_planes(&[(Size::new(64, 64), &planes)], 32, &Device::Cpu)?;
+//! let targets = [Target { boxes: vec![[8.0, 4.0, 50.0, 40.0]], labels: vec![2] }];
+//! let mut sampler = BalancedPositiveNegativeSampler::seeded(1, images.len());
+//! let output = student.forward_train(&images, &targets, &mut sampler)?;
+//! let input = StepInput { student: &student, teacher: &teacher, output: &output, images: &images, targets: &targets };
+//! let shared = SharedStep::new(input, method.needs(), SharingOptions::default())?;
+//! let progress = Progress { epoch: 3, epochs: 12, iteration: 201, iterations: 1200, milestones: &[800, 1100] };
+//! let distilled = method.loss(&shared.context(progress))?;
+//! for (name, value) in distilled.report()? {
 //!     println!("{name} {value:.4}");
 //! }
-//! assert!((out.decay - 10.0 / 12.0).abs() < 1e-12);
-//! assert_eq!(out.stat("gated_share"), Some(1.0));
+//! assert!((distilled.decay - 10.0 / 12.0).abs() < 1e-12);
 //!
-//! // Your detection loss plus this; here, this alone.
-//! let gradients = out.total()?.backward()?;
-//! assert!(gradients.get(logits.as_tensor()).is_some());
+//! let gradients = (output.total()? + distilled.total()?)?.backward()?;
 //! assert!(gradients.get(&method.params()[0].1).is_some());
+//! assert!(of_teacher.all_vars().iter().all(|parameter| gradients.get(parameter).is_none()));
 //! # Ok(())
 //! # }
 //! ```
+
+pub use candle_core as candle;
+pub use candle_nn;
+pub use docent_detect as detect;
 
 pub mod boxes;
 pub mod class;

@@ -133,7 +133,9 @@ fn paint(mask: &mut [f32], size: Size, stride: usize, b: &BoxXyxy, kind: MaskKin
     let (rows, columns) = (size.height, size.width);
     let (xs, ys) = match grid {
         GridRule::CellCenter => (centre_profile(b[0], b[2], columns, stride), centre_profile(b[1], b[3], rows, stride)),
-        GridRule::IntBox => (truncated_profile(b[0], b[2], columns, stride), truncated_profile(b[1], b[3], rows, stride)),
+        GridRule::IntBox => {
+            (truncated_profile(b[0], b[2], columns, stride), truncated_profile(b[1], b[3], rows, stride))
+        }
     };
     // The Gaussian is separable: two profiles and their product.
     for &(i, gy) in &ys.values {
@@ -241,8 +243,10 @@ mod tests {
     fn disjoint_boxes_do_not_meet() {
         let (a, b) = ([0.0, 0.0, 16.0, 16.0], [32.0, 32.0, 48.0, 40.0]);
         let both = gaussian_mask(&[a, b], Size::new(12, 12), 4, GridRule::CellCenter);
-        let (one, two) =
-            (gaussian_mask(&[a], Size::new(12, 12), 4, GridRule::CellCenter), gaussian_mask(&[b], Size::new(12, 12), 4, GridRule::CellCenter));
+        let (one, two) = (
+            gaussian_mask(&[a], Size::new(12, 12), 4, GridRule::CellCenter),
+            gaussian_mask(&[b], Size::new(12, 12), 4, GridRule::CellCenter),
+        );
         for ((x, y), z) in one.iter().zip(&two).zip(&both) {
             assert!(*x == 0.0 || *y == 0.0);
             assert_eq!(x + y, *z);
@@ -254,8 +258,10 @@ mod tests {
         let (a, b) = ([0.0, 0.0, 32.0, 32.0], [12.0, 8.0, 40.0, 30.0]);
         let both = gaussian_mask(&[a, b], Size::new(12, 12), 4, GridRule::CellCenter);
         assert_eq!(both, gaussian_mask(&[b, a], Size::new(12, 12), 4, GridRule::CellCenter));
-        let (one, two) =
-            (gaussian_mask(&[a], Size::new(12, 12), 4, GridRule::CellCenter), gaussian_mask(&[b], Size::new(12, 12), 4, GridRule::CellCenter));
+        let (one, two) = (
+            gaussian_mask(&[a], Size::new(12, 12), 4, GridRule::CellCenter),
+            gaussian_mask(&[b], Size::new(12, 12), 4, GridRule::CellCenter),
+        );
         assert!(one.iter().zip(&two).any(|(x, y)| *x > 0.0 && *y > 0.0));
         for ((x, y), z) in one.iter().zip(&two).zip(&both) {
             assert_eq!(x.max(*y), *z);
@@ -268,7 +274,9 @@ mod tests {
         let m = gaussian_mask(&[[3.2, 5.0, 3.9, 11.0]], Size::new(4, 4), 4, GridRule::CellCenter);
         let painted: Vec<_> = m.iter().enumerate().filter(|(_, v)| **v > 0.0).collect();
         assert_eq!(painted, [(2 * 4, &1.0)]);
-        assert!(gaussian_mask(&[[3.2, 5.0, 3.9, 11.0]], Size::new(4, 4), 4, GridRule::IntBox).iter().all(|v| *v == 0.0));
+        assert!(
+            gaussian_mask(&[[3.2, 5.0, 3.9, 11.0]], Size::new(4, 4), 4, GridRule::IntBox).iter().all(|v| *v == 0.0)
+        );
     }
 
     #[test]

@@ -14,3 +14,10 @@ pub struct Progress<'a> {
     /// Steps after which the learning rate drops: the drop holds from step `m + 1` on.
     pub milestones: &'a [usize],
 }
+
+impl Progress<'static> {
+    /// Step `iteration`, from 1, of a run that is one epoch of `iterations` steps.
+    pub fn one_epoch(iteration: usize, iterations: usize) -> Self {
+        Self { epoch: 1, epochs: 1, iteration, iterations, milestones: &[] }
+    }
+}

@@ -83,7 +83,8 @@ mod tests {
         let config: DistillerConfig = serde_json::from_str(r#"{"method": "fitnet"}"#).unwrap();
         let channels = Channels { fpn: vec![4], stages: vec![4] };
         let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
-        let error = DistillerRegistry::builtin().distiller(&config, &channels, &channels, vb).err().unwrap().to_string();
+        let error =
+            DistillerRegistry::builtin().distiller(&config, &channels, &channels, vb).err().unwrap().to_string();
         assert!(error.contains("`fitnet`") && error.contains("defeat, fgfi, fitnets, pkd, task_adaptive"), "{error}");
     }
 }

@@ -1,11 +1,11 @@
 //! Proposal sharing: both models on one batch, on the same regions of interest.
 //!
-//! This is section 1 of docs/method.md as code. The student's proposals and their sampling are the student's alone, and the teacher
-//! answers on the same feature positions and the same RoIs. Of the teacher, only what the method reads is computed.
+//! This is section 1 of docs/method.md as code. The student proposes and samples the RoIs; the teacher's heads run on the same RoIs.
+//! Only the parts of the teacher that the method reads are computed.
 
 use docent_detect::{
-    BoxCoder, BoxHeadOutput, DenseHeadOutput, Detector, FeaturePyramid, ImageBatch, Mode, RegionHeads, SampledRois, Sampler, Target,
-    TrainOutput,
+    BoxCoder, BoxHeadOutput, DenseHeadOutput, Detector, FeaturePyramid, ImageBatch, Mode, RegionHeads, SampledRois,
+    Sampler, Target, TrainOutput,
 };
 
 use crate::context::{ModelView, RegionView, StepContext};
@@ -13,7 +13,7 @@ use crate::distiller::Needs;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// The two models and what the student made of the batch.
+/// The two models, and the student's training forward pass over the batch.
 #[derive(Clone, Copy)]
 pub struct StepInput<'a> {
     /// The model that learns.
@@ -28,7 +28,7 @@ pub struct StepInput<'a> {
     pub targets: &'a [Target],
 }
 
-/// Where a teacher's pyramids may come from in place of a pass, such as a cache.
+/// A source of the teacher's pyramids other than a forward pass, such as a cache.
 pub trait PyramidSource {
     /// The teacher's pyramid of the batch, with the bits of [`Detector::features`] in [`Mode::Eval`].
     ///
@@ -37,17 +37,17 @@ pub trait PyramidSource {
     fn pyramid(&self, teacher: &dyn Detector, images: &ImageBatch) -> docent_detect::Result<FeaturePyramid>;
 }
 
-/// How a step is shared.
+/// Options of [`SharedStep::new`].
 #[derive(Default)]
 pub struct SharingOptions<'a> {
-    /// Draws from the teacher's proposals, where the method [needs](Needs::proposals) them. They are draws of their own, so that the
-    /// student's RoIs stay what they are without a teacher.
+    /// Samples RoIs from the teacher's proposals, where the method [needs](Needs::teacher_regions) them. It is not the student's sampler, so the
+    /// student's RoIs are the same with and without a teacher.
     pub sampler: Option<&'a mut dyn Sampler>,
-    /// Where the teacher's pyramids come from; none computes them.
+    /// The source of the teacher's pyramids; without one they are computed.
     pub pyramids: Option<&'a dyn PyramidSource>,
 }
 
-/// What both models computed of one batch, on shared proposals.
+/// What both models computed on one batch, with shared proposals.
 pub struct SharedStep<'a> {
     input: StepInput<'a>,
     student_coder: Option<BoxCoder>,
@@ -67,7 +67,8 @@ struct TeacherRegions {
 }
 
 impl<'a> SharedStep<'a> {
-    /// Runs of the teacher what `needs` lists, on the student's regions, and both heads on the teacher's where that is asked for.
+    /// Runs the parts of the teacher that `needs` lists. Region heads run on the student's RoIs; with
+    /// [`Needs::teacher_regions`] both models' heads also run on RoIs sampled from the teacher's proposals.
     ///
     /// # Errors
     /// [`Error::Mismatch`] where the method needs heads that a detector does not have, or draws without a sampler; the detectors' own
@@ -76,7 +77,7 @@ impl<'a> SharedStep<'a> {
         let StepInput { student, teacher, output, images, targets } = input;
         let stages = if needs.stages { Some(teacher.backbone(images, Mode::Eval)?) } else { None };
         let pyramid = match (&stages, options.pyramids) {
-            _ if !(needs.features || needs.head || needs.proposals || needs.dense) => None,
+            _ if !(needs.pyramid || needs.dense || needs.regions || needs.teacher_regions) => None,
             (Some(stages), _) => Some(teacher.pyramid(stages, Mode::Eval)?),
             (None, Some(source)) => Some(source.pyramid(teacher, images)?),
             (None, None) => Some(teacher.features(images, Mode::Eval)?),
@@ -96,11 +97,11 @@ impl<'a> SharedStep<'a> {
                 let dense = teacher.dense_head(pyramid, images, Mode::Eval)?;
                 step.dense = Some(dense.ok_or_else(|| missing("teacher", "dense head"))?);
             }
-            if needs.head {
+            if needs.regions {
                 let regions = output.regions.first().ok_or_else(|| missing("student", "region heads"))?;
                 step.head = Some(heads(teacher, "teacher")?.box_head(pyramid, &regions.rois.rois, Mode::Eval)?);
             }
-            if needs.proposals {
+            if needs.teacher_regions {
                 let (student, teacher) = (heads(student, "student")?, heads(teacher, "teacher")?);
                 let sampler = options.sampler.ok_or_else(|| {
                     Error::mismatch("proposal sharing", "the teacher's proposals are sampled, but no sampler is given")

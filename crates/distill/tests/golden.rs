@@ -4,19 +4,21 @@
 
 #[path = "../../ops/tests/common/mod.rs"]
 mod common;
+mod golden_notes;
 
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
-use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
-use docent_distill::config::{AdaptationLayer, RegGate};
-use docent_distill::{Channels, Distiller, StepContext, TaskAdaptive, TaskAdaptiveConfig};
+use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Size, Target};
+use docent_distill::config::{AdaptationLayer, RegGate, TaskAdaptiveConfig};
+use docent_distill::methods::TaskAdaptive;
+use docent_distill::{Channels, Distiller, ModelView, Progress, RegionView, StepContext};
 use docent_ops::BoxCoder;
 
 const LEVELS: [(usize, usize); 5] = [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)];
-const SIZES: [(usize, usize); 2] = [(90, 120), (96, 101)];
+const SIZES: [Size; 2] = [Size::new(90, 120), Size::new(96, 101)];
 const STUDENT: usize = 5;
 const TEACHER: usize = 7;
 const CLASSES: usize = 6;
@@ -31,15 +33,15 @@ fn labels(golden: &Golden, name: &str) -> Vec<u32> {
 
 /// The student's leaves by the generator's names: its maps, its head's outputs, and the adapters if there are any.
 fn leaves(rois: usize, adaptation_layer: AdaptationLayer) -> BTreeMap<String, Var> {
-    let kernel = if adapt == AdaptationLayer::Conv1x1 { 1 } else { 3 };
+    let kernel = if adaptation_layer == AdaptationLayer::Conv1x1 { 1 } else { 3 };
     let mut leaves = BTreeMap::new();
     for (level, (h, w)) in LEVELS.into_iter().enumerate() {
         let key = format!("p{}", level + 2);
         leaves.insert(
             key.clone(),
-            leaf(&format!("distill.student.{key}"), &[2, student_channels(adapt), h, w], 1.0, 0.0),
+            leaf(&format!("distill.student.{key}"), &[2, student_channels(adaptation_layer), h, w], 1.0, 0.0),
         );
-        if adapt == AdaptationLayer::None {
+        if adaptation_layer == AdaptationLayer::None {
             continue;
         }
         let weight = format!("adapt.{level}.weight");
@@ -56,7 +58,7 @@ fn leaves(rois: usize, adaptation_layer: AdaptationLayer) -> BTreeMap<String, Va
 
 /// Without an adapter the maps must be as deep as the teacher's.
 fn student_channels(adaptation_layer: AdaptationLayer) -> usize {
-    if adapt == AdaptationLayer::None { TEACHER } else { STUDENT }
+    if adaptation_layer == AdaptationLayer::None { TEACHER } else { STUDENT }
 }
 
 fn channels(fpn: usize) -> Channels {
@@ -64,7 +66,7 @@ fn channels(fpn: usize) -> Channels {
 }
 
 fn variant(golden: &Golden, name: &str) {
-    let config: TaskAdaptiveConfig = serde_json::from_value(golden.note(&format!("config {name}")).clone()).unwrap();
+    let config: TaskAdaptiveConfig = golden_notes::settings(golden, name);
     let weights: [f32; 4] = serde_json::from_value(golden.note(&format!("weights {name}")).clone()).unwrap();
     let milestones: Vec<usize> = serde_json::from_value(golden.note(&format!("milestones {name}")).clone()).unwrap();
     let (student_coder, teacher_coder) = (BoxCoder::new([10.0, 10.0, 5.0, 5.0]), BoxCoder::new(weights));
@@ -91,39 +93,35 @@ fn variant(golden: &Golden, name: &str) {
     };
     let deltas = golden.input(&format!("{name}.teacher_deltas"));
     let strides = vec![4, 8, 16, 32, 64];
-    let step = StepContext {
-        student_features: &FeaturePyramid {
-            levels: (0..5).map(|l| student(&format!("p{}", l + 2))).collect(),
-            strides: strides.clone(),
-        },
-        teacher_features: Some(&FeaturePyramid { levels: (0..5).map(map).collect(), strides }),
-        stages: None,
-        rois: &rois,
-        student_head: &BoxHeadOutput { class_logits: student("class_logits"), box_deltas: student("box_deltas") },
-        teacher_head: Some(&BoxHeadOutput {
-            class_logits: filled("distill.teacher.class_logits", &[count, CLASSES], 12.0, 0.0),
-            box_deltas: Tensor::from_vec(deltas, (count, 4 * CLASSES), &Device::Cpu).unwrap(),
-        }),
-        teacher_rois: None,
-        anchors: &[],
-        targets: &[truth(0), truth(1)],
-        sizes: &SIZES,
-        image_size: (96, 128),
-        epoch: 3,
-        epochs: 12,
-        iteration: 21,
-        iterations: 120,
-        milestones: &milestones,
-        student_coder: &student_coder,
-        teacher_coder: &teacher_coder,
+    let student_maps =
+        FeaturePyramid { levels: (0..5).map(|l| student(&format!("p{}", l + 2))).collect(), strides: strides.clone() };
+    let teacher_maps = FeaturePyramid { levels: (0..5).map(map).collect(), strides };
+    let student_head = BoxHeadOutput { class_logits: student("class_logits"), box_deltas: student("box_deltas") };
+    let teacher_head = BoxHeadOutput {
+        class_logits: filled("distill.teacher.class_logits", &[count, CLASSES], 12.0, 0.0),
+        box_deltas: Tensor::from_vec(deltas, (count, 4 * CLASSES), &Device::Cpu).unwrap(),
     };
+    let view = |pyramid, head, coder| {
+        ModelView::default().with_pyramid(pyramid).with_regions(RegionView { rois: &rois, head, coder })
+    };
+    let progress = Progress { epoch: 3, epochs: 12, iteration: 21, iterations: 120, milestones: &milestones };
+    let targets = [truth(0), truth(1)];
+    let step = StepContext::new(
+        view(&student_maps, &student_head, student_coder),
+        view(&teacher_maps, &teacher_head, teacher_coder),
+        &targets,
+        &SIZES,
+        progress,
+    );
     let adapters: HashMap<String, Tensor> = leaves
         .iter()
         .filter(|(n, _)| n.starts_with("adapt"))
         .map(|(n, v)| (n.clone(), v.as_tensor().clone()))
         .collect();
     let vb = VarBuilder::from_tensors(adapters, DType::F32, &Device::Cpu);
-    let method = TaskAdaptive::new(&config, &channels(student_channels(config.adaptation_layer)), &channels(TEACHER), vb).unwrap();
+    let method =
+        TaskAdaptive::new(&config, &channels(student_channels(config.adaptation_layer)), &channels(TEACHER), vb)
+            .unwrap();
 
     if name == "default" || name == "int_box" {
         let grid = if name == "default" { "cell_center" } else { "int_box" };

@@ -1,18 +1,19 @@
-//! The rival methods and their gradients, against an independent PyTorch version in float64.
+//! The other methods and their gradients, against an independent PyTorch version in float64.
 // Clippy knows only `#[test]` functions as tests; helpers may fail the same way.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../../ops/tests/common/mod.rs"]
 mod common;
+mod golden_notes;
 
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
-use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
-use docent_distill::methods::imitation_mask;
-use docent_distill::{Channels, DistillerConfig, StepContext};
+use docent_detect::{BoxHeadOutput, DenseHeadOutput, FeaturePyramid, SampledRois, Size, Target};
+use docent_distill::methods::{DistillerConfig, imitation_mask};
+use docent_distill::{Channels, DistillerRegistry, ModelView, Needs, Progress, RegionView, StepContext};
 use docent_ops::BoxCoder;
 
 const SIZES: [(usize, usize); 3] = [(24, 32), (12, 16), (6, 8)];
@@ -21,8 +22,8 @@ const CLASSES: usize = 6;
 
 fn variant(golden: &Golden, name: &str) {
     let note = golden.note(&format!("config {name}"));
-    let config: DistillerConfig = serde_json::from_value(note.clone()).unwrap();
-    let method = note["method"].as_str().unwrap();
+    let config: DistillerConfig = golden_notes::settings(golden, name);
+    let method = config.method();
     let adapt = note.get("adapt").and_then(|a| a.as_str()).unwrap_or(if method == "pkd" { "none" } else { "conv3x3" });
     let own = if adapt == "none" { TEACHER } else { 5 };
     let kernel = if adapt == "conv1x1" { 1 } else { 3 };
@@ -74,31 +75,24 @@ fn variant(golden: &Golden, name: &str) {
         .collect();
     let vb = VarBuilder::from_tensors(adapters, DType::F32, &Device::Cpu);
     let channels = |of: usize| Channels { fpn: vec![of; 3], stages: Vec::new() };
-    let distiller = config.build(&channels(own), &channels(TEACHER), vb).unwrap();
+    let distiller = DistillerRegistry::builtin().distiller(&config, &channels(own), &channels(TEACHER), vb).unwrap();
     assert_eq!(distiller.name(), method);
-    let needs = distiller.needs();
-    assert!(needs.features && needs.head == (method == "defeat") && !needs.stages && !needs.proposals);
+    let needs = Needs { pyramid: true, regions: method == "defeat", ..Needs::default() };
+    assert_eq!(distiller.needs(), needs);
     // The step holds what is needed, and no more.
-    let step = StepContext {
-        student_features: &student,
-        teacher_features: Some(&teacher),
-        stages: None,
-        rois: &rois,
-        student_head: &student_head,
-        teacher_head: needs.head.then_some(&teacher_head),
-        teacher_rois: None,
-        anchors: &anchors,
-        targets: &[truth(0), truth(1)],
-        sizes: &[(90, 120), (96, 101)],
-        image_size: (96, 128),
-        epoch: 3,
-        epochs: 12,
-        iteration: 21,
-        iterations: 120,
-        milestones: &[],
-        student_coder: &coder,
-        teacher_coder: &coder,
+    let targets = [truth(0), truth(1)];
+    let sizes = [Size::new(90, 120), Size::new(96, 101)];
+    let dense = DenseHeadOutput { logits: Vec::new(), deltas: Vec::new(), anchors };
+    let view = |pyramid, head| {
+        ModelView::default().with_pyramid(pyramid).with_regions(RegionView { rois: &rois, head, coder })
     };
+    let mut teacher_view = view(&teacher, &teacher_head);
+    if !needs.regions {
+        teacher_view.regions = None;
+    }
+    let progress = Progress { epoch: 3, epochs: 12, iteration: 21, iterations: 120, milestones: &[] };
+    let student_view = view(&student, &student_head).with_dense(&dense);
+    let step = StepContext::new(student_view, teacher_view, &targets, &sizes, progress);
     let out = distiller.loss(&step).unwrap();
     assert_eq!(out.decay, 1.0);
     for term in &out.terms {
@@ -110,18 +104,21 @@ fn variant(golden: &Golden, name: &str) {
     for (leaf, var) in &leaves {
         golden.summary(&format!("{name}.grad.{leaf}"), grads.get(var).unwrap(), 6);
     }
-    if needs.head {
-        let missing = StepContext { teacher_head: None, ..step };
-        assert!(distiller.loss(&missing).unwrap_err().to_string().contains("needs().head"));
+    let message = |step: StepContext<'_>| distiller.loss(&step).unwrap_err().to_string();
+    if needs.regions {
+        let mut missing = step;
+        missing.teacher.regions = None;
+        assert!(message(missing).contains("needs().regions"));
     }
     if method == "fgfi" {
-        let missing = StepContext { anchors: &[], ..step };
-        assert!(distiller.loss(&missing).unwrap_err().to_string().contains("anchors"));
+        let mut missing = step;
+        missing.student.dense = None;
+        assert!(message(missing).contains("anchors"));
     }
 }
 
 #[test]
-fn rivals() {
+fn values_and_gradients_of_every_method() {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "rivals.safetensors");
     for (level, (h, w)) in SIZES.into_iter().enumerate() {
         let anchors = boxes(&golden.input(&format!("anchors.{level}")));

@@ -1,18 +1,20 @@
-//! The other taps and directions of sharing, with their gradients, against an independent PyTorch version in float64.
+//! The other feature sources and directions of proposal sharing, with their gradients, against an independent PyTorch version in float64.
 // Clippy knows only `#[test]` functions as tests; helpers may fail the same way.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../../ops/tests/common/mod.rs"]
 mod common;
+mod golden_notes;
 
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::{Golden, boxes, filled, leaf};
-use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Target};
-use docent_distill::config::{AdaptationLayer, ProposalSource, FeatureSource};
-use docent_distill::{Channels, Distiller, RoiSet, Stages, StepContext, TaskAdaptive, TaskAdaptiveConfig};
+use docent_detect::{BoxHeadOutput, FeaturePyramid, SampledRois, Size, Target};
+use docent_distill::config::{AdaptationLayer, FeatureSource, ProposalSource, TaskAdaptiveConfig};
+use docent_distill::methods::TaskAdaptive;
+use docent_distill::{Channels, Distiller, ModelView, Needs, Progress, RegionView, StepContext};
 use docent_ops::BoxCoder;
 
 const SIZES: [(usize, usize); 5] = [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)];
@@ -51,14 +53,14 @@ fn set(golden: &Golden, key: &str, leaves: &mut BTreeMap<String, Var>) -> Set {
                 .zip(boxes(&golden.input(&format!("{key}.rois"))))
                 .collect(),
             positives: (0..count).filter(|&r| labels[r] > 0).collect(),
-            matched_gt_boxes: boxes(&golden.input(&format!("{key}.matched_gt_boxes"))),
+            matched_gt_boxes: boxes(&golden.input(&format!("{key}.matched"))),
             labels,
         },
     }
 }
 
 fn variant(golden: &Golden, name: &str) {
-    let config: TaskAdaptiveConfig = serde_json::from_value(golden.note(&format!("config {name}")).clone()).unwrap();
+    let config: TaskAdaptiveConfig = golden_notes::settings(golden, name);
     let (feature_source, student, teacher) = match config.feature_source {
         FeatureSource::Fpn => ("fpn", vec![5; 5], vec![7; 5]),
         FeatureSource::Stages => ("stages", vec![2, 3, 5, 6], vec![4, 5, 6, 7]),
@@ -87,40 +89,39 @@ fn variant(golden: &Golden, name: &str) {
     let mut set = |key| set(golden, key, &mut leaves);
     // A set that the variant does not name is given all the same: it must not count.
     let (mine, shared) = (set("own"), set("shared"));
-    let shared = RoiSet { rois: &shared.rois, student: &shared.student, teacher: &shared.teacher };
     let truth = |i| Target { boxes: boxes(&golden.input(&format!("truth{i}.boxes"))), labels: vec![1; 3] };
     let coder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
     let stages = config.feature_source == FeatureSource::Stages;
-    let step = StepContext {
-        student_features: &own,
-        teacher_features: (!stages).then_some(&theirs),
-        stages: stages.then_some(Stages { student: &own, teacher: &theirs }),
-        rois: &mine.rois,
-        student_head: &mine.student,
-        teacher_head: Some(&mine.teacher),
-        teacher_rois: Some(shared),
-        anchors: &[],
-        targets: &[truth(0), truth(1)],
-        sizes: &[(90, 120), (96, 101)],
-        image_size: (96, 128),
-        epoch: 3,
-        epochs: 12,
-        iteration: 21,
-        iterations: 120,
-        milestones: &[],
-        student_coder: &coder,
-        teacher_coder: &coder,
-    };
+    let region = |rois, head| RegionView { rois, head, coder };
+    let mut student_view = ModelView::default()
+        .with_regions(region(&mine.rois, &mine.student))
+        .with_teacher_regions(region(&shared.rois, &shared.student));
+    let mut teacher_view = ModelView::default()
+        .with_regions(region(&mine.rois, &mine.teacher))
+        .with_teacher_regions(region(&shared.rois, &shared.teacher));
+    if stages {
+        (student_view, teacher_view) = (student_view.with_stages(&own), teacher_view.with_stages(&theirs));
+    } else {
+        (student_view, teacher_view) = (student_view.with_pyramid(&own), teacher_view.with_pyramid(&theirs));
+    }
+    let targets = [truth(0), truth(1)];
+    let sizes = [Size::new(90, 120), Size::new(96, 101)];
+    let progress = Progress { epoch: 3, epochs: 12, iteration: 21, iterations: 120, milestones: &[] };
+    let step = StepContext::new(student_view, teacher_view, &targets, &sizes, progress);
     let vb = VarBuilder::from_tensors(adapters, DType::F32, &Device::Cpu);
     let channels = |of: &[usize]| match config.feature_source {
         FeatureSource::Fpn => Channels { fpn: of.to_vec(), stages: Vec::new() },
         FeatureSource::Stages => Channels { fpn: Vec::new(), stages: of.to_vec() },
     };
     let method = TaskAdaptive::new(&config, &channels(&student), &channels(&teacher), vb).unwrap();
-    let needs = method.needs();
-    assert_eq!((needs.stages, needs.features), (stages, !stages));
-    assert_eq!(needs.head, config.proposal_source != ProposalSource::TeacherToStudent);
-    assert_eq!(needs.proposals, config.proposal_source != ProposalSource::StudentToTeacher);
+    let needs = Needs {
+        stages,
+        pyramid: !stages,
+        regions: config.proposal_source != ProposalSource::TeacherToStudent,
+        teacher_regions: config.proposal_source != ProposalSource::StudentToTeacher,
+        ..Needs::default()
+    };
+    assert_eq!(method.needs(), needs);
 
     let out = method.loss(&step).unwrap();
     for term in &out.terms {
@@ -141,16 +142,19 @@ fn variant(golden: &Golden, name: &str) {
         }
     }
 
-    // What the loop left out is asked for by name.
-    let missing = StepContext { teacher_features: None, stages: None, ..step };
-    let message = method.loss(&missing).unwrap_err().to_string();
-    assert!(message.contains(if stages { "needs().stages" } else { "needs().features" }), "{message}");
-    let missing = StepContext { teacher_head: None, teacher_rois: None, ..step };
-    assert!(method.loss(&missing).unwrap_err().to_string().contains("needs()."), "{name}");
+    // The error names the part of `needs()` that is missing.
+    let message = |step: StepContext<'_>| method.loss(&step).unwrap_err().to_string();
+    let mut missing = step;
+    (missing.teacher.pyramid, missing.teacher.stages) = (None, None);
+    assert!(message(missing).contains(if stages { "needs().stages" } else { "needs().pyramid" }), "{name}");
+    let mut missing = step;
+    (missing.teacher.regions, missing.teacher.teacher_regions) = (None, None);
+    let part = if needs.regions { "needs().regions" } else { "needs().teacher_regions" };
+    assert!(message(missing).contains(part), "{name}");
 }
 
 #[test]
-fn other_taps_and_directions() {
+fn other_sources_and_directions() {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "share.safetensors");
     let names: Vec<&str> = golden.notes("config ").map(|(name, _)| name).collect();
     assert_eq!(names.len(), 5);

@@ -5,11 +5,12 @@
 mod common;
 
 use common::*;
+use docent_distill::Distiller;
 use docent_distill::boxes::{BoxRow, box_loss};
 use docent_distill::config::{LevelNorm, RegGate, RegLoss, TaskAdaptiveConfig};
 use docent_distill::feature::{Adapters, feature_loss};
 use docent_distill::gate::{GateRow, box_gate, class_deltas};
-use docent_distill::{Distiller, TaskAdaptive};
+use docent_distill::methods::TaskAdaptive;
 
 #[test]
 fn the_step_at_its_defaults() {
@@ -17,7 +18,7 @@ fn the_step_at_its_defaults() {
     let config = TaskAdaptiveConfig::default();
     let method = TaskAdaptive::new(&config, &channels(STUDENT, 2), &channels(TEACHER, 2), builder(&vars)).unwrap();
     let mut step = scene.step();
-    step.epoch = 4;
+    step.progress.epoch = 4;
     let out = method.loss(&step).unwrap();
     let raw: Vec<f32> = out.terms.iter().map(|t| scalar(&t.raw)).collect();
     let want = [0.57015013, 2.74984120, 3.70885182];
@@ -25,7 +26,11 @@ fn the_step_at_its_defaults() {
     let total = out.total().unwrap();
     close(&[scalar(&total)], &[0.75 * (0.32 * want[0] + 0.25 * want[1] + 0.25 * want[2])], 1e-6);
     let stat = |name| out.stat(name).unwrap() as f32;
-    close(&[stat("mask_sum"), stat("teacher_entropy"), stat("gated_share")], &[93.46318120670767, 0.75147967, 0.6], 1e-6);
+    close(
+        &[stat("mask_sum"), stat("teacher_entropy"), stat("gated_share")],
+        &[93.46318120670767, 0.75147967, 0.6],
+        1e-6,
+    );
 
     // Gradients of the raw terms, through the factor each has in the total.
     let gradients = total.backward().unwrap();
@@ -63,7 +68,7 @@ fn the_gates() {
     let (rois, student, teacher) = (rois(), numbers(&student_deltas()), numbers(&teacher_deltas()));
     let row = |&r: &usize| GateRow {
         proposal: rois.rois[r].1,
-        truth: rois.matched_gt_boxes[r],
+        gt_box: rois.matched_gt_boxes[r],
         image: SIZES[rois.rois[r].0],
         teacher: class_deltas(&teacher, CLASSES, r, rois.labels[r]).unwrap(),
         student: class_deltas(&student, CLASSES, r, rois.labels[r]).unwrap(),

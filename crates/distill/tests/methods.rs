@@ -1,4 +1,4 @@
-//! The rivals one by one: a naive version of each, finite differences, and their limits.
+//! The other methods one by one: a naive version of each, finite differences, and their limits.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which clippy.toml does not see as tests
 
@@ -6,38 +6,45 @@ mod common;
 
 use candle_core::Tensor;
 use common::*;
-use docent_detect::FeaturePyramid;
+use docent_detect::{DenseHeadOutput, FeaturePyramid, Size};
 use docent_distill::config::AdaptationLayer;
-use docent_distill::methods::{DefeatConfig, FgfiConfig, FitnetsConfig, PkdConfig, imitation_mask};
-use docent_distill::{Distiller, DistillerConfig, StepContext};
+use docent_distill::methods::{DefeatConfig, DistillerConfig, FgfiConfig, FitnetsConfig, PkdConfig, imitation_mask};
+use docent_distill::{Distiller, DistillerRegistry};
 use docent_ops::BoxXyxy;
 use docent_ops::testing::check_gradient;
 
-/// Every rival without an adapter, between maps of equal channels.
+/// Every method beside the paper's, without an adaptation layer, between maps of equal channels.
 fn all() -> [DistillerConfig; 4] {
-    let adapt = AdaptationLayer::None;
+    let adaptation_layer = AdaptationLayer::None;
     [
-        DistillerConfig::Fitnets(FitnetsConfig { adapt, ..Default::default() }),
-        DistillerConfig::Fgfi(FgfiConfig { adapt, ..Default::default() }),
-        DistillerConfig::Pkd(PkdConfig { adapt, ..Default::default() }),
-        DistillerConfig::Defeat(DefeatConfig { adapt, ..Default::default() }),
+        DistillerConfig::Fitnets(FitnetsConfig::default().adaptation_layer(adaptation_layer)),
+        DistillerConfig::Fgfi(FgfiConfig::default().adaptation_layer(adaptation_layer)),
+        DistillerConfig::Pkd(PkdConfig::default().adaptation_layer(adaptation_layer)),
+        DistillerConfig::Defeat(DefeatConfig::default().adaptation_layer(adaptation_layer)),
     ]
 }
 
 fn build(config: &DistillerConfig) -> Box<dyn Distiller> {
-    config.build(&channels(TEACHER, 2), &channels(TEACHER, 2), builder(&Default::default())).unwrap()
+    let channels = channels(TEACHER, 2);
+    DistillerRegistry::builtin().distiller(config, &channels, &channels, builder(&Default::default())).unwrap()
 }
 
 /// The scene between maps of equal channels.
 fn scene() -> Scene {
     let mut scene = Scene::new();
     scene.student_features = tracked(&features(1, TEACHER));
+    scene.dense = Some(dense());
     scene
+}
+
+/// A dense head of which the methods read the anchors alone.
+fn dense() -> DenseHeadOutput {
+    DenseHeadOutput { logits: Vec::new(), deltas: Vec::new(), anchors: anchors() }
 }
 
 /// Two squares around each cell's corner.
 fn anchors() -> Vec<Vec<BoxXyxy>> {
-    let level = |((h, w), stride): ((usize, usize), usize)| {
+    let level = |(Size { height: h, width: w }, stride): (Size, usize)| {
         let cell = move |i: usize| [((i % w) * stride) as f32, ((i / w) * stride) as f32];
         (0..h * w)
             .flat_map(|i| [2.0, 4.0].map(|half| (cell(i), half * stride as f32)))
@@ -48,9 +55,7 @@ fn anchors() -> Vec<Vec<BoxXyxy>> {
 }
 
 fn terms(config: &DistillerConfig, scene: &Scene) -> Vec<f64> {
-    let anchors = anchors();
-    let step = StepContext { anchors: &anchors, ..scene.step() };
-    build(config).loss(&step).unwrap().terms.iter().map(|t| t.value().unwrap()).collect()
+    build(config).loss(&scene.step()).unwrap().terms.iter().map(|t| t.value().unwrap()).collect()
 }
 
 /// One level's elements as (image, channel, cell, student, teacher).
@@ -66,8 +71,8 @@ fn naive(scene: &Scene, divisor: f64, weight: impl Fn(usize, usize, usize) -> f6
     let level = |level: usize| {
         let all = elements(scene, level);
         let sum: f64 = all.iter().map(|&(b, _, cell, s, t)| weight(level, b, cell) * (s - t).powi(2)).sum();
-        let mass: f64 = all.iter().filter(|e| e.1 == 0).map(|&(b, _, cell, ..)| weight(level, b, cell)).sum();
-        sum / (divisor * mass)
+        let mask_sum: f64 = all.iter().filter(|e| e.1 == 0).map(|&(b, _, cell, ..)| weight(level, b, cell)).sum();
+        sum / (divisor * mask_sum)
     };
     (level(0) + level(1)) / 2.0
 }
@@ -128,12 +133,12 @@ fn values_are_those_of_the_formulas() {
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    let anchors = anchors();
     for config in all() {
         let (scene, method) = (scene(), build(&config));
         let loss = |maps: &[Tensor]| {
             let student_features = FeaturePyramid { levels: maps.to_vec(), strides: vec![4, 8] };
-            let step = StepContext { anchors: &anchors, student_features: &student_features, ..scene.step() };
+            let mut step = scene.step();
+            step.student.pyramid = Some(&student_features);
             method.loss(&step)?.total()
         };
         let maps: Vec<Tensor> = scene.student_features.levels.iter().map(Tensor::detach).collect();
@@ -143,14 +148,12 @@ fn gradients_are_those_of_finite_differences() {
 
 #[test]
 fn limits() {
-    let anchors = anchors();
     for config in all() {
         // A teacher equal to the student, and the teacher's own graph.
         let mut same = scene();
         same.student_features = tracked(&features(11, TEACHER));
         same.student_head.class_logits = var(&teacher_logits());
-        let step = StepContext { anchors: &anchors, ..same.step() };
-        let out = build(&config).loss(&step).unwrap();
+        let out = build(&config).loss(&same.step()).unwrap();
         assert!(out.terms.iter().all(|t| t.value().unwrap().abs() < 1e-9), "{config:?}: {:?}", out.report());
         let grads = out.total().unwrap().backward().unwrap();
         assert!(same.teacher().iter().all(|t| grads.get(t).is_none()), "{config:?}");
@@ -158,8 +161,8 @@ fn limits() {
         // No object and no positive: finite, and nothing that speaks of objects.
         let mut empty = Scene::empty();
         empty.student_features = tracked(&features(1, TEACHER));
-        let step = StepContext { anchors: &anchors, ..empty.step() };
-        let out = build(&config).loss(&step).unwrap();
+        empty.dense = Some(dense());
+        let out = build(&config).loss(&empty.step()).unwrap();
         for (name, value) in out.report().unwrap() {
             assert!(value.is_finite(), "{config:?}: {name}");
             if ["raw_imitation", "raw_feat_obj", "raw_cls_obj", "mask_sum", "positives"].contains(&name.as_str()) {
@@ -197,13 +200,17 @@ fn settings_are_checked_by_name() {
     refused(r#"{"method":"pkd","weight":-0.5}"#, "`weight`");
     refused(r#"{"method":"defeat","t_bg":0.0}"#, "`t_bg`");
     refused(r#"{"method":"defeat","beta_obj":-2.0}"#, "`beta_obj`");
-    for stranger in [r#"{"method":"fitnets","psi":0.5}"#, r#"{"method":"fitnet"}"#, r#"{"method":"pkd","w_feat":1}"#] {
+    for stranger in [r#"{"method":"fitnets","psi":0.5}"#, r#"{"method":"pkd","w_feat":1}"#] {
         assert!(serde_json::from_str::<DistillerConfig>(stranger).is_err(), "{stranger}");
     }
     // PKD needs no adapter where channels are equal, and says what to do where they are not.
     let pkd = DistillerConfig::Pkd(PkdConfig::default());
-    pkd.validate_channels(&channels(4, 2), &channels(4, 2)).unwrap();
-    let message = pkd.validate_channels(&channels(3, 2), &channels(4, 2)).unwrap_err().to_string();
+    let build = |student: usize| {
+        let (student, teacher) = (channels(student, 2), channels(4, 2));
+        DistillerRegistry::builtin().distiller(&pkd, &student, &teacher, builder(&Default::default())).map(|_| ())
+    };
+    build(4).unwrap();
+    let message = build(3).unwrap_err().to_string();
     assert!(message.contains("conv1x1"), "{message}");
     let text = serde_json::to_string(&DistillerConfig::default()).unwrap();
     assert!(text.contains(r#""method":"task_adaptive""#));

@@ -6,11 +6,12 @@ mod common;
 
 use candle_core::{Tensor, backprop::GradStore};
 use common::*;
-use docent_detect::{BoxHeadOutput, FeaturePyramid};
-use docent_distill::config::{AdaptationLayer, ClsLoss, DecayKind, LevelRule, MaskKind, RegGate, RegLoss};
-use docent_distill::config::TaskAdaptiveConfig;
+use docent_detect::{BoxHeadOutput, FeaturePyramid, Size};
+use docent_distill::config::{
+    AdaptationLayer, ClsLoss, DecayKind, FeatureSource, LevelRule, MaskKind, RegGate, RegLoss, TaskAdaptiveConfig,
+};
 use docent_distill::methods::TaskAdaptive;
-use docent_distill::{DistillOutput, Distiller, Needs};
+use docent_distill::{Channels, DistillOutput, Distiller, Needs};
 use docent_ops::BoxCoder;
 use proptest::prelude::*;
 
@@ -31,7 +32,7 @@ fn bits(gradients: &GradStore, of: &[Tensor]) -> Vec<Option<Vec<u32>>> {
 fn needs_params_and_name() {
     let method = method(&TaskAdaptiveConfig::default());
     assert_eq!(method.name(), "task_adaptive");
-    assert_eq!(method.needs(), Needs { features: true, head: true, ..Needs::default() });
+    assert_eq!(method.needs(), Needs { pyramid: true, regions: true, ..Needs::default() });
     let params: Vec<_> = method.params().into_iter().map(|(n, t)| (n, t.dims().to_vec())).collect();
     let want = [
         ("adapt.0.weight", vec![TEACHER, STUDENT, 3, 3]),
@@ -49,7 +50,7 @@ fn a_teacher_like_the_student_asks_for_nothing() {
     let teacher = &scene.teacher_head;
     scene.student_head =
         BoxHeadOutput { class_logits: var(&teacher.class_logits), box_deltas: var(&teacher.box_deltas) };
-    let config = TaskAdaptiveConfig { adaptation_layer: AdaptationLayer::None, ..Default::default() };
+    let config = TaskAdaptiveConfig::default().adaptation_layer(AdaptationLayer::None);
     let method =
         TaskAdaptive::new(&config, &channels(TEACHER, 2), &channels(TEACHER, 2), builder(&Default::default())).unwrap();
     assert!(method.params().is_empty());
@@ -70,7 +71,7 @@ fn no_gradient_reaches_the_teacher() {
     let scene = Scene::new();
     for config in [
         TaskAdaptiveConfig::default(),
-        TaskAdaptiveConfig { reg_loss: RegLoss::Giou, cls_loss: ClsLoss::Kl, temperature: 2.0, ..Default::default() },
+        TaskAdaptiveConfig::default().reg_loss(RegLoss::Giou).cls_loss(ClsLoss::Kl).temperature(2.0),
     ] {
         let method = method(&config);
         let gradients = method.loss(&scene.step()).unwrap().total().unwrap().backward().unwrap();
@@ -99,7 +100,7 @@ fn without_positives_and_boxes_all_is_zero() {
         }
     }
     // The whole map needs no box.
-    let ones = TaskAdaptiveConfig { mask: MaskKind::Ones, ..Default::default() };
+    let ones = TaskAdaptiveConfig::default().mask(MaskKind::Ones);
     assert!(raw(&method(&ones).loss(&scene.step()).unwrap())[0] > 0.0);
 }
 
@@ -125,7 +126,7 @@ fn weight_zero_is_plain_training_to_the_bit() {
     let scene = Scene::new();
     let alone = detection(&scene);
     let want = bits(&alone.backward().unwrap(), &scene.student());
-    let config = TaskAdaptiveConfig { w_feat: 0.0, w_cls: 0.0, w_reg: 0.0, ..Default::default() };
+    let config = TaskAdaptiveConfig::default().w_feat(0.0).w_cls(0.0).w_reg(0.0);
     let method = method(&config);
     let out = method.loss(&scene.step()).unwrap();
     assert!(raw(&out).iter().all(|v| *v > 0.0), "computed and logged all the same");
@@ -160,7 +161,7 @@ fn an_infinite_term_at_weight_zero_spoils_nothing() {
     let mut scene = Scene::new();
     let broken = |t: &Tensor| (t * f64::INFINITY).unwrap();
     scene.teacher_features.levels = scene.teacher_features.levels.iter().map(broken).collect();
-    let config = TaskAdaptiveConfig { w_feat: 0.0, ..Default::default() };
+    let config = TaskAdaptiveConfig::default().w_feat(0.0);
     let out = method(&config).loss(&scene.step()).unwrap();
     assert!(!raw(&out)[0].is_finite());
     assert!(scalar(&out.total().unwrap()).is_finite());
@@ -171,7 +172,7 @@ fn an_infinite_term_at_weight_zero_spoils_nothing() {
 #[test]
 fn the_factor_is_decay_times_warm_up() {
     let scene = Scene::new();
-    let config = TaskAdaptiveConfig { warmup_iters: 10, ..Default::default() };
+    let config = TaskAdaptiveConfig::default().warmup_iters(10);
     let method = method(&config);
     let full = method.loss(&{
         let mut step = scene.step();
@@ -192,7 +193,7 @@ fn the_factor_is_decay_times_warm_up() {
 #[test]
 fn the_step_decay_reads_the_milestones() {
     let scene = Scene::new();
-    let method = method(&TaskAdaptiveConfig { decay: DecayKind::Step, ..Default::default() });
+    let method = method(&TaskAdaptiveConfig::default().decay(DecayKind::Step));
     for (iteration, want) in [(80, 1.0), (81, 0.1), (111, 0.01)] {
         let mut step = scene.step();
         step.progress.iteration = iteration;
@@ -234,11 +235,10 @@ fn normalisers_are_chosen_by_the_config() {
     let scene = Scene::new();
     let of = |config: TaskAdaptiveConfig| raw(&method(&config).loss(&scene.step()).unwrap());
     let plain = of(TaskAdaptiveConfig::default());
-    let sampled =
-        of(TaskAdaptiveConfig { cls_norm: ClsNorm::Sampled, reg_norm: RegNorm::Sampled, ..Default::default() });
+    let sampled = of(TaskAdaptiveConfig::default().cls_norm(ClsNorm::Sampled).reg_norm(RegNorm::Sampled));
     // 7 RoIs, 5 positives, 3 gated.
     close(&[sampled[1], sampled[2]], &[f64::from(plain[1]) * 5.0 / 7.0, f64::from(plain[2]) * 3.0 / 7.0], 1e-6);
-    let all = of(TaskAdaptiveConfig { cls_select: ClsSelect::All, ..Default::default() });
+    let all = of(TaskAdaptiveConfig::default().cls_select(ClsSelect::All));
     close(&[all[1]], &[3.61724823], 1e-6);
 }
 
@@ -257,7 +257,7 @@ fn a_teacher_with_other_box_weights_says_the_same() {
 #[test]
 fn by_scale_paints_one_level_a_box() {
     let scene = Scene::new();
-    let method = method(&TaskAdaptiveConfig { levels: LevelRule::ByScale, base: 10.0, ..Default::default() });
+    let method = method(&TaskAdaptiveConfig::default().levels(LevelRule::ByScale).base(10.0));
     let masks = method.masks(&scene.step()).unwrap();
     // Sides of about 24, 19, 3 and 23 pixels: the first and the last on level 1.
     let at = |mask: &[f32], level: usize, image: usize, x: f32, y: f32| {
@@ -294,19 +294,27 @@ fn misfits_are_named() {
     );
     check(&|s| s.teacher_head.class_logits = noise(9, &[7, 5], 1.0), "[7, 5]");
     check(&|s| s.teacher_head.box_deltas = noise(9, &[7, 20], 1.0), "[7, 20]");
-    let config = TaskAdaptiveConfig { adaptation_layer: AdaptationLayer::None, ..Default::default() };
-    assert!(
-        TaskAdaptive::new(&config, &channels(STUDENT, 2), &channels(TEACHER, 2), builder(&Default::default())).is_err()
-    );
-    assert!(
-        TaskAdaptive::new(
-            &TaskAdaptiveConfig::default(),
-            &channels(STUDENT, 3),
-            &channels(TEACHER, 3),
-            builder(&adapter_vars(3))
-        )
-        .is_err()
-    );
+}
+
+#[test]
+fn channels_must_fit_the_adaptation_layer() {
+    let build = |config: &TaskAdaptiveConfig, student: &Channels, teacher: &Channels| {
+        TaskAdaptive::new(config, student, teacher, builder(&adapter_vars(3))).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let of = |fpn: usize, stage: usize| Channels { fpn: vec![fpn; 2], stages: vec![stage; 2] };
+    let none = TaskAdaptiveConfig::default().adaptation_layer(AdaptationLayer::None);
+    build(&none, &of(4, 1), &of(4, 2)).unwrap();
+    let message = build(&none, &of(4, 1), &of(6, 1)).unwrap_err();
+    assert!(message.contains("[4, 4]") && message.contains("[6, 6]") && message.contains("conv3x3"), "{message}");
+    build(&TaskAdaptiveConfig::default(), &of(STUDENT, 1), &of(TEACHER, 2)).unwrap();
+    // The feature term reads the backbone's maps here.
+    let none = none.feature_source(FeatureSource::Stages);
+    assert!(build(&none, &of(4, 1), &of(4, 2)).is_err());
+    build(&none, &of(4, 2), &of(6, 2)).unwrap();
+    // Three levels, but the parameters are of two.
+    assert!(build(&TaskAdaptiveConfig::default(), &channels(STUDENT, 3), &channels(TEACHER, 3)).is_err());
+    let message = build(&TaskAdaptiveConfig::default(), &channels(STUDENT, 2), &channels(TEACHER, 3)).unwrap_err();
+    assert!(message.contains("the student has 2 levels, the teacher 3"), "{message}");
 }
 
 proptest! {
@@ -319,7 +327,7 @@ proptest! {
         scene.student_head.box_deltas = var(&noise(seed + 2, &[7, 4 * CLASSES], scale));
         scene.teacher_head.box_deltas = noise(seed + 3, &[7, 4 * CLASSES], scale);
         for (reg_gate, reg_loss) in [(RegGate::TeacherVsProposal, RegLoss::SmoothL1), (RegGate::None, RegLoss::Giou)] {
-            let config = TaskAdaptiveConfig { reg_gate, reg_loss, ..Default::default() };
+            let config = TaskAdaptiveConfig::default().reg_gate(reg_gate).reg_loss(reg_loss);
             let out = method(&config).loss(&scene.step()).unwrap();
             prop_assert!(raw(&out).iter().all(|v| v.is_finite() && *v >= 0.0));
             prop_assert!((0.0..=1.0).contains(&out.stat("gated_share").unwrap()));

@@ -2,12 +2,13 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use docent_detect::setters;
 use docent_ops::loss::masked_l2;
 use serde::{Deserialize, Serialize};
 
 use super::shared::{by_level, check_weight, mean, undecayed};
 use crate::class::class_loss;
-use crate::config::{AdaptationLayer, ClsLoss, GridRule, LevelRule, MaskKind, check_channels};
+use crate::config::{AdaptationLayer, ClsLoss, GridRule, LevelRule, MaskKind};
 use crate::context::{Channels, StepContext};
 use crate::distiller::{DistillOutput, Distiller, Needs, Stat};
 use crate::error::{Error, Result};
@@ -33,6 +34,16 @@ pub struct DefeatConfig {
     /// The adaptation layer; `conv3x3`.
     pub adaptation_layer: AdaptationLayer,
 }
+
+setters!(DefeatConfig {
+    alpha_obj: f64,
+    alpha_bg: f64,
+    beta_obj: f64,
+    beta_bg: f64,
+    t_obj: f32,
+    t_bg: f32,
+    adaptation_layer: AdaptationLayer,
+});
 
 impl Default for DefeatConfig {
     fn default() -> Self {
@@ -72,14 +83,6 @@ impl DefeatConfig {
         }
         Ok(())
     }
-
-    /// Checks that the adaptation layer can join the two models' maps.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if there is none and the channels differ.
-    pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adaptation_layer, &student.fpn, &teacher.fpn)
-    }
 }
 
 /// Decoupled features of J. Guo, K. Han, Y. Wang, H. Wu, X. Chen, C. Xu and C. Xu, *Distilling Object Detectors via
@@ -99,7 +102,8 @@ pub struct Defeat {
 }
 
 /// Boxes as they are, on every level.
-const RULE: MaskRule = MaskRule { kind: MaskKind::Binary, levels: LevelRule::All, base: 56.0, grid: GridRule::CellCenter };
+const RULE: MaskRule =
+    MaskRule { kind: MaskKind::Binary, levels: LevelRule::All, base: 56.0, grid: GridRule::CellCenter };
 
 impl Defeat {
     /// Checks the settings and takes the adaptation layers from `vb`.
@@ -108,7 +112,10 @@ impl Defeat {
     /// A setting that means nothing, or a name that `vb` does not have.
     pub fn new(config: &DefeatConfig, student: &Channels, teacher: &Channels, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        Ok(Self { adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
+        Ok(Self {
+            adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?,
+            config: config.clone(),
+        })
     }
 }
 
@@ -118,7 +125,7 @@ impl Distiller for Defeat {
     }
 
     fn needs(&self) -> Needs {
-        Needs { features: true, head: true, ..Needs::default() }
+        Needs { pyramid: true, regions: true, ..Needs::default() }
     }
 
     fn params(&self) -> Vec<(String, Tensor)> {

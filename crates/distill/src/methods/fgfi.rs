@@ -2,12 +2,13 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use docent_detect::setters;
 use docent_ops::loss::masked_l2;
 use docent_ops::{BoxXyxy, boxes};
 use serde::{Deserialize, Serialize};
 
 use super::shared::{by_level, check_weight, mean, undecayed};
-use crate::config::{AdaptationLayer, check_channels};
+use crate::config::AdaptationLayer;
 use crate::context::{Channels, StepContext};
 use crate::distiller::{DistillOutput, Distiller, Needs, Stat};
 use crate::error::{Error, Result};
@@ -19,11 +20,13 @@ use crate::feature::Adapters;
 pub struct FgfiConfig {
     /// Weight of the imitation; 0.01. \[paper\]
     pub weight: f64,
-    /// ProposalSource of an object's best IoU that an anchor must pass; 0.5. \[paper\]
+    /// Fraction of an object's best IoU that an anchor must exceed; 0.5. \[paper\]
     pub psi: f32,
     /// The adaptation layer; `conv3x3`. \[paper: convolutional\]
     pub adaptation_layer: AdaptationLayer,
 }
+
+setters!(FgfiConfig { weight: f64, psi: f32, adaptation_layer: AdaptationLayer });
 
 impl Default for FgfiConfig {
     fn default() -> Self {
@@ -38,17 +41,9 @@ impl FgfiConfig {
     /// [`Error::Config`] names the setting.
     pub fn validate(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.psi) {
-            return Err(Error::config("psi", format!("{} is not a share; give a number from 0 to 1", self.psi)));
+            return Err(Error::config("psi", format!("{} is not a fraction; give a number from 0 to 1", self.psi)));
         }
         check_weight("weight", self.weight)
-    }
-
-    /// Checks that the adaptation layer can join the two models' maps.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if there is none and the channels differ.
-    pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adaptation_layer, &student.fpn, &teacher.fpn)
     }
 }
 
@@ -74,7 +69,10 @@ impl Fgfi {
     /// A setting that means nothing, or a name that `vb` does not have.
     pub fn new(config: &FgfiConfig, student: &Channels, teacher: &Channels, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        Ok(Self { adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
+        Ok(Self {
+            adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?,
+            config: config.clone(),
+        })
     }
 }
 
@@ -101,7 +99,7 @@ impl Distiller for Fgfi {
     }
 
     fn needs(&self) -> Needs {
-        Needs { features: true, ..Needs::default() }
+        Needs { pyramid: true, ..Needs::default() }
     }
 
     fn params(&self) -> Vec<(String, Tensor)> {

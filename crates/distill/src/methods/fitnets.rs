@@ -2,11 +2,12 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use docent_detect::setters;
 use docent_ops::loss::masked_l2;
 use serde::{Deserialize, Serialize};
 
 use super::shared::{by_level, check_weight, mean, undecayed};
-use crate::config::{AdaptationLayer, check_channels};
+use crate::config::AdaptationLayer;
 use crate::context::{Channels, StepContext};
 use crate::distiller::{DistillOutput, Distiller, Needs};
 use crate::error::Result;
@@ -22,6 +23,8 @@ pub struct FitnetsConfig {
     pub adaptation_layer: AdaptationLayer,
 }
 
+setters!(FitnetsConfig { weight: f64, adaptation_layer: AdaptationLayer });
+
 impl Default for FitnetsConfig {
     fn default() -> Self {
         Self { weight: 0.64, adaptation_layer: AdaptationLayer::Conv3x3 }
@@ -35,14 +38,6 @@ impl FitnetsConfig {
     /// [`crate::Error::Config`] names the setting.
     pub fn validate(&self) -> Result<()> {
         check_weight("weight", self.weight)
-    }
-
-    /// Checks that the regressor can join the two models' maps.
-    ///
-    /// # Errors
-    /// [`crate::Error::Config`] if there is none and the channels differ.
-    pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adaptation_layer, &student.fpn, &teacher.fpn)
     }
 }
 
@@ -69,7 +64,10 @@ impl Fitnets {
     /// A setting that means nothing, or a name that `vb` does not have.
     pub fn new(config: &FitnetsConfig, student: &Channels, teacher: &Channels, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        Ok(Self { adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
+        Ok(Self {
+            adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?,
+            config: config.clone(),
+        })
     }
 }
 
@@ -79,7 +77,7 @@ impl Distiller for Fitnets {
     }
 
     fn needs(&self) -> Needs {
-        Needs { features: true, ..Needs::default() }
+        Needs { pyramid: true, ..Needs::default() }
     }
 
     fn params(&self) -> Vec<(String, Tensor)> {

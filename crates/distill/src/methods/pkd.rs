@@ -2,13 +2,14 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use docent_detect::setters;
 use docent_ops::loss::{FusedLoss, fused};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::shared::{by_level, check_weight, mean, undecayed};
 use crate::class::values;
-use crate::config::{AdaptationLayer, check_channels};
+use crate::config::AdaptationLayer;
 use crate::context::{Channels, StepContext};
 use crate::distiller::{DistillOutput, Distiller, Needs};
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct PkdConfig {
     pub adaptation_layer: AdaptationLayer,
 }
 
+setters!(PkdConfig { weight: f64, adaptation_layer: AdaptationLayer });
+
 impl Default for PkdConfig {
     fn default() -> Self {
         Self { weight: 6.0, adaptation_layer: AdaptationLayer::None }
@@ -40,14 +43,6 @@ impl PkdConfig {
     /// [`Error::Config`] names the setting.
     pub fn validate(&self) -> Result<()> {
         check_weight("weight", self.weight)
-    }
-
-    /// Checks that the two models' maps can meet.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if there is no adapter and the channels differ.
-    pub fn validate_channels(&self, student: &Channels, teacher: &Channels) -> Result<()> {
-        check_channels(self.adaptation_layer, &student.fpn, &teacher.fpn)
     }
 }
 
@@ -73,7 +68,10 @@ impl Pkd {
     /// A setting that means nothing, channels that differ without an adapter, or a name that `vb` does not have.
     pub fn new(config: &PkdConfig, student: &Channels, teacher: &Channels, vb: VarBuilder<'_>) -> Result<Self> {
         config.validate()?;
-        Ok(Self { adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?, config: config.clone() })
+        Ok(Self {
+            adapters: Adapters::new(config.adaptation_layer, &student.fpn, &teacher.fpn, vb)?,
+            config: config.clone(),
+        })
     }
 }
 
@@ -83,7 +81,7 @@ impl Distiller for Pkd {
     }
 
     fn needs(&self) -> Needs {
-        Needs { features: true, ..Needs::default() }
+        Needs { pyramid: true, ..Needs::default() }
     }
 
     fn params(&self) -> Vec<(String, Tensor)> {

@@ -5,10 +5,10 @@ use candle_nn::VarBuilder;
 use docent_detect::FeaturePyramid;
 
 use crate::boxes::{BoxRow, box_loss, convert_deltas};
-use crate::class::{teacher_entropy, class_loss, select_rows, values};
-use crate::config::{ClsNorm, ClsSelect, RegNorm, ProposalSource, FeatureSource, TaskAdaptiveConfig};
-use crate::decay::{Decay, warmup_factor};
+use crate::class::{class_loss, select_rows, teacher_entropy, values};
+use crate::config::{ClsNorm, ClsSelect, FeatureSource, ProposalSource, RegNorm, TaskAdaptiveConfig};
 use crate::context::{Channels, RoiSet, StepContext};
+use crate::decay::{Decay, warmup_factor};
 use crate::distiller::{DistillOutput, Distiller, Needs, Stat, Term};
 use crate::error::{Error, Result};
 use crate::feature::{Adapters, feature_loss};
@@ -27,7 +27,7 @@ pub struct TaskAdaptive {
 
 impl TaskAdaptive {
     /// Checks the settings and takes the adapters `adapt.{level}.weight` and `adapt.{level}.bias` from `vb`, one for each
-    /// level of what is tapped.
+    /// level of the maps that the feature term compares.
     ///
     /// # Errors
     /// [`Error::Config`] for a setting that means nothing, or a name that `vb` does not have.
@@ -39,7 +39,12 @@ impl TaskAdaptive {
     ) -> Result<Self> {
         config.validate()?;
         Ok(Self {
-            adapters: Adapters::new(config.adaptation_layer, config.source_channels(student), config.source_channels(teacher), vb)?,
+            adapters: Adapters::new(
+                config.adaptation_layer,
+                config.source_channels(student),
+                config.source_channels(teacher),
+                vb,
+            )?,
             decay: Decay::from_config(config),
             rule: MaskRule::from_config(config),
             config: config.clone(),
@@ -62,7 +67,7 @@ impl TaskAdaptive {
         }
     }
 
-    /// Each tapped level's mask over the batch.
+    /// Each level's mask over the batch.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the targets are not one an image.
@@ -166,13 +171,13 @@ impl Distiller for TaskAdaptive {
 
     /// What `feature_source` and `proposal_source` name, whatever the weights: a term at weight 0 is still computed and reported.
     fn needs(&self) -> Needs {
-        let Self { config: TaskAdaptiveConfig { feature_source, proposal_source, .. }, .. } = self;
+        let TaskAdaptiveConfig { feature_source, proposal_source, .. } = &self.config;
         Needs {
-            features: *feature_source == FeatureSource::Fpn,
             stages: *feature_source == FeatureSource::Stages,
-            head: *proposal_source != ProposalSource::TeacherToStudent,
-            proposals: *proposal_source != ProposalSource::StudentToTeacher,
-            dense: false,
+            pyramid: *feature_source == FeatureSource::Fpn,
+            regions: *proposal_source != ProposalSource::TeacherToStudent,
+            teacher_regions: *proposal_source != ProposalSource::StudentToTeacher,
+            ..Needs::default()
         }
     }
 

@@ -52,16 +52,14 @@ pub fn targets() -> Vec<Target> {
 pub fn masks() -> Vec<LevelMask> {
     let targets = targets();
     let boxes: Vec<&[BoxXyxy]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
-    let level = |(l, (size, stride)): (usize, (Size, usize))| {
-        level_mask(&MaskRule::default(), &boxes, l, 2, size, stride)
-    };
+    let level =
+        |(l, (size, stride)): (usize, (Size, usize))| level_mask(&MaskRule::default(), &boxes, l, 2, size, stride);
     LEVELS.into_iter().enumerate().map(level).collect()
 }
 
 pub fn features(seed: u64, channels: usize) -> FeaturePyramid {
-    let map = |(l, (size, _)): (usize, (Size, usize))| {
-        noise(seed + l as u64, &[2, channels, size.height, size.width], 1.0)
-    };
+    let map =
+        |(l, (size, _)): (usize, (Size, usize))| noise(seed + l as u64, &[2, channels, size.height, size.width], 1.0);
     FeaturePyramid { levels: LEVELS.into_iter().enumerate().map(map).collect(), strides: vec![4, 8] }
 }
 

@@ -6,9 +6,9 @@ mod view;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use docent_study::summary::percent;
 use docent_train::Result;
 use docent_train::events::{Event, EventSink, StepRecord};
-use docent_train::summary::percent;
 
 use crate::output::say;
 pub use recent::clock;
@@ -141,10 +141,7 @@ mod tests {
             steps: 100,
             epoch: 2,
             lr: 0.02,
-            rpn_objectness: total,
-            rpn_box: 0.25,
-            head_class: 1.25,
-            head_box: 0.125,
+            losses: vec![("rpn_objectness".into(), total), ("head_box".into(), 0.125)],
             total,
             grad_norm: 3.0,
             adapter_grad_norm: None,
@@ -175,7 +172,8 @@ mod tests {
             recent.step(&step(i, i as f64));
         }
         assert_eq!(recent.steps.len(), WINDOW);
-        assert_eq!(recent.smoothed(&step(40, 40.0)).total, 30.5);
+        let mean = recent.smoothed(&step(40, 40.0));
+        assert_eq!((mean.total, mean.loss("rpn_objectness"), mean.loss("head_box")), (30.5, Some(30.5), Some(0.125)));
         assert!((recent.seconds_left(&step(40, 40.0)) - 30.0).abs() < 1e-9);
         assert!((recent.data_share() - 0.1).abs() < 1e-9);
         assert_eq!(recent.ap(), "AP not measured yet");
@@ -199,7 +197,7 @@ mod tests {
         console.recent.evaluated(&scored(1, 0.312));
         assert_eq!(
             console.line(&record),
-            "distilled step 10/100 epoch 2 | rpn 0.500+0.250 head 1.250+0.125 | feat 1.500>0.360 r 0.750 ratio 0.30 | \
+            "distilled step 10/100 epoch 2 | rpn_objectness 0.500 head_box 0.125 | feat 1.500>0.360 r 0.750 ratio 0.30 | \
              AP 31.2 lr 0.0200 grad 3.00 data 10% left 0:45"
         );
     }

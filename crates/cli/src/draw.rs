@@ -1,4 +1,4 @@
-//! Boxes and labels on a picture.
+//! Boxes and labels on an image.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_wid
 
 /// What is drawn of one object.
 pub struct Mark {
-    /// xyxy in the picture's pixels.
+    /// xyxy in the image's pixels.
     pub bbox: [f32; 4],
     /// Index of the colour.
     pub class: usize,
@@ -27,10 +27,10 @@ const COLOURS: [[u8; 3]; 8] = [
     [255, 255, 255],
 ];
 
-/// Letters are at least 16 pixels high, so that a picture with labels should have at least so many at its longer side.
+/// Letters are at least 16 pixels high, so that an image with labels should have at least so many at its longer side.
 const READABLE: usize = 480;
 
-/// The picture with its marks, the first of them on top. A small one is enlarged by a whole factor first, so that its labels can be
+/// The image with its marks, the first of them on top. A small one is enlarged by a whole factor first, so that its labels can be
 /// read and do not cover it.
 pub fn drawn(image: &Rgb8, marks: &[Mark]) -> Rgb8 {
     let factor = READABLE.div_ceil(image.width.max(image.height).max(1)).max(1);
@@ -40,9 +40,9 @@ pub fn drawn(image: &Rgb8, marks: &[Mark]) -> Rgb8 {
     image
 }
 
-/// Draws the marks into the picture, the first on top: it gets the first choice of a place for its label too.
+/// Draws the marks into the image, the first on top: it gets the first choice of a place for its label too.
 pub fn draw(image: &mut Rgb8, marks: &[Mark]) {
-    // Lines and letters grow with the picture, so that they can be read at any size.
+    // Lines and letters grow with the image, so that they can be read at any size.
     let short = image.width.min(image.height);
     let line = (short / 250).max(2);
     let letters = Letters::of_height(short / 30);
@@ -78,8 +78,8 @@ fn enlarged(image: &Rgb8, factor: usize) -> Rgb8 {
     Rgb8 { width: image.width * factor, height: image.height * factor, data }
 }
 
-/// Where a label goes: above its box, inside it, below it; the first of these that lies in the picture and on no other label, else
-/// the first that lies in the picture.
+/// Where a label goes: above its box, inside it, below it; the first of these that lies in the image and on no other label, else
+/// the first that lies in the image.
 fn place(image: &Rgb8, mark: &Mark, letters: &Letters, line: usize, taken: &[Area]) -> Area {
     let (width, height) = letters.size(&mark.label);
     let [x1, y1, x2, y2] = mark.bbox.map(|v| v.max(0.0) as usize);
@@ -198,12 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn marks_outside_the_picture_do_no_harm() {
+    fn marks_outside_the_image_do_no_harm() {
         let mut image = Rgb8::filled(20, 10, [9, 9, 9]);
         let boxes = [[-5.0, -5.0, 50.0, 50.0], [19.5, 9.5, 19.9, 9.9], [3.0, 3.0, 3.0, 3.0], [90.0, 90.0, 99.0, 99.0]];
         draw(&mut image, &boxes.map(|b| mark(b, 0, "cell é 細胞 0.99")));
         assert_eq!(image.data.len(), 600);
-        // The frame is held inside the picture (drawn again, for the letters lie over it).
+        // The frame is held inside the image (drawn again, for the letters lie over it).
         draw(&mut image, &[mark(boxes[0], 0, "")]);
         for (x, y) in [(0, 0), (19, 0), (0, 9), (19, 9)] {
             assert_eq!(image.pixel(x, y), COLOURS[0], "{x},{y}");
@@ -221,7 +221,7 @@ mod tests {
         for (x, y) in [(9, 20), (31, 35), (20, 30), (20, 36)] {
             assert_eq!(image.pixel(x, y), [0, 0, 0], "{x},{y}");
         }
-        // A small picture is enlarged, its boxes with it.
+        // A small image is enlarged, its boxes with it.
         let large = drawn(&Rgb8::filled(60, 40, [0, 0, 0]), &[mark([10.0, 20.0, 30.0, 35.0], 1, "")]);
         assert_eq!((large.width, large.height), (480, 320));
         assert_eq!((large.pixel(80, 160), large.pixel(79, 160)), (COLOURS[1], [0, 0, 0]));

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::{Parser, Subcommand};
+use docent_study::Registry;
 
 use crate::commands::predict::Incomplete;
 use crate::output::{error_text, tell};
@@ -24,11 +25,11 @@ use crate::signals::Interrupted;
 #[command(
     version,
     propagate_version = true,
-    after_help = "Examples, from a folder of pictures to a detector:\n  docent dataset check cells\n  docent init cells --out cells.toml\n  \
+    after_help = "Examples, from a folder of images to a detector:\n  docent dataset check cells\n  docent init cells --out cells.toml\n  \
                   docent train --recipe cells.toml\n  docent predict --checkpoint \
-                  runs/cells-seed0/distilled/checkpoints/last.safetensors --out found pictures/\n\n\
-                  Exit codes:\n  0    done\n  1    something failed; the last line says what, and the way out\n  \
-                  2    the command line is wrong\n  3    predict: some pictures could not be used, the others are done\n  101  a fault of the program itself: please report it\n  \
+                  runs/cells-seed0/distilled/checkpoints/last.safetensors --out found images/\n\n\
+                  Exit codes:\n  0    done\n  1    something failed; the last line says what, and what to do\n  \
+                  2    the command line is wrong\n  3    predict: some images could not be used, the others are done\n  101  a fault of the program itself: please report it\n  \
                   130  stopped by SIGINT (Ctrl-C), 143 by SIGTERM: a checkpoint was written, the command to go on is printed\n\n\
                   A second signal stops at once, under the same code; what the last checkpoint holds is kept."
 )]
@@ -42,7 +43,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Look at a data folder and propose a recipe for it, with the reasons.
+    /// Look at a data folder and suggest a recipe for it, with the reasons.
     Init(commands::init::Args),
     /// Train a recipe's study: the teacher, the student alone, the distilled student.
     Train(commands::train::Args),
@@ -50,13 +51,13 @@ enum Command {
     Ablate(commands::ablate::Args),
     /// Score a checkpoint, or a file of detections, with COCO's metrics.
     Eval(commands::eval::Args),
-    /// Detect objects in pictures: draw them, list them.
+    /// Detect objects in images: draw them, list them.
     Predict(commands::predict::Args),
-    /// Write a study's or a run's report: figures, curves and pictures on one page.
+    /// Write a study's or a run's report: figures, curves and images on one page.
     Report(commands::report::Args),
-    /// Look into a data folder: checks, figures, pictures; split it, or bring VOC and YOLO annotations in.
+    /// Look into a data folder: checks, figures, images; split it, or bring VOC and YOLO annotations in.
     Dataset(commands::dataset::Args),
-    /// Serve a detector over HTTP: a page to drop pictures on, and a JSON route.
+    /// Serve a detector over HTTP: a page to drop images on, and a JSON route.
     Serve(commands::serve::Args),
     /// List the shipped recipes, or print one.
     Recipe(commands::recipe::Args),
@@ -73,21 +74,7 @@ fn code(error: &anyhow::Error) -> ExitCode {
 }
 
 fn main() -> ExitCode {
-    runtime::prepare();
-    let Args { threads, command } = Args::parse();
-    let outcome = match command {
-        Command::Init(args) => compute(threads, || commands::init::run(&args)),
-        Command::Train(args) => compute(threads, || commands::train::run(args)),
-        Command::Ablate(args) => compute(threads, || commands::ablate::run(args)),
-        Command::Eval(args) => compute(threads, || commands::eval::run(&args)),
-        Command::Predict(args) => compute(threads, || commands::predict::run(&args)),
-        Command::Report(args) => compute(threads, || commands::report::run(&args)),
-        // Its network must not wait on a compute thread: only its model does.
-        Command::Serve(args) => start_pool(threads).and_then(|()| commands::serve::run(&args)),
-        Command::Dataset(args) => commands::dataset::run(&args),
-        Command::Recipe(args) => commands::recipe::run(&args),
-        Command::Weights(args) => commands::weights::run(args),
-    };
+    let outcome = runtime::prepare().and_then(|()| run(Args::parse()));
     let outcome = outcome.and_then(|()| match output::fault() {
         None => Ok(()),
         Some(error) => Err(anyhow!("standard output could not be written ({error}); apart from that, all is done")),
@@ -98,6 +85,24 @@ fn main() -> ExitCode {
             tell!("docent: {}", error_text(&error));
             code(&error)
         }
+    }
+}
+
+/// Runs the command with the detectors and methods that this program knows.
+fn run(Args { threads, command }: Args) -> anyhow::Result<()> {
+    let registry = Registry::builtin();
+    match command {
+        Command::Init(args) => compute(threads, || commands::init::run(&args, registry)),
+        Command::Train(args) => compute(threads, || commands::train::run(args, registry)),
+        Command::Ablate(args) => compute(threads, || commands::ablate::run(args, registry)),
+        Command::Eval(args) => compute(threads, || commands::eval::run(&args, &registry)),
+        Command::Predict(args) => compute(threads, || commands::predict::run(&args, &registry)),
+        Command::Report(args) => compute(threads, || commands::report::run(&args)),
+        // Its network must not wait on a compute thread: only its model does.
+        Command::Serve(args) => start_pool(threads).and_then(|()| commands::serve::run(&args, &registry)),
+        Command::Dataset(args) => commands::dataset::run(&args),
+        Command::Recipe(args) => commands::recipe::run(&args, &registry),
+        Command::Weights(args) => commands::weights::run(args),
     }
 }
 

@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn what_an_error_comes_from_is_said_once() {
         let source = std::io::Error::other("the disk is wet");
-        let error = anyhow::Error::new(docent_train::Error::io("a.toml".as_ref(), source)).context("cannot go on");
+        let error = anyhow::Error::new(docent_study::Error::io("a.toml".as_ref(), source)).context("cannot go on");
         assert_eq!(super::error_text(&error), "cannot go on: a.toml: the disk is wet");
     }
 }

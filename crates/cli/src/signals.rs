@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::output::tell;
 use anyhow::Result;
-use docent_train::{Error, Stop};
+use docent_study::Error;
+use docent_train::CancelToken;
 
 /// The study was stopped by a signal; not a fault, and told to the caller by the usual exit code.
 #[derive(Debug)]
@@ -49,12 +50,12 @@ impl Watch {
 }
 
 /// Turns signals into a request to stop, from now until the program ends.
-pub fn watch(stop: Stop) -> Result<Watch> {
+pub fn watch(cancel: CancelToken) -> Result<Watch> {
     let first = Arc::new(AtomicI32::new(0));
     #[cfg(unix)]
-    unix::watch(stop, Arc::clone(&first))?;
+    unix::watch(cancel, Arc::clone(&first))?;
     #[cfg(not(unix))]
-    drop(stop);
+    drop(cancel);
     Ok(Watch(first))
 }
 
@@ -73,7 +74,7 @@ mod unix {
     /// its process group.
     const SAME: Duration = Duration::from_millis(300);
 
-    pub fn watch(stop: Stop, first: Arc<AtomicI32>) -> Result<()> {
+    pub fn watch(cancel: CancelToken, first: Arc<AtomicI32>) -> Result<()> {
         let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen to signals")?;
         let listen = move || {
             let mut since: Option<Instant> = None;
@@ -82,7 +83,7 @@ mod unix {
                     None => {
                         since = Some(Instant::now());
                         first.store(signal, Ordering::Release);
-                        stop.request();
+                        cancel.request();
                         tell!("docent: stopping after this step; a second signal stops at once");
                     }
                     Some(since) if since.elapsed() < SAME => {}

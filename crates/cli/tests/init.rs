@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use docent_coco::shapes::{ShapesConfig, generate};
-use docent_train::recipe::Recipe;
+use docent_study::recipe::Recipe;
 
 /// Exit code, standard output, standard error.
 fn docent(dir: &Path, args: &[&str]) -> (i32, String, String) {
@@ -17,7 +17,7 @@ fn docent(dir: &Path, args: &[&str]) -> (i32, String, String) {
 #[test]
 fn a_folder_becomes_a_recipe_that_trains() {
     let dir = tempfile::tempdir().unwrap();
-    generate(&dir.path().join("data"), &ShapesConfig { train: 16, val: 4, seed: 1 }).unwrap();
+    generate(&dir.path().join("data"), &ShapesConfig::default().train(16).val(4).seed(1)).unwrap();
     // Standard output is the recipe and nothing else.
     let (code, out, err) = docent(dir.path(), &["init", "data", "--no-measure"]);
     assert_eq!((code, Recipe::parse(&out, &[]).is_ok()), (0, true), "{out}{err}");
@@ -46,11 +46,11 @@ fn a_folder_becomes_a_recipe_that_trains() {
     // The command that it names trains.
     let few = [
         "--set",
-        "schedule.epochs=1",
+        "train.epochs=1",
         "--set",
         "teacher.epochs=1",
         "--set",
-        "teacher.floor=0.0",
+        "teacher.min_ap=0.0",
         "--set",
         "eval.timed_images=1",
     ];

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use docent_coco::Rgb8;
-use docent_train::recipe::{Recipe, text_of};
+use docent_study::recipe::{Recipe, text_of};
 use serde_json::{Value, json};
 
 /// What a call of the program came to.
@@ -64,9 +64,19 @@ fn recipes_are_listed_and_printed() {
 #[test]
 fn what_a_person_gets_wrong_is_said_plainly() {
     let dir = tempfile::tempdir().unwrap();
+    // Its backbone is of nobody whom the program knows.
+    let other = text_of("shapes").unwrap().replace("depth = 18", "architecture = \"vgg\"");
+    std::fs::write(dir.path().join("other.toml"), other).unwrap();
     for (args, part) in [
-        (vec!["train", "--recipe", "shapes", "--set", "schedule.epoch=1"], "did you mean 'epochs'"),
-        (vec!["train", "--recipe", "shapes", "--set", "schedule.epochs"], "key.subkey=value"),
+        (vec!["train", "--recipe", "shapes", "--set", "train.epoch=1"], "did you mean 'epochs'"),
+        (vec!["train", "--recipe", "shapes", "--set", "train.epochs"], "key.subkey=value"),
+        (
+            vec!["train", "--recipe", "shapes", "--set", "schedule.clip=5.0"],
+            "`schedule.clip` is called `train.max_grad_norm` now",
+        ),
+        (vec!["train", "--set", "student.model.roi.hidden=64"], "`student.model.roi.representation_size` now"),
+        (vec!["train", "--set", "student.model.architecture=yolo"], "detector `yolo`"),
+        (vec!["recipe", "show", "other.toml"], "backbone `vgg`"),
         (vec!["train", "--recipe", "bccd"], "--data"),
         (vec!["train", "--recipe", "bccd", "--data", "nowhere"], "nowhere"),
         (vec!["train", "--resume"], "nothing to resume"),
@@ -81,7 +91,7 @@ fn what_a_person_gets_wrong_is_said_plainly() {
         assert!(message.contains(part), "{args:?}: {message}");
     }
     // A typing error leaves nothing behind.
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "other.toml alone");
 }
 
 /// Ids from file names are not the annotations' own: AP falls to nothing without an error, unless the names are compared.
@@ -239,13 +249,13 @@ fn tiny(dir: &Path) {
         }
         write(&dir.join(format!("data/annotations/instances_{split}.json")), &value);
     }
-    let model = "backbone = { depth = 18, width = 0.125, norm = \"batch_norm\" }\nfpn_channels = 16\n\
+    let model = "backbone = { depth = 18, width_multiplier = 0.125, norm = \"batch_norm\" }\nfpn_channels = 16\n\
                  anchors = { sizes = [8.0, 16.0, 32.0, 64.0, 128.0], ratios = [1.0] }\n\
-                 rpn = { pre_nms_train = 50, pre_nms_test = 30, post_nms_train = 30, post_nms_test = 20 }\n\
-                 roi = { samples = 16, hidden = 16, canonical_scale = 32.0, detections = 5 }\n";
+                 rpn = { pre_nms_top_n_train = 50, pre_nms_top_n_test = 30, post_nms_top_n_train = 30, post_nms_top_n_test = 20 }\n\
+                 roi = { batch_size_per_image = 16, representation_size = 16, canonical_box_size = 32.0, detections_per_image = 5 }\n";
     let recipe = format!(
         "name = \"tiny\"\n[data]\nresize = {{ shortest = 48, longest = 64, rule = \"antialias\" }}\n\
-         [schedule]\nepochs = 1\nbatch = 2\nlr = 0.02\nreference_batch = 2\n\
+         [train]\nepochs = 1\nbatch = 2\nlr = 0.02\nreference_batch = 2\n\
          [student.model]\n{model}[teacher.model]\n{model}[distill]\n[eval]\ntimed_images = 1\n"
     );
     std::fs::write(dir.join("tiny.toml"), recipe).unwrap();
@@ -272,8 +282,8 @@ fn a_study_is_trained_kept_scored_and_used() {
     assert_eq!(resumed.matches("finished before, kept").count(), 3, "{resumed}");
     let message = fails(dir, &[&train[..], &["--out", "runs/tiny-seed1"]].concat());
     assert!(message.contains("--resume"), "{message}");
-    let changed = fails(dir, &[&train[..], &["--resume", "--set", "schedule.lr=0.5"]].concat());
-    assert!(changed.contains("schedule.lr"), "{changed}");
+    let changed = fails(dir, &[&train[..], &["--resume", "--set", "train.lr=0.5"]].concat());
+    assert!(changed.contains("train.lr"), "{changed}");
 
     let checkpoint = "runs/tiny-seed1/distilled/checkpoints/last.safetensors";
     let scored = works(dir, &["eval", "--checkpoint", checkpoint, "--data", "data", "--json", "--save", "found.json"]);
@@ -360,7 +370,7 @@ fn an_ablation_is_listed_run_and_kept_and_a_dry_run_writes_nothing() {
     tiny(dir);
     let grid = "name = \"mine\"\nabout = \"?\"\nrecipe = \"tiny.toml\"\n\
                 [[cell]]\nname = \"alone\"\ntier = \"A\"\nabout = \"alone\"\nalone = true\n\
-                [[cell]]\nname = \"full\"\ntier = \"B\"\nabout = \"taught\"\n";
+                [[cell]]\nname = \"full\"\ntier = \"B\"\nabout = \"distilled\"\n";
     std::fs::write(dir.join("mine.toml"), grid).unwrap();
     let before = std::fs::read_dir(dir).unwrap().count();
     let cost = works(dir, &["train", "--recipe", "tiny.toml", "--data", "data", "--dry-run"]);
@@ -373,7 +383,7 @@ fn an_ablation_is_listed_run_and_kept_and_a_dry_run_writes_nothing() {
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), before);
 
     let said = works(dir, &[&ablate[..], &["--jobs", "2"]].concat());
-    assert!(said.contains("cell full (taught), seed 1") && said.contains("| B full (one seed) |"), "{said}");
+    assert!(said.contains("cell full (distilled), seed 1") && said.contains("| B full (one seed) |"), "{said}");
     let records = std::fs::read_to_string(dir.join("docs/results/mine.jsonl")).unwrap();
     assert_eq!(records.lines().count(), 4, "three runs and their teacher");
     assert!(dir.join("docs/results/mine.md").is_file() && dir.join("runs/mine/full-seed1/detections.json").is_file());
@@ -399,11 +409,11 @@ fn a_time_budget_chooses_the_epochs_once() {
     let start = std::time::Instant::now();
     let out = works(dir, &with(&["--for", "8s"]));
     assert!(start.elapsed().as_secs() < 60, "a budget of 8 s took {:?}", start.elapsed());
-    assert!(out.contains("chosen: schedule.epochs = ") && out.contains("teacher.epochs = "), "{out}");
+    assert!(out.contains("chosen: train.epochs = ") && out.contains("teacher.epochs = "), "{out}");
     let study = dir.join("runs/tiny-seed0");
     let kept = Recipe::parse(&std::fs::read_to_string(study.join("recipe.toml")).unwrap(), &[]).unwrap();
-    let epochs = kept.schedule.epochs;
-    assert!(out.contains(&format!("chosen: schedule.epochs = {epochs},")), "{out}");
+    let epochs = kept.train.epochs;
+    assert!(out.contains(&format!("chosen: train.epochs = {epochs},")), "{out}");
     let summary: Value = serde_json::from_str(&std::fs::read_to_string(study.join("summary.json")).unwrap()).unwrap();
     for run in ["baseline", "distilled"] {
         assert_eq!(summary[run]["steps"], 2 * epochs, "both students make the same steps");

@@ -7,25 +7,30 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use docent_coco::{Resize, ResizeRule, Rgb8};
-use docent_detect::{FasterRcnnConfig, NormKind, ResNetConfig};
-use docent_train::build::build;
-use docent_train::recipe::{InitRecipe, ModelRecipe};
-use docent_train::{Category, CheckpointMeta, save_checkpoint};
+use docent_coco::{Category, Resize, ResizeRule, Rgb8};
+use docent_detect::backbone::ResNetConfig;
+use docent_detect::layers::NormKind;
+use docent_detect::{AnchorConfig, FasterRcnnConfig, Registry, RoiConfig, RpnConfig};
+use docent_model::{CheckpointMeta, save_checkpoint};
+use docent_study::build::build;
+use docent_study::recipe::{InitRecipe, ModelRecipe};
 use serde_json::Value;
 
 /// A detector of two classes with random weights: unsure of everything, so that it finds something everywhere.
 fn checkpoint(path: &Path) {
-    let backbone = ResNetConfig { depth: 18, width: 0.125, norm: NormKind::BatchNorm, ..Default::default() };
-    let mut model = FasterRcnnConfig { classes: 0, fpn_channels: 8, backbone: backbone.into(), ..Default::default() };
-    model.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
-    model.rpn.post_nms_test = 20;
-    model.roi.hidden = 8;
-    model.roi.detections = 5;
-    let built = build(&ModelRecipe { model, init: InitRecipe::default() }, 3, 0).unwrap();
+    let backbone = ResNetConfig::default().depth(18).width_multiplier(0.125).norm(NormKind::BatchNorm);
+    let model = FasterRcnnConfig::default()
+        .classes(0)
+        .fpn_channels(8)
+        .backbone(backbone)
+        .anchors(AnchorConfig::default().sizes(vec![8.0, 16.0, 32.0, 64.0, 128.0]))
+        .rpn(RpnConfig::default().post_nms_top_n_test(20))
+        .roi(RoiConfig::default().representation_size(8).detections_per_image(5));
+    let built =
+        build(&ModelRecipe { model: model.into(), init: InitRecipe::default() }, 3, 0, &Registry::builtin()).unwrap();
     let categories = [(2, "stripe"), (7, "dot")].map(|(id, name)| Category { id, name: name.into() });
-    let resize = Resize { shortest: 48, longest: 64, rule: ResizeRule::Antialias };
-    let meta = CheckpointMeta::new(built.model.config(), &categories, &resize, "tiny", 0).unwrap();
+    let resize = Resize::default().shortest(48).longest(64).rule(ResizeRule::Antialias);
+    let meta = CheckpointMeta::new(&built.model.config(), &categories, &resize, "tiny", 0).unwrap();
     save_checkpoint(path, &built.store.snapshot().unwrap(), &meta.to_map().unwrap()).unwrap();
 }
 

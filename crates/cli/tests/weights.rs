@@ -7,10 +7,12 @@ use std::process::Command;
 
 use candle_core::Tensor;
 use docent_coco::Rgb8;
-use docent_detect::{FasterRcnnConfig, NormKind, ResNetConfig};
-use docent_train::build::build;
-use docent_train::recipe::{InitRecipe, ModelRecipe};
-use docent_train::save_checkpoint;
+use docent_detect::backbone::ResNetConfig;
+use docent_detect::layers::NormKind;
+use docent_detect::{FasterRcnnConfig, Registry, RoiConfig};
+use docent_model::save_checkpoint;
+use docent_study::build::build;
+use docent_study::recipe::{InitRecipe, ModelRecipe};
 use serde_json::{Value, json};
 
 /// Output and error of a call that must (not) succeed. A panic is a fault of the program.
@@ -27,10 +29,11 @@ fn bare(path: &Path) {
 }
 
 fn weights(norm: NormKind) -> BTreeMap<String, Tensor> {
-    let backbone = ResNetConfig { depth: 18, width: 0.125, norm: NormKind::BatchNorm, ..Default::default() };
-    let mut model = FasterRcnnConfig { classes: 0, fpn_channels: 8, backbone: backbone.into(), ..Default::default() };
-    model.roi.hidden = 8;
-    let built = build(&ModelRecipe { model, init: InitRecipe::default() }, 3, 0).unwrap();
+    let backbone = ResNetConfig::default().depth(18).width_multiplier(0.125).norm(NormKind::BatchNorm);
+    let roi = RoiConfig::default().representation_size(8);
+    let model = FasterRcnnConfig::default().classes(0).fpn_channels(8).backbone(backbone).roi(roi);
+    let built =
+        build(&ModelRecipe { model: model.into(), init: InitRecipe::default() }, 3, 0, &Registry::builtin()).unwrap();
     let mut tensors = built.store.snapshot().unwrap();
     if norm == NormKind::FrozenBatchNorm {
         // Which has no count of batches. A variance so small that the epsilon shows.
@@ -72,8 +75,14 @@ fn a_foreign_detector_is_inspected_converted_and_used() {
     let brief = docent(dir, true, &["weights", "inspect", "--brief", "theirs.safetensors"]);
     assert!(seen.starts_with(&brief) && brief.lines().count() < 7, "{brief}");
 
-    let small =
-        ["--set", "anchors.sizes=[8,16,32,64,128]", "--set", "roi.detections=5", "--set", "roi.score_threshold=0"];
+    let small = [
+        "--set",
+        "anchors.sizes=[8,16,32,64,128]",
+        "--set",
+        "roi.detections_per_image=5",
+        "--set",
+        "roi.score_threshold=0",
+    ];
     let said = docent(
         dir,
         true,
@@ -114,7 +123,7 @@ fn a_foreign_detector_is_inspected_converted_and_used() {
 
 #[test]
 fn pytorchs_files_are_inspected() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../train/tests/data");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/data");
     let legacy = docent(&data, true, &["weights", "inspect", "state.legacy.pth"]);
     assert!(legacy.contains("PyTorch, legacy pickle") && legacy.contains("not recognised"), "{legacy}");
     assert!(legacy.lines().any(|l| l.starts_with("type.bf16 ") && l.ends_with("bf16  [2, 3]")), "{legacy}");

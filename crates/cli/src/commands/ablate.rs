@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use docent_train::Stop;
-use docent_train::ablate::{AblateOptions, Ablation, Grid, MAIN, State, Tier};
+use docent_study::Registry;
+use docent_study::ablate::{AblateOptions, Ablation, Grid, MAIN, State, Tier};
+use docent_train::CancelToken;
 use docent_train::events::EventSink;
 
 use crate::commands::train::{command_line, data_folder, provenance, quoted};
@@ -58,10 +59,10 @@ pub struct Args {
 }
 
 /// Lists, or runs what is missing and prints the table.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, registry: Registry) -> Result<()> {
     let grid = Grid::open(&args.recipe)?;
     let base = grid.teacher_recipe(MAIN, &args.set)?;
-    let stop = Stop::default();
+    let cancel = CancelToken::default();
     let options = AblateOptions {
         dir: args.out.unwrap_or_else(|| PathBuf::from("runs").join(&grid.name)),
         results: args.results.unwrap_or_else(|| PathBuf::from(format!("docs/results/{}.jsonl", grid.name))),
@@ -73,14 +74,15 @@ pub fn run(args: Args) -> Result<()> {
         cells: args.cells,
         tiers: args.tier,
         provenance: provenance(),
-        stop: stop.clone(),
+        cancel: cancel.clone(),
+        registry,
     };
     let mut ablation = Ablation::open(&grid, &options)?;
     if args.dry_run {
         return list(&ablation);
     }
     say!("ablation {} · folder {} · records {}", grid.name, options.dir.display(), options.results.display());
-    let watch = signals::watch(stop)?;
+    let watch = signals::watch(cancel)?;
     let again = || quoted(&command_line());
     // Two live views would draw over each other.
     let console = if args.jobs.get() == 1 { Console::new } else { Console::plain };

@@ -9,9 +9,9 @@ use docent_coco::{
     Analysis, Dataset, Detection, Metrics, NamedDetection, STAT_NAMES, analyze, open_annotations, open_dir, other_ids,
     read_named_results, write_results,
 };
-use docent_train::detector::Detector;
-use docent_train::evaluate::evaluate_as;
-use docent_train::recipe::DataRecipe;
+use docent_model::Predictor;
+use docent_study::Registry;
+use docent_train::evaluate::{EvalLoading, evaluate_as};
 
 use crate::output::{say, tell};
 use crate::reading::ReadArgs;
@@ -50,11 +50,11 @@ pub struct Args {
 }
 
 /// Scores and prints.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, registry: &Registry) -> Result<()> {
     let truth = Arc::new(truth(args)?);
     let detections = match (&args.results, &args.checkpoint) {
         (Some(results), _) => read(results, &truth)?,
-        (None, Some(checkpoint)) => detect(args, checkpoint, &truth)?,
+        (None, Some(checkpoint)) => detect(args, registry, checkpoint, &truth)?,
         (None, None) => bail!("name --checkpoint or --results"),
     };
     let analysis = analyze(&truth, &detections)?;
@@ -116,14 +116,14 @@ fn read(path: &Path, truth: &Dataset) -> Result<Vec<Detection>> {
     Ok(named.into_iter().map(|NamedDetection { detection, .. }| detection).collect())
 }
 
-fn detect(args: &Args, checkpoint: &Path, truth: &Arc<Dataset>) -> Result<Vec<Detection>> {
-    let detector = Detector::load(checkpoint)?;
-    detector.meta.covers_categories(checkpoint, truth.categories())?;
-    let data = DataRecipe::for_evaluation(detector.resize);
+fn detect(args: &Args, registry: &Registry, checkpoint: &Path, truth: &Arc<Dataset>) -> Result<Vec<Detection>> {
+    let predictor = Predictor::load(checkpoint, &registry.models)?;
+    predictor.meta.covers_categories(checkpoint, truth.categories())?;
+    let loading = EvalLoading::new(predictor.resize);
     // A detector may know more than the data asks for, as torchvision's do of COCO's ids.
     let asked = |id: &u64| truth.categories().iter().any(|c| c.id == *id);
-    let category = |label| detector.category(label).map(|c| c.id).filter(asked);
-    let result = evaluate_as(&detector.model, truth, &data, args.batch, category, |_, _| Ok(()))?;
+    let category = |label| predictor.category(label).map(|c| c.id).filter(asked);
+    let result = evaluate_as(&*predictor.model, truth, &loading, args.batch, category, |_, _| Ok(()))?;
     if let Some(path) = &args.save {
         write_results(path, &result.detections)?;
     }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use docent_train::propose::{Proposal, ProposeOptions, propose};
+use docent_study::Registry;
+use docent_study::suggest::{SuggestOptions, Suggestion, suggest};
 
 use crate::commands::time;
 use crate::commands::train::quoted;
@@ -29,21 +30,22 @@ pub struct Args {
     /// How long the whole study may take on this machine: 30m, 2h, 1h30m.
     #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = time)]
     time: Duration,
-    /// Do not run the proposed models; propose a usual number of steps.
+    /// Do not run the suggested models; suggest a usual number of steps.
     #[arg(long)]
     no_measure: bool,
     #[command(flatten)]
     read: ReadArgs,
 }
 
-/// Proposes and writes.
-pub fn run(args: &Args) -> Result<()> {
-    let options = ProposeOptions {
+/// Suggests and writes.
+pub fn run(args: &Args, registry: Registry) -> Result<()> {
+    let options = SuggestOptions {
         dir: args.dir.clone(),
         open: args.read.options()?,
         weights: args.weights.clone(),
         time: args.time,
         measure: !args.no_measure,
+        registry,
     };
     // Said before the time for measuring is spent.
     if let Some(out) = &args.out {
@@ -52,28 +54,28 @@ pub fn run(args: &Args) -> Result<()> {
         ensure!(folder.is_none_or(Path::is_dir), "--out {}: there is no such folder", out.display());
     }
     if options.measure {
-        tell!("measuring this machine: a few steps of each run of the proposed study");
+        tell!("measuring this machine: a few steps of each run of the suggested study");
     }
-    let proposal = propose(&options)?;
-    for note in &proposal.notes {
+    let suggestion = suggest(&options)?;
+    for note in &suggestion.notes {
         tell!("{note}");
     }
     let Some(out) = &args.out else {
-        print(format_args!("{}", proposal.toml));
+        print(format_args!("{}", suggestion.toml));
         return Ok(());
     };
     std::fs::File::create_new(out)
-        .and_then(|mut file| file.write_all(proposal.toml.as_bytes()))
+        .and_then(|mut file| file.write_all(suggestion.toml.as_bytes()))
         .with_context(|| format!("cannot write {}", out.display()))?;
-    explain(&proposal);
+    explain(&suggestion);
     let train = ["docent", "train", "--recipe", &out.display().to_string()].map(str::to_owned);
     say!("recipe: {}\nnext: {}", out.display(), quoted(&train));
     Ok(())
 }
 
 /// The reasons, as paragraphs.
-fn explain(proposal: &Proposal) {
-    for reason in &proposal.reasons {
+fn explain(suggestion: &Suggestion) {
+    for reason in &suggestion.reasons {
         say!("{}\n  {}\n", reason.about, reason.text);
     }
 }

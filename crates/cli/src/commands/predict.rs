@@ -8,7 +8,8 @@ use docent_coco::{
     CheckConfig, Dataset, DecodeOptions, Detection, Exif, IMAGE_EXTENSIONS, ImagesByName, NamedDetection, decode_file,
     ids_of_names, write_atomic, write_named_results,
 };
-use docent_train::detector::Detector;
+use docent_model::Predictor;
+use docent_study::Registry;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::draw::{Mark, drawn};
@@ -75,9 +76,9 @@ impl std::fmt::Display for Incomplete {
 impl std::error::Error for Incomplete {}
 
 /// Detects, draws and writes. A picture that cannot be used does not stop the others.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, registry: &Registry) -> Result<()> {
     ensure!((0.0..=1.0).contains(&args.threshold), "--threshold {}: a score lies in 0..=1", args.threshold);
-    let detector = Detector::load(&args.checkpoint)?;
+    let predictor = Predictor::load(&args.checkpoint, &registry.models)?;
     let mut files = pictures(&args.inputs)?;
     let ids = match &args.annotations {
         Some(json) => annotated(json, &mut files)?,
@@ -93,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     for (((file, image_id), name), file_name) in inputs {
         let path = args.out.join(name);
         bar.set_message(file.display().to_string());
-        match predict(args, &detector, file, image_id, &path, &mut table) {
+        match predict(args, &predictor, file, image_id, &path, &mut table) {
             Ok((found, line)) => {
                 let named = |detection| NamedDetection { detection, file_name: Some(file_name.clone()) };
                 detections.extend(found.into_iter().map(named));
@@ -122,23 +123,23 @@ pub fn run(args: &Args) -> Result<()> {
 /// One picture's detections and what to say of them; the picture with its boxes goes to `path`.
 fn predict(
     args: &Args,
-    detector: &Detector,
+    predictor: &Predictor,
     file: &Path,
     image_id: u64,
     path: &Path,
     table: &mut Table,
 ) -> Result<(Vec<Detection>, String)> {
-    let options = DecodeOptions { upright: args.exif == Exif::Apply, ..DecodeOptions::default() };
+    let options = DecodeOptions::default().upright(args.exif == Exif::Apply);
     let image = decode_file(file, options).map_err(|error| match error {
         // Without the advice for a data set's files.
         docent_coco::Error::Decode { path, reason } => anyhow::anyhow!("cannot read {}: {reason}", path.display()),
         other => other.into(),
     })?;
-    let found = detector.detect(&image).with_context(|| file.display().to_string())?;
+    let found = predictor.detect(&image).with_context(|| file.display().to_string())?;
     let mut detections = Vec::new();
     let mut marks = Vec::new();
     for d in &found {
-        let Some(category) = detector.category(d.label) else { continue };
+        let Some(category) = predictor.category(d.label) else { continue };
         let [x1, y1, x2, y2] = d.bbox.map(f64::from);
         let detection = Detection {
             image_id,

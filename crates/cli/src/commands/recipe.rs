@@ -2,7 +2,8 @@
 
 use crate::output::{print, say};
 use anyhow::{Context, Result};
-use docent_train::recipe::{Recipe, shipped, text_of};
+use docent_study::Registry;
+use docent_study::recipe::{Recipe, shipped, text_of};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  docent recipe list\n  docent recipe show shapes > mine.toml")]
@@ -30,7 +31,7 @@ enum Command {
 }
 
 /// Lists or prints.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, registry: &Registry) -> Result<()> {
     match &args.command {
         Command::List => {
             for (name, text) in shipped() {
@@ -40,6 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Show { recipe, resolved } => {
             let text = text_of(recipe)?;
             let parsed = Recipe::parse(&text, &[]).with_context(|| recipe.clone())?;
+            parsed.check(registry).with_context(|| recipe.clone())?;
             print(format_args!("{}", if *resolved { parsed.to_toml()? } else { text }));
         }
     }

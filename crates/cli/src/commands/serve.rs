@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use axum::http::{HeaderValue, Uri};
 use docent_coco::{MAX_PIXELS, Rgb8};
-use docent_train::detector::Detector;
+use docent_model::Predictor;
+use docent_study::Registry;
 
 use crate::commands::time;
 use crate::output::{say, tell};
@@ -68,16 +69,16 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 }
 
 /// Loads the detector and serves it until a signal comes.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, registry: &Registry) -> Result<()> {
     ensure!((0.0..=1.0).contains(&args.threshold), "--threshold {}: a score lies in 0..=1", args.threshold);
     ensure!(args.max_bytes >= 1 << 10, "--max-bytes {}: at least 1024", args.max_bytes);
     ensure!((1..=MAX_PIXELS).contains(&args.max_pixels), "--max-pixels {}: give 1 to {MAX_PIXELS}", args.max_pixels);
     ensure!(args.queue <= 1 << 10, "--queue {}: at most 1024; a longer one only makes people wait", args.queue);
-    let detector = Detector::load(&args.checkpoint)?;
+    let predictor = Predictor::load(&args.checkpoint, &registry.models)?;
     let about = serde_json::json!({
-        "recipe": detector.meta.recipe,
-        "sha256": detector.sha256,
-        "classes": detector.meta.categories.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+        "recipe": predictor.meta.recipe,
+        "sha256": predictor.sha256,
+        "classes": predictor.meta.categories.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
     });
     let limits = Limits { bytes: args.max_bytes, pixels: args.max_pixels, time: args.time, queue: args.queue };
     // One thread waits for the network; the model has its own, and rayon's.
@@ -95,19 +96,19 @@ pub fn run(args: &Args) -> Result<()> {
         say!("serving {} on http://{address}/ (Ctrl-C ends)", args.checkpoint.display());
         std::io::stdout().flush()?;
         outlive_clients();
-        serve(listener, model(detector), about, args.threshold, limits, &args.cors, stop()).await
+        serve(listener, model(predictor), about, args.threshold, limits, &args.cors, stop()).await
     })?;
     // Whoever read our words may be gone, which no signal tells any more.
     let _ = writeln!(std::io::stdout(), "stopped");
     Ok(())
 }
 
-/// The detector as the service takes it.
-fn model(detector: Detector) -> Model {
+/// The predictor as the service takes it.
+fn model(predictor: Predictor) -> Model {
     Box::new(move |image: &Rgb8| {
-        let found = detector.detect(image).map_err(|e| e.to_string())?;
+        let found = predictor.detect(image).map_err(|e| e.to_string())?;
         let object = |d: docent_detect::Detection| {
-            let category = detector.category(d.label)?;
+            let category = predictor.category(d.label)?;
             let [x1, y1, x2, y2] = d.bbox;
             Some(Found {
                 label: category.name.clone(),

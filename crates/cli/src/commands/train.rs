@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use docent_train::Stop;
-use docent_train::budget;
-use docent_train::dry_run::dry_run;
-use docent_train::manifest::Provenance;
-use docent_train::recipe::{Recipe, Source, text_of};
-use docent_train::study::{self, MoreEpochs, StudyOptions};
+use docent_study::dry_run::dry_run;
+use docent_study::manifest::Provenance;
+use docent_study::recipe::{Recipe, Source, text_of};
+use docent_study::study::{self, MoreEpochs, StudyOptions};
+use docent_study::{Registry, budget, report};
+use docent_train::CancelToken;
 
 use crate::commands::time;
 use crate::console::{Console, clock};
@@ -20,7 +20,7 @@ use crate::signals;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  docent train\n  docent train --recipe shapes --seed 1\n  \
                         docent train --recipe bccd --data DIR --weights resnet50.safetensors\n  \
-                        docent train --recipe mine.toml --data DIR --set schedule.epochs=12 --out runs/mine\n  \
+                        docent train --recipe mine.toml --data DIR --set train.epochs=12 --out runs/mine\n  \
                         docent train --recipe mine.toml --data DIR --for 30m --tensorboard")]
 pub struct Args {
     /// A shipped recipe (see `docent recipe list`) or a TOML file.
@@ -38,7 +38,7 @@ pub struct Args {
     /// Seed of everything random.
     #[arg(long)]
     seed: Option<u64>,
-    /// Override a field of the recipe: `--set schedule.epochs=2`. May be repeated.
+    /// Override a field of the recipe: `--set train.epochs=2`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Time for the whole study, evaluations included: 90s, 30m, 1h 30m. Each run is timed for a few steps, and the epochs are chosen
@@ -62,7 +62,7 @@ pub struct Args {
 }
 
 /// Resolves the recipe and runs the study.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, registry: Registry) -> Result<()> {
     let mut recipe = Recipe::parse(&text_of(&args.recipe)?, &args.set).with_context(|| args.recipe.clone())?;
     if let Some(seed) = args.seed {
         recipe.seed = seed;
@@ -79,7 +79,7 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     recipe.log.tensorboard |= args.tensorboard;
-    recipe.validate()?;
+    recipe.check(&registry)?;
     let out = match args.out {
         Some(out) => out,
         None => default_folder(&recipe, args.resume)?,
@@ -94,28 +94,28 @@ pub fn run(args: Args) -> Result<()> {
                 format!("{kept} is of another build: choose another --out, or finish the study with that build")
             })?;
             budget::take_over(&mut recipe, &before);
-            say!("epochs as chosen for --for at the beginning: {}", recipe.schedule.epochs);
+            say!("epochs as chosen for --for at the beginning: {}", recipe.train.epochs);
         } else {
-            fit_into(&mut recipe, time)?;
+            fit_into(&mut recipe, &registry, time)?;
         }
     }
     if args.dry_run {
-        return estimate(&recipe);
+        return estimate(&recipe, &registry);
     }
     if let Some(more) = study::more_epochs(&recipe, &out)? {
         let MoreEpochs { done, asked, .. } = more;
         let command = more_command(&command_line()[0], &out, &recipe, &more)?;
         bail!(
             "{}: the study is finished after {done} epochs, and its learning rate has run down. {} more epochs are a study of their \
-             own, whose students start from this one's weights (--set schedule.lr=.. for another rate):\n  {command}",
+             own, whose students start from this one's weights (--set train.lr=.. for another rate):\n  {command}",
             out.display(),
             asked - done
         );
     }
     say!("recipe {} · seed {} · folder {}", recipe.name, recipe.seed, out.display());
-    let stop = Stop::default();
-    let watch = signals::watch(stop.clone())?;
-    let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance: provenance(), stop };
+    let cancel = CancelToken::default();
+    let watch = signals::watch(cancel.clone())?;
+    let options = StudyOptions { dir: out.clone(), resume: args.resume, provenance: provenance(), cancel, registry };
     let summary = study::run(&recipe, &options, &mut Console::new())
         .map_err(|e| watch.explain(e, || resume_command(command_line(), &out)))?;
     say!(
@@ -125,14 +125,14 @@ pub fn run(args: Args) -> Result<()> {
         summary.dataset.images[1]
     );
     print(format_args!("{}", summary.table()));
-    say!("study: {} (open {} in it)", out.display(), docent_train::report::FILE);
+    say!("study: {} (open {} in it)", out.display(), report::FILE);
     Ok(())
 }
 
 /// Chooses the epochs that fit into `time`, and says which and why.
-fn fit_into(recipe: &mut Recipe, time: Duration) -> Result<()> {
+fn fit_into(recipe: &mut Recipe, registry: &Registry, time: Duration) -> Result<()> {
     say!("timing a few steps of each run for --for {}", humantime::format_duration(time));
-    let fit = budget::fit(recipe, time)?;
+    let fit = budget::fit(recipe, registry, time)?;
     for note in &fit.notes {
         say!("{note}");
     }
@@ -149,9 +149,9 @@ fn fit_into(recipe: &mut Recipe, time: Duration) -> Result<()> {
     }
     let teacher = fit.teacher_epochs.map_or(String::new(), |epochs| format!(", teacher.epochs = {epochs}"));
     say!(
-        "chosen: schedule.epochs = {}{teacher} (the recipe's own: {}); about {} of {}",
+        "chosen: train.epochs = {}{teacher} (the recipe's own: {}); about {} of {}",
         fit.epochs,
-        recipe.schedule.epochs,
+        recipe.train.epochs,
         clock(fit.seconds()),
         clock(time.as_secs_f64())
     );
@@ -160,8 +160,8 @@ fn fit_into(recipe: &mut Recipe, time: Duration) -> Result<()> {
 }
 
 /// Prints what the recipe's study would cost.
-fn estimate(recipe: &Recipe) -> Result<()> {
-    let dry = dry_run(recipe)?;
+fn estimate(recipe: &Recipe, registry: &Registry) -> Result<()> {
+    let dry = dry_run(recipe, registry)?;
     let [train, val] = dry.data.images;
     say!("recipe {} · data {}: {train} training and {val} held-out images", recipe.name, dry.data.name);
     for note in &dry.notes {
@@ -182,7 +182,7 @@ fn estimate(recipe: &Recipe) -> Result<()> {
     }
     say!(
         "steps of {} images; evaluation is not counted; timed on the biggest images; memory in MiB",
-        recipe.schedule.batch
+        recipe.train.batch
     );
     Ok(())
 }
@@ -239,7 +239,7 @@ fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -
         "--set".to_owned(),
         format!("student.init={{ from = {from}{freeze} }}"),
         "--set".to_owned(),
-        format!("schedule.epochs={}", more.asked - more.done),
+        format!("train.epochs={}", more.asked - more.done),
     ];
     // Data may have moved since the recipe was written.
     let data = &recipe.data;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::output::say;
 use anyhow::{Result, bail, ensure};
 use docent_coco::{Category, Dataset};
-use docent_train::import::{Content, ConvertOptions, Target, convert};
-use docent_train::read_weights;
+use docent_model::import::{Content, ConvertOptions, Target, convert};
+use docent_model::read_weights;
 
 #[derive(clap::Args)]
 #[command(
@@ -58,7 +58,7 @@ struct ConvertArgs {
     f16: bool,
     /// A setting that the shapes do not tell, over the model's config; may be repeated.
     ///
-    /// For instance `anchors.sizes=[16,32,64,128,256]`, `normalize.std=[1,1,1]`, backbone.norm_eps=0, backbone.stride_place=in1x1.
+    /// For instance `anchors.sizes=[16,32,64,128,256]`, `normalize.std=[1,1,1]`, backbone.norm_eps=0, backbone.stride_in_1x1=true.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// COCO annotations whose categories, by id, are the classes 1, 2, ...
@@ -128,25 +128,18 @@ fn run_convert(args: ConvertArgs) -> Result<()> {
         bail!("{}: only safetensors are written; give the output that ending", output.display());
     }
     ensure!(!output.exists(), "{} is there already; choose another name", output.display());
-    let options = ConvertOptions {
-        to: args.to.map(|to| match to {
-            To::Detector => Target::Detector,
-            To::Backbone => Target::Backbone,
-        }),
-        set: args.set,
-        categories: args.categories.as_deref().map(categories).transpose()?,
-        drop_unused: args.drop_unused,
-        f16: args.f16,
-    };
+    let mut options = ConvertOptions::default().set(args.set).drop_unused(args.drop_unused).f16(args.f16);
+    options.to = args.to.map(|to| match to {
+        To::Detector => Target::Detector,
+        To::Backbone => Target::Backbone,
+    });
+    options.categories = args.categories.as_deref().map(categories).transpose()?;
     let converted = convert(input, read_weights(input)?, &options)?;
     let sha256 = converted.save(output)?;
     for note in &converted.notes {
         say!("note: {note}");
     }
-    let kind = match converted.target {
-        Target::Detector => "detector",
-        Target::Backbone => "backbone",
-    };
+    let kind = format!("{:?}", converted.target).to_lowercase();
     say!("{}: {kind}, {} tensors, sha256 {sha256}", output.display(), converted.tensors.len());
     Ok(())
 }

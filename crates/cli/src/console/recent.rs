@@ -1,7 +1,7 @@
 //! Figures of the last steps and evaluations of a run, and how a step is told.
 
+use docent_study::summary::percent;
 use docent_train::events::{EvalRecord, StepRecord};
-use docent_train::summary::percent;
 
 /// Steps that a figure of the view is the mean of.
 pub const WINDOW: usize = 20;
@@ -48,10 +48,9 @@ impl Recent {
     /// The recent steps' mean as a step, so that single steps' noise does not flicker.
     pub fn smoothed(&self, record: &StepRecord) -> StepRecord {
         let mut mean = record.clone();
-        mean.rpn_objectness = self.mean(|s| s.rpn_objectness);
-        mean.rpn_box = self.mean(|s| s.rpn_box);
-        mean.head_class = self.mean(|s| s.head_class);
-        mean.head_box = self.mean(|s| s.head_box);
+        for (name, value) in &mut mean.losses {
+            *value = self.mean(|s| s.loss(name).unwrap_or(0.0));
+        }
         mean.total = self.mean(|s| s.total);
         mean.grad_norm = self.mean(|s| s.grad_norm);
         if let Some(d) = &mut mean.distill {
@@ -81,10 +80,10 @@ impl Recent {
     }
 }
 
-/// The detection losses: RPN objectness + box, head class + box.
+/// The detection losses, by the detector's names of them.
 pub fn detection(record: &StepRecord) -> String {
-    let StepRecord { rpn_objectness, rpn_box, head_class, head_box, .. } = record;
-    format!("rpn {rpn_objectness:.3}+{rpn_box:.3} head {head_class:.3}+{head_box:.3}")
+    let losses: Vec<String> = record.losses.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+    losses.join(" ")
 }
 
 /// The distillation terms, raw and as they reach the total; r(t); their ratio to the detection losses.

@@ -48,8 +48,8 @@ impl View {
         let left = clock(recent.seconds_left(record));
         self.bar.set_message(format!("epoch {}  left {left}  {pace:.2} s/step", record.epoch));
         self.losses.set_message(format!("{}  total {:.3}", detection(&mean), mean.total));
-        let taught = if mean.distill.is_some() { distillation(&mean) } else { "no teacher".to_owned() };
-        self.distill.set_message(taught);
+        let terms = if mean.distill.is_some() { distillation(&mean) } else { "no teacher".to_owned() };
+        self.distill.set_message(terms);
         self.figures.set_message(format!(
             "{}  lr {:.4}  grad {:.2}  waits for data {:.0}%  {:.0} MiB",
             recent.ap(),

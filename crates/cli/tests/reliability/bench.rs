@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The recipe of the library's own tests.
-const RECIPE: &str = include_str!("../../../train/tests/study/tiny.toml");
+const RECIPE: &str = include_str!("../../../study/tests/study/tiny.toml");
 
 pub const RUNS: [&str; 3] = ["teacher", "baseline", "distilled"];
 
@@ -29,7 +29,7 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        generate(&root.path().join("data"), &ShapesConfig { train: 8, val: 4, seed: 0 }).unwrap();
+        generate(&root.path().join("data"), &ShapesConfig::default().train(8).val(4).seed(0)).unwrap();
         fs::write(root.path().join("tiny.toml"), RECIPE).unwrap();
         Self { root }
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use docent_train::run::RunFolder;
+use docent_study::run::RunFolder;
 
 use crate::bench::{Bench, RUNS, Said, finish, log, send, wait_for};
 

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use docent_train::TrainState;
-use docent_train::run::RunFolder;
+use docent_study::run::{RunFolder, RunState};
 
 use crate::bench::{Bench, RUNS, log};
 
@@ -78,8 +77,8 @@ fn lost(study: &Path) -> usize {
             return 0;
         }
         let made = log(folder.path()).iter().filter_map(|e| e["step"].as_u64()).max().unwrap_or(0) as usize;
-        let kept = [folder.state(), folder.previous_state()].iter().find_map(|path| TrainState::load(path).ok());
-        made.saturating_sub(kept.map_or(0, |state| state.step))
+        let kept = [folder.state(), folder.previous_state()].iter().find_map(|path| RunState::load(path).ok());
+        made.saturating_sub(kept.map_or(0, |state| state.trainer.step))
     };
     RUNS.into_iter().map(of).max().unwrap()
 }

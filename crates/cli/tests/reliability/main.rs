@@ -1,4 +1,4 @@
-//! The built program under kills, signals, full disks, rivals and further wishes: what it says, how it exits, and that nothing is lost.
+//! The built program under kills, signals, full disks, a second program and further wishes: what it says, how it exits, and that nothing is lost.
 #![allow(clippy::unwrap_used)]
 #![cfg(unix)]
 

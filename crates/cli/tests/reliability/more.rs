@@ -9,8 +9,8 @@ use crate::bench::Bench;
 #[test]
 fn the_command_for_more_epochs_works() {
     let bench = Bench::new();
-    bench.works("run", &["--set", "schedule.epochs=1"]);
-    let said = bench.say(&mut bench.train("run", &["--resume", "--set", "schedule.epochs=3"]));
+    bench.works("run", &["--set", "train.epochs=1"]);
+    let said = bench.say(&mut bench.train("run", &["--resume", "--set", "train.epochs=3"]));
     assert_eq!(said.code, Some(1), "{}", said.out);
     assert!(said.err.contains("finished after 1 epochs") && said.err.contains("2 more epochs"), "{}", said.err);
     let command = said.err.lines().last().unwrap().trim();
@@ -32,10 +32,10 @@ fn the_command_for_more_epochs_works() {
     assert_eq!((summary["distilled"]["steps"].as_u64(), summary["teacher"]["steps"].as_u64()), (Some(6), Some(0)));
 
     // The next one goes elsewhere; without more epochs the finished study is just shown, and other settings are another experiment.
-    let again = bench.say(&mut bench.train("run", &["--resume", "--set", "schedule.epochs=3"]));
+    let again = bench.say(&mut bench.train("run", &["--resume", "--set", "train.epochs=3"]));
     assert!(again.err.trim_end().ends_with("--out run-more2"), "{}", again.err);
-    bench.works("run", &["--resume", "--set", "schedule.epochs=1"]);
-    let other = ["--resume", "--set", "schedule.epochs=3", "--set", "schedule.lr=0.01"];
+    bench.works("run", &["--resume", "--set", "train.epochs=1"]);
+    let other = ["--resume", "--set", "train.epochs=3", "--set", "train.lr=0.01"];
     let other = bench.say(&mut bench.train("run", &other));
     assert!(other.code == Some(1) && other.err.contains("is another experiment"), "{}", other.err);
 }

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use docent_train::TrainState;
-use docent_train::run::RunFolder;
+use docent_study::run::{RunFolder, RunState};
 
 use crate::bench::{Bench, RUNS, finish, log, send, wait_for};
 
 /// Longer than a signal takes to arrive.
-const LONGER: [&str; 4] = ["--set", "schedule.epochs=4", "--set", "teacher.epochs=4"];
+const LONGER: [&str; 4] = ["--set", "train.epochs=4", "--set", "teacher.epochs=4"];
 
 fn steps(study: &Path, run: &str) -> usize {
     log(&study.join(run)).iter().filter(|e| e["event"] == "step").count()
@@ -35,21 +34,21 @@ fn a_signal_stops_with_a_checkpoint_and_the_command_it_prints_goes_on() {
         let (_, command) = said.err.split_once("To go on:\n").expect("a command");
         assert!(command.trim().ends_with("--resume") && command.contains(r"it'\''s"), "{command}");
         let folder = RunFolder::new(&study, run);
-        let state = TrainState::load(&folder.state()).unwrap();
-        assert_eq!(state.step, steps(&study, run), "every step that was made is kept");
+        let state = RunState::load(&folder.state()).unwrap();
+        assert_eq!(state.trainer.step, steps(&study, run), "every step that was made is kept");
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(command.trim());
         bench.prepare(&mut shell);
         let said = bench.say(&mut shell);
         assert_eq!(said.code, Some(0), "{}", said.err);
-        assert!(said.out.contains(&format!("{} of them done", state.step)), "{}", said.out);
+        assert!(said.out.contains(&format!("{} of them done", state.trainer.step)), "{}", said.out);
         bench.assert_same("whole", &name);
     }
 }
 
-/// A picture that never comes: the program waits for its data until somebody ends it.
+/// An image that never comes: the program waits for its data until somebody ends it.
 struct Stuck {
-    picture: PathBuf,
+    image: PathBuf,
     aside: PathBuf,
 }
 
@@ -62,20 +61,20 @@ impl Stuck {
                 .find(|p| p.extension().is_some_and(|e| e == "png"))
         };
         let folders = ["train", "images", "images/train", "train2017"].map(|f| bench.path("data").join(f));
-        let picture = folders.iter().find_map(|f| find(f)).expect("a training picture");
-        let aside = picture.with_extension("aside");
-        fs::rename(&picture, &aside).unwrap();
-        assert!(Command::new("mkfifo").arg(&picture).status().unwrap().success());
-        Self { picture, aside }
+        let image = folders.iter().find_map(|f| find(f)).expect("a training image");
+        let aside = image.with_extension("aside");
+        fs::rename(&image, &aside).unwrap();
+        assert!(Command::new("mkfifo").arg(&image).status().unwrap().success());
+        Self { image, aside }
     }
 
     fn mend(&self) {
-        fs::rename(&self.aside, &self.picture).unwrap();
+        fs::rename(&self.aside, &self.image).unwrap();
     }
 }
 
 fn waits_for_data(bench: &Bench, name: &str) -> Child {
-    let child = bench.train(name, &["--set", "schedule.batch=8"]).spawn().unwrap();
+    let child = bench.train(name, &["--set", "train.batch=8"]).spawn().unwrap();
     let study = bench.path(name);
     wait_for("the first run", || !log(&study.join(RUNS[0])).is_empty());
     child
@@ -120,7 +119,7 @@ fn a_second_program_in_a_folder_is_refused_and_a_killed_one_s_lock_is_taken_over
     first.kill().unwrap();
     first.wait().unwrap();
     stuck.mend();
-    let out = bench.works("study", &["--set", "schedule.batch=8", "--resume"]);
+    let out = bench.works("study", &["--set", "train.batch=8", "--resume"]);
     assert!(out.contains(&format!("warning: the lock of process {pid}")), "{out}");
 }
 
@@ -137,5 +136,5 @@ fn exit_codes_are_in_the_help() {
     // The two that a wrong command line and a failure give.
     let code = |more: &[&str]| bench.say(&mut bench.train("none", more)).code;
     assert_eq!(code(&["--no-such-option"]), Some(2));
-    assert_eq!(code(&["--set", "schedule.epoch=1"]), Some(1));
+    assert_eq!(code(&["--set", "train.epoch=1"]), Some(1));
 }

@@ -9,7 +9,7 @@ use crate::draw::{Mark, draw};
 use crate::output::{say, tell};
 use crate::reading::ReadArgs;
 
-/// Pixels between pictures.
+/// Pixels between images.
 const GAP: usize = 8;
 /// Height of the line with the classes' colours.
 const LEGEND: usize = 34;
@@ -19,7 +19,7 @@ const GROUND: [u8; 3] = [255, 255, 255];
 pub struct Args {
     /// The data folder; docs/data.md lists what opens as it stands.
     dir: PathBuf,
-    /// The picture to write, a PNG file.
+    /// The sheet to write, a PNG file.
     #[arg(long, value_name = "FILE.png", default_value = "sheet.png")]
     out: PathBuf,
     /// Which split: `train` or `val`.
@@ -34,7 +34,7 @@ pub struct Args {
     /// Seed of the choice.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longer side of each picture, in pixels.
+    /// Longer side of each image, in pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = 400, value_parser = clap::value_parser!(u32).range(32..=2048))]
     size: u32,
     /// Draw boxes without their classes' names; the colours tell.
@@ -84,7 +84,7 @@ struct Tile {
 /// One image at its size on the sheet, with its boxes.
 fn tile(dataset: &Dataset, i: usize, args: &Args) -> Result<Tile> {
     let sample = dataset.sample(i)?;
-    let resize = Resize { shortest: args.size, longest: args.size, rule: ResizeRule::Antialias };
+    let resize = Resize::default().shortest(args.size).longest(args.size).rule(ResizeRule::Antialias);
     let planes = resize.apply(&sample.image)?;
     let (height, width) = (planes.height, planes.width);
     let byte = |v: f32| (v * 255.0).round().clamp(0.0, 255.0) as u8;
@@ -120,7 +120,7 @@ fn compose(tiles: &[Tile], classes: &[String]) -> Rgb8 {
     sheet
 }
 
-/// Each class's name on its colour, as far as there is room: the same letters as in the pictures.
+/// Each class's name on its colour, as far as there is room: the same letters as in the images.
 fn legend(sheet: &mut Rgb8, classes: &[String]) {
     let mut line = Rgb8::filled(sheet.width, LEGEND, GROUND);
     let mut marks = Vec::new();

@@ -6,18 +6,17 @@ use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
-use docent_coco::Category;
+use docent_coco::{Category, Resize};
 use docent_detect::DetectorConfig;
 use docent_tensor::with_f32;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::integrity::{self, ContentHash};
 use crate::digest::hex;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::integrity::{self, ContentHash};
 use crate::old_keys;
 use crate::weights::{WeightFile, read_safetensors};
 
@@ -129,8 +128,9 @@ fn each_chunk(tensor: &Tensor, mut f: impl FnMut(&[u8]) -> Result<()>) -> Result
     })?
 }
 
-/// A model's tensors and what stands beside them.
+/// A model's tensors and metadata.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Checkpoint {
     /// Tensors under torchvision's names.
     pub tensors: BTreeMap<String, Tensor>,
@@ -160,8 +160,9 @@ impl Checkpoint {
 
 /// What a checkpoint says of itself: enough to rebuild the model and to name its detections.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct CheckpointMeta {
-    /// The detector's config as JSON: architecture, stride place, norm, eps, mean and std, anchors, sizes.
+    /// The detector's settings as JSON, under today's keys: architecture, strides, norm, mean and deviation, anchors, sizes.
     pub model: Value,
     /// Categories in the order of the model's classes 1, 2, … (0 is background).
     pub categories: Vec<Category>,
@@ -174,14 +175,14 @@ pub struct CheckpointMeta {
 }
 
 impl CheckpointMeta {
-    /// Metadata from the config types themselves.
+    /// Metadata of a detector with these settings.
     ///
     /// # Errors
-    /// A config that has no JSON form.
+    /// Settings that have no JSON form.
     pub fn new(
-        model: &impl Serialize,
+        model: &DetectorConfig,
         categories: &[Category],
-        resize: &impl Serialize,
+        resize: &Resize,
         recipe: &str,
         step: usize,
     ) -> Result<Self> {
@@ -214,7 +215,8 @@ impl CheckpointMeta {
         match map.get("format").map(String::as_str) {
             Some(FORMAT) => {}
             Some(other) => {
-                return Err(Error::file(path, format!("checkpoint format `{other}`; this program reads `{FORMAT}`")));
+                let what = format!("checkpoint format `{other}`; this version reads `{FORMAT}`");
+                return Err(Error::file(path, what));
             }
             None => {
                 let hint = "not a checkpoint of this program (no `format` in its metadata); `docent weights convert` makes one of a \
@@ -243,28 +245,23 @@ impl CheckpointMeta {
         Ok(Self { model, categories, resize: json("resize")?, recipe: text("recipe")?.clone(), step })
     }
 
-    /// The detector's config in its own type.
-    ///
-    /// # Errors
-    /// A config this program does not know (an unknown field, a wrong type).
-    pub fn model_as<T: DeserializeOwned>(&self, path: &Path) -> Result<T> {
-        T::deserialize(&self.model).map_err(|e| Error::file(path, format!("the checkpoint's model: {e}")))
-    }
-
-    /// The detector's architecture and settings.
+    /// The detector's architecture and settings; `path` is named in messages.
     ///
     /// # Errors
     /// Settings this program does not know (an unknown field, a wrong type).
     pub fn detector(&self, path: &Path) -> Result<DetectorConfig> {
-        self.model_as(path)
+        DetectorConfig::deserialize(&self.model).map_err(|e| Error::file(path, format!("the checkpoint's model: {e}")))
     }
 
-    /// The resize settings in their own type.
+    /// How images are resized, checked; `path` is named in messages.
     ///
     /// # Errors
-    /// As [`CheckpointMeta::model_as`].
-    pub fn resize_as<T: DeserializeOwned>(&self, path: &Path) -> Result<T> {
-        T::deserialize(&self.resize).map_err(|e| Error::file(path, format!("the checkpoint's resize: {e}")))
+    /// As [`CheckpointMeta::detector`]; a side that is 0 or too long.
+    pub fn resizing(&self, path: &Path) -> Result<Resize> {
+        let bad = |why: String| Error::file(path, format!("the checkpoint's {why}"));
+        let resize = Resize::deserialize(&self.resize).map_err(|e| bad(format!("resize: {e}")))?;
+        resize.validate().map_err(|e| bad(e.to_string()))?;
+        Ok(resize)
     }
 
     /// Is this checkpoint one of the model `expected`? Its tensors may fit another one too: the stride's place, an epsilon or an
@@ -272,7 +269,7 @@ impl CheckpointMeta {
     ///
     /// # Errors
     /// Every field that differs, with both values.
-    pub fn check_model(&self, path: &Path, expected: &impl Serialize) -> Result<()> {
+    pub fn check_model(&self, path: &Path, expected: &DetectorConfig) -> Result<()> {
         let differences = differences("model", &self.model, &to_value("model", expected)?);
         if differences.is_empty() {
             return Ok(());

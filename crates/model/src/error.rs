@@ -14,7 +14,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's word on it.
+        /// The system's error.
         source: io::Error,
     },
     /// A file is there, but its content is not what it should be.
@@ -22,7 +22,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it and the way out.
+        /// What is wrong with it, and what to do.
         message: String,
     },
     /// Tensors do not fit the model they were given to.
@@ -84,7 +84,7 @@ impl Error {
         Self::File { path: path.to_path_buf(), message: message.into() }
     }
 
-    /// JSON in `path` that cannot be read, or a value that cannot be written there.
+    /// JSON in `path` that cannot be read, or a value that cannot be written there as JSON.
     pub fn json(path: &Path, source: serde_json::Error) -> Self {
         Self::file(path, format!("JSON: {source}"))
     }

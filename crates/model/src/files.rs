@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 
 /// Makes a folder and those above it, durably.
+///
+/// # Errors
+/// The system's, with the path.
 pub fn create_dir(path: &Path) -> Result<()> {
     let new: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
@@ -17,11 +20,17 @@ pub fn create_dir(path: &Path) -> Result<()> {
 }
 
 /// Is there something at `path`? A disk that does not answer, or a folder that may not be entered, is an error and no "no".
+///
+/// # Errors
+/// The system's, with the path.
 pub fn exists(path: &Path) -> Result<bool> {
     path.try_exists().map_err(|e| Error::io(path, e))
 }
 
 /// Reads a file of lines, if it is there. A line that a killed program left unfinished may end within a character; it ends before it.
+///
+/// # Errors
+/// The system's; a finished line that is no UTF-8 text. Both name the path.
 pub fn read_lines(path: &Path) -> Result<Option<String>> {
     let bytes = match fs::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -89,6 +98,9 @@ fn keep(path: &Path, previous: &Path) -> io::Result<()> {
 }
 
 /// Makes a new name in `path`'s folder durable.
+///
+/// # Errors
+/// The system's, with the folder.
 pub fn sync_folder(path: &Path) -> Result<()> {
     // Only Unix opens a folder as a file; elsewhere the rename is durable when the system says so.
     if cfg!(unix) {
@@ -99,11 +111,17 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 }
 
 /// Writes a small file with [`replace`].
+///
+/// # Errors
+/// As [`replace`].
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, None, |out| out.write_all(bytes).map_err(|e| Error::io(path, e)))
 }
 
 /// Writes readable JSON, as [`write_atomic`].
+///
+/// # Errors
+/// A value that has no JSON form; as [`write_atomic`].
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).map_err(|e| Error::json(path, e))?;
     text.push('\n');
@@ -111,6 +129,9 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 /// Reads JSON.
+///
+/// # Errors
+/// The system's; text that is no JSON or of another form. Both name the path.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::json(path, e))

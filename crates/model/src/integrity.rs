@@ -49,10 +49,10 @@ impl ContentHash {
     }
 }
 
-/// Is a file that carries a digest as it was written? Files of others carry none and pass.
+/// Checks that a file with a digest is as it was written. Other programs' files have none and pass.
 ///
 /// # Errors
-/// Metadata or tensors that differ from those that were written, be it by one bit.
+/// Metadata or tensors that differ from those that were written, even by one bit.
 pub(crate) fn check(path: &Path, metadata: &BTreeMap<String, String>, view: &SafeTensors<'_>) -> Result<()> {
     let Some(expected) = metadata.get(KEY) else { return Ok(()) };
     let mut hash = ContentHash::new(metadata);
@@ -66,7 +66,7 @@ pub(crate) fn check(path: &Path, metadata: &BTreeMap<String, String>, view: &Saf
     }
     let what = format!(
         "its content is not what was written: damaged, or changed by hand (`{KEY}` in its metadata does not fit). Write or fetch \
-         it again; whoever changed it on purpose takes `{KEY}` out"
+         it again; if you changed it on purpose, remove `{KEY}` from its metadata"
     );
     Err(Error::file(path, what))
 }

@@ -1,22 +1,23 @@
 //! The parameter store: every tensor of a model by name, trainable, frozen or a buffer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
-use docent_detect::layers::{LayerList, TensorInfo, TensorRole};
+use docent_detect::layers::{LayerList, TensorRole};
 use docent_tensor::{deep_copy, overwrite, with_f32};
 use sha2::{Digest, Sha256};
 
-use crate::init::draw;
 use crate::digest::hex;
 use crate::error::{Error, Result};
+use crate::init::draw;
 use crate::strict::StrictReport;
 
 /// What may happen to an entry of a [`ParamStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// A candle variable: tracked by every graph, moved by the optimizer.
     Trainable,
@@ -52,13 +53,12 @@ pub struct ParamStore {
     device: Device,
 }
 
-type Rule = Box<dyn Fn(&str) -> bool + Send + Sync>;
+type Rule = Arc<dyn Fn(&str) -> Kind + Send + Sync>;
 
 struct Inner {
     seed: u64,
-    frozen: Rule,
-    /// Buffers and counts by name.
-    buffers: BTreeMap<String, Kind>,
+    /// The kind of an entry, by its name.
+    rule: Rule,
     /// Zeros instead of first values: only names and shapes are wanted.
     probe: bool,
     loaded: BTreeMap<String, Tensor>,
@@ -97,57 +97,61 @@ impl std::fmt::Debug for ParamStore {
 }
 
 impl ParamStore {
-    /// A store whose entries are trainable, apart from those that [`ParamStore::with_layers`] makes buffers.
+    /// A store whose entries are trainable; [`ParamStore::with_layers`] and [`ParamStore::with_frozen`] make exceptions.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self::with_rule(seed, device, Box::new(|_| false), false)
+        Self::of_kind(Kind::Trainable, seed, device, false)
     }
 
     /// A store of plain tensors alone: a teacher. No graph can be built through it.
     pub fn frozen_all(seed: u64, device: &Device) -> Self {
-        Self::with_rule(seed, device, Box::new(|_| true), false)
+        Self::of_kind(Kind::Frozen, seed, device, false)
     }
 
     /// A store that only notes which names and shapes a model asks for; its values are zeros and nothing is drawn.
     ///
     /// Build the model once on it, and [`ParamStore::check`] lists everything a file lacks before the real model is built.
     pub fn probe(device: &Device) -> Self {
-        Self::with_rule(0, device, Box::new(|_| true), true)
+        Self::of_kind(Kind::Frozen, 0, device, true)
     }
 
-    fn with_rule(seed: u64, device: &Device, frozen: Rule, probe: bool) -> Self {
-        let inner = Inner { seed, frozen, buffers: BTreeMap::new(), probe, loaded: BTreeMap::new(), entries: BTreeMap::new() };
+    fn of_kind(kind: Kind, seed: u64, device: &Device, probe: bool) -> Self {
+        let (loaded, entries) = Default::default();
+        let inner = Inner { seed, rule: Arc::new(move |_| kind), probe, loaded, entries };
         Self { inner: Arc::new(Mutex::new(inner)), device: device.clone() }
     }
 
-    /// Makes the running statistics of `layers` buffers, and freezes the scale and shift of each frozen BatchNorm and the layers of
-    /// the first `freeze_at` parts of the backbone. Call it before the model is built, with the list of a model that was built on
-    /// [`ParamStore::probe`].
+    /// Makes the running statistics in `layers` buffers. Freezes the scale and shift of each frozen BatchNorm, and the layers of the
+    /// first `freeze_at` parts of the backbone.
+    ///
+    /// Call it before the model is built: an entry's kind is decided at its first request and stays. The list is that of the same
+    /// model, built on [`ParamStore::probe`].
     #[must_use]
     pub fn with_layers(self, layers: &LayerList, freeze_at: usize) -> Self {
-        let (buffers, fixed): (Vec<TensorInfo>, Vec<TensorInfo>) = layers
-            .tensors()
-            .into_values()
-            .filter(|tensor| tensor.buffer)
-            .partition(|tensor| matches!(tensor.role, TensorRole::RunningStatistic | TensorRole::BatchCount));
-        let kind = |tensor: TensorInfo| {
-            let count = tensor.role == TensorRole::BatchCount;
-            (tensor.name, if count { Kind::Count } else { Kind::Buffer })
+        let kind = |role| match role {
+            TensorRole::RunningStatistic => Kind::Buffer,
+            TensorRole::BatchCount => Kind::Count,
+            TensorRole::Parameter | TensorRole::Affine => Kind::Frozen,
         };
-        let fixed = fixed.into_iter().map(|tensor| tensor.name);
-        let frozen: BTreeSet<String> = layers.frozen(freeze_at).into_iter().chain(fixed).collect();
-        {
-            let mut inner = self.lock();
-            inner.buffers = buffers.into_iter().map(kind).collect();
-            inner.frozen = Box::new(move |name| frozen.contains(name));
-        }
-        self
+        let frozen = layers.frozen(freeze_at).into_iter().map(|name| (name, Kind::Frozen));
+        let state = layers.tensors().into_values().filter(|tensor| tensor.buffer);
+        // The second wins: running statistics of a frozen layer are buffers too.
+        let kinds: BTreeMap<String, Kind> = frozen.chain(state.map(|t| (t.name, kind(t.role)))).collect();
+        self.with_rule(move |name| kinds.get(name).copied())
     }
 
-    /// Freezes the entries whose name `f` accepts. Call it before the model is built: an entry's kind is decided at its first
-    /// request and stays.
+    /// Freezes the entries whose name `f` accepts. Call it before the model is built, as [`ParamStore::with_layers`].
     #[must_use]
     pub fn with_frozen(self, f: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
-        self.lock().frozen = Box::new(f);
+        self.with_rule(move |name| f(name).then_some(Kind::Frozen))
+    }
+
+    /// Puts `rule` before the present one, which decides where `rule` does not.
+    fn with_rule(self, rule: impl Fn(&str) -> Option<Kind> + Send + Sync + 'static) -> Self {
+        {
+            let mut inner = self.lock();
+            let before = Arc::clone(&inner.rule);
+            inner.rule = Arc::new(move |name| rule(name).unwrap_or_else(|| before(name)));
+        }
         self
     }
 
@@ -158,7 +162,7 @@ impl ParamStore {
         self.lock().loaded.extend(tensors);
     }
 
-    /// The door for models: `vb.pp("backbone").get_with_hints(shape, "weight", init)`.
+    /// Where a model takes its tensors from: `vb.pp("backbone").get_with_hints(shape, "weight", init)`.
     pub fn var_builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, self.device.clone())
     }
@@ -183,7 +187,7 @@ impl ParamStore {
         inner.loaded.keys().filter(|n| !inner.entries.contains_key(*n)).cloned().collect()
     }
 
-    /// Frozen entries that hold drawn values instead of loaded ones: features that nobody ever trained. A run should refuse this.
+    /// Frozen entries with drawn values in place of loaded ones. They would never learn, so a run should refuse them.
     pub fn frozen_but_drawn(&self) -> Vec<String> {
         let inner = self.lock();
         let untrained = inner.entries.iter().filter(|(_, e)| e.kind == Kind::Frozen && !e.from_file);
@@ -309,13 +313,7 @@ impl ParamStore {
             None if inner.probe => Tensor::zeros((), DType::F32, &self.device)?.broadcast_as(shape)?,
             None => Tensor::from_vec(draw(init, shape, inner.seed, name), shape, &self.device)?,
         };
-        let kind = if let Some(kind) = inner.buffers.get(name) {
-            *kind
-        } else if (inner.frozen)(name) {
-            Kind::Frozen
-        } else {
-            Kind::Trainable
-        };
+        let kind = (inner.rule)(name);
         let value = match kind {
             Kind::Trainable => Value::Var(Var::from_tensor(&value)?),
             Kind::Frozen | Kind::Buffer | Kind::Count => Value::Plain(value),

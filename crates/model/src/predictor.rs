@@ -14,11 +14,13 @@ use crate::params::ParamStore;
 /// Feature maps go down to 1/32 (C5), so images are padded to multiples of it.
 pub const SIZE_DIVISOR: usize = 32;
 
-/// A detector with what it takes to use it.
+/// A detector and everything that is needed to use it.
+#[derive(Debug)]
+#[non_exhaustive]
 pub struct Predictor {
-    /// The model; plain tensors, no graph is built for it.
+    /// The model. Its tensors are frozen, so no graph is built.
     pub model: Arc<dyn Detector>,
-    /// Its tensors.
+    /// The model's tensors by name.
     pub store: ParamStore,
     /// What the checkpoint says of itself: categories of the classes 1, 2, ..., recipe, step.
     pub meta: CheckpointMeta,
@@ -45,8 +47,7 @@ impl Predictor {
     pub fn from_checkpoint(path: &Path, checkpoint: Checkpoint, registry: &Registry) -> Result<Self> {
         let Checkpoint { tensors, meta, sha256 } = checkpoint;
         let config = meta.detector(path)?;
-        let resize: Resize = meta.resize_as(path)?;
-        resize.validate().map_err(|e| Error::file(path, format!("the checkpoint's {e}")))?;
+        let resize = meta.resizing(path)?;
         if config.classes() != meta.categories.len() + 1 {
             let (classes, named) = (config.classes(), meta.categories.len());
             return Err(Error::file(path, format!("{classes} classes with the background, but {named} categories")));
@@ -61,22 +62,25 @@ impl Predictor {
         Ok(Self { model, store, meta, resize, sha256 })
     }
 
-    /// Detects objects in one image; boxes in its own pixels, best first.
+    /// Detects objects in one image: best first, boxes `[x1, y1, x2, y2]` in pixels of `image`.
     ///
     /// # Errors
-    /// When the image cannot be resized.
+    /// An image without pixels; errors of the model.
     pub fn detect(&self, image: &Rgb8) -> Result<Vec<Detection>> {
         let planes = self.resize.apply(image)?;
         let size = Size::new(planes.height, planes.width);
         let batch = ImageBatch::from_planes(&[(size, &planes.data)], SIZE_DIVISOR, &Device::Cpu)?;
-        let mut found = self.model.detect(&batch)?.remove(0);
+        let Ok([mut found]) = <[Vec<Detection>; 1]>::try_from(self.model.detect(&batch)?) else {
+            let message = "the detector must give one list of detections for one image".to_owned();
+            return Err(docent_detect::Error::Input { stage: "detect", message }.into());
+        };
         for detection in &mut found {
             detection.bbox = to_original(detection.bbox, size, Size::new(image.height, image.width));
         }
         Ok(found)
     }
 
-    /// A class's category.
+    /// The category of a detection's label; None for the background (0) and for labels that the model does not have.
     pub fn category(&self, label: u32) -> Option<&Category> {
         self.meta.categories.get((label as usize).checked_sub(1)?)
     }

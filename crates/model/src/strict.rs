@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 /// Where a set of tensors differs from what a model asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StrictReport {
     /// The model asks for these; the file lacks them.
     pub missing: Vec<String>,

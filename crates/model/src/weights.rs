@@ -6,19 +6,21 @@ use std::path::Path;
 
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::Dtype;
 use docent_tensor::with_f32;
+use safetensors::tensor::Dtype;
 use safetensors::{SafeTensorError, SafeTensors};
 
 use crate::digest::sha256_hex;
 use crate::error::{Error, Result};
-use crate::import::names::{BACKBONE_PREFIX, neutral, without_prefixes};
+use crate::import::backbone::BackboneInfo;
+use crate::import::names::{is_running_variance, neutral, without_prefixes};
 use crate::integrity;
 #[cfg(feature = "pth")]
 use crate::pth;
 
 /// How a weight file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FileFormat {
     /// safetensors.
     Safetensors,
@@ -40,6 +42,7 @@ impl fmt::Display for FileFormat {
 
 /// The content of one weight file.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WeightFile {
     /// How it is written.
     pub format: FileFormat,
@@ -163,12 +166,12 @@ fn to_f32(
     let mut finite = |(name, tensor): (String, Tensor)| {
         let mut tensor = tensor.to_dtype(DType::F32)?;
         let bad = with_f32(&tensor, |v| v.iter().position(|v| !v.is_finite()))?;
-        if bad.is_some() && name.ends_with("running_var") {
+        if bad.is_some() && is_running_variance(&name) {
             tensor = tensor.minimum(f64::from(f32::MAX))?;
             saturated.push(name.clone());
         }
         if let Some(at) = with_f32(&tensor, |v| v.iter().position(|v| !v.is_finite()))? {
-            let what = format!("tensor `{name}` holds NaN or infinity (element {at}); the file is of no use");
+            let what = format!("tensor `{name}` holds NaN or infinity (element {at}): use another file");
             return Err(Error::file(path, what));
         }
         Ok((name, tensor))
@@ -177,7 +180,7 @@ fn to_f32(
     Ok(WeightFile { format, tensors, stored, metadata, sha256: sha256_hex(bytes), saturated, notes: Vec::new() })
 }
 
-/// What a reader can do about a file that does not parse.
+/// Why a file does not parse, and what to do.
 fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
     let size = bytes.len();
     if bytes.is_empty() {
@@ -202,97 +205,6 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
 
 fn starts_like_safetensors(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{')
-}
-
-/// Puts `prefix` before every name: a classifier's `conv1.weight` becomes `backbone.body.conv1.weight` with prefix `backbone.body.`.
-pub fn with_prefix(tensors: BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
-    tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
-}
-
-/// Beginnings of the names that a classification network has and a detector's backbone has not: the classifier, and
-/// MobileNetV2's last 1x1 layer before it.
-const CLASSIFIER: [&str; 3] = ["fc.", "classifier.", "features.18."];
-
-/// Does this tensor of a classification network stay out of a detector's backbone?
-pub fn is_classifier(name: &str) -> bool {
-    CLASSIFIER.iter().any(|c| name.starts_with(c))
-}
-
-/// The tensors of a classification network as a detector's backbone asks for them: the classifier left out ([`is_classifier`]),
-/// [`BACKBONE_PREFIX`] before every other name, in the place of MobileNetV2's `features.`.
-pub fn backbone_tensors(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let inside = tensors.into_iter().filter(|(name, _)| !is_classifier(name));
-    let renamed = inside.map(|(name, tensor)| {
-        let short = name.strip_prefix("features.").unwrap_or(&name);
-        (format!("{BACKBONE_PREFIX}{short}"), tensor)
-    });
-    renamed.collect()
-}
-
-/// How a backbone's weights want to be used, from its file's metadata. What the file does not say is `None`.
-///
-/// The two common forms of ImageNet weights differ in all of it, and the wrong choice runs without an error: torchvision's has
-/// deviations of about 0.229 and its stride in the 3x3; the MSRA form has 1/255 and its stride in the first 1x1.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct BackboneInfo {
-    /// Mean of R, G, B for pixels in 0..1.
-    pub mean: Option<[f32; 3]>,
-    /// Deviation of R, G, B for pixels in 0..1.
-    pub std: Option<[f32; 3]>,
-    /// BatchNorm's epsilon.
-    pub eps: Option<f64>,
-    /// Does a bottleneck block stride in its first 1x1 convolution?
-    pub stride_in_1x1: Option<bool>,
-    /// Where the weights come from.
-    pub source: Option<String>,
-}
-
-impl BackboneInfo {
-    /// Reads `mean`, `std`, `bn_eps`, `stride_in_1x1`, `source`, and checks `channels` (RGB) and `scale` (0..1) where they stand.
-    ///
-    /// # Errors
-    /// A value that does not parse or cannot be right (a deviation of 0); channels other than RGB, a scale other than 0..1.
-    pub fn from_metadata(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
-        let bad = |key: &str, want: &str| {
-            let value = metadata.get(key).map_or("", String::as_str);
-            Error::file(path, format!("metadata `{key}` = `{value}`: {want}"))
-        };
-        for (key, want) in [("channels", "RGB"), ("scale", "0..1")] {
-            if metadata.get(key).is_some_and(|v| v != want) {
-                return Err(bad(key, &format!("only {want} is read; convert the first convolution")));
-            }
-        }
-        let triple = |key: &str| -> Result<Option<[f32; 3]>> {
-            let Some(text) = metadata.get(key) else { return Ok(None) };
-            let values: [f32; 3] =
-                serde_json::from_str(text).map_err(|_| bad(key, "three numbers are needed, as [r, g, b]"))?;
-            if values.iter().all(|v| v.is_finite()) { Ok(Some(values)) } else { Err(bad(key, "not finite")) }
-        };
-        let std = triple("std")?;
-        if std.is_some_and(|s| s.iter().any(|v| *v <= 0.0)) {
-            return Err(bad("std", "must be above 0"));
-        }
-        let mean = triple("mean")?;
-        for (key, there, other) in [("mean", mean.is_some(), std.is_some()), ("std", std.is_some(), mean.is_some())] {
-            if there && !other {
-                return Err(bad(key, "`mean` and `std` stand for each other; give both or none"));
-            }
-        }
-        let eps = match metadata.get("bn_eps") {
-            None => None,
-            Some(text) => match text.trim().parse::<f64>() {
-                Ok(eps) if eps.is_finite() && eps >= 0.0 => Some(eps),
-                _ => return Err(bad("bn_eps", "a number of at least 0 is needed")),
-            },
-        };
-        let stride_in_1x1 = match metadata.get("stride_in_1x1").map(String::as_str) {
-            None => None,
-            Some("true") => Some(true),
-            Some("false") => Some(false),
-            Some(_) => return Err(bad("stride_in_1x1", "true or false is needed")),
-        };
-        Ok(Self { mean, std, eps, stride_in_1x1, source: metadata.get("source").cloned() })
-    }
 }
 
 impl WeightFile {

@@ -1,17 +1,14 @@
-//! Checkpoints and the state file: round trips, strict metadata, whole files or none.
+//! Checkpoints: round trips, strict metadata, whole files or none.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use docent_train::detector::Detector;
-use docent_train::state::STATE_FORMAT;
-use docent_train::{
-    Best, Category, Checkpoint, CheckpointMeta, Error, Patience, TrainState, load_checkpoint, read_safetensors,
-    save_checkpoint,
-};
-use serde_json::json;
+use docent_model::coco::{Category, Resize};
+use docent_model::detect::{DetectorConfig, Registry};
+use docent_model::{CheckpointMeta, Error, Predictor, load_checkpoint, read_safetensors, save_checkpoint};
+use serde_json::{Value, json};
 
 fn tensors() -> BTreeMap<String, Tensor> {
     let t = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
@@ -32,10 +29,18 @@ fn category(id: u64, name: &str) -> Category {
     Category { id, name: name.to_owned() }
 }
 
+fn model() -> DetectorConfig {
+    let model = json!({
+        "classes": 3,
+        "backbone": { "depth": 18, "stride_in_1x1": false, "norm_eps": 1e-5 },
+        "normalize": { "mean": [0.5, 0.5, 0.5], "std": [0.229, 0.224, 0.225] },
+    });
+    serde_json::from_value(model).unwrap()
+}
+
 fn meta() -> CheckpointMeta {
-    let model = json!({ "classes": 3, "backbone": { "depth": 18, "stride_place": "in3x3", "norm_eps": 1e-5 }, "std": [0.229, 0.224, 0.225] });
-    let resize = json!({ "shortest": 240, "longest": 320, "rule": "torchvision" });
-    CheckpointMeta::new(&model, &[category(1, "cat \"a\""), category(90, "Zähler")], &resize, "shapes", 1234).unwrap()
+    let resize = Resize::default().shortest(240).longest(320);
+    CheckpointMeta::new(&model(), &[category(1, "cat \"a\""), category(90, "Zähler")], &resize, "shapes", 1234).unwrap()
 }
 
 #[test]
@@ -134,16 +139,22 @@ fn metadata_is_strict() {
 #[test]
 fn another_model_or_other_categories_are_shown_side_by_side() {
     let (path, meta) = (Path::new("t.safetensors"), meta());
-    let mut model = meta.model.clone();
-    meta.check_model(path, &model).unwrap();
-    model["backbone"]["stride_place"] = json!("in1x1");
-    model["std"][0] = json!(0.0039);
-    model["new"] = json!(true);
-    let message = meta.check_model(path, &model).unwrap_err().to_string();
-    for part in ["model.backbone.stride_place", "in3x3", "in1x1", "model.std", "0.0039", "model.new", "null"] {
+    meta.check_model(path, &model()).unwrap();
+    assert_eq!(meta.detector(path).unwrap(), model());
+    let mut other = meta.model.clone();
+    other["backbone"]["stride_in_1x1"] = json!(true);
+    other["normalize"]["std"][0] = json!(0.0039);
+    let other: DetectorConfig = serde_json::from_value(other).unwrap();
+    let message = meta.check_model(path, &other).unwrap_err().to_string();
+    for part in ["model.backbone.stride_in_1x1", "false", "true", "model.normalize.std", "0.0039"] {
         assert!(message.contains(part), "{message}");
     }
     assert!(!message.contains("depth"), "{message}");
+    let theirs: DetectorConfig = serde_json::from_value(json!({ "architecture": "yours", "heads": 4 })).unwrap();
+    let message = meta.check_model(path, &theirs).unwrap_err().to_string();
+    for part in ["model.architecture", "faster_rcnn", "yours", "model.heads", "null"] {
+        assert!(message.contains(part), "{message}");
+    }
     meta.check_categories(path, &meta.categories).unwrap();
     for other in [
         vec![category(90, "Zähler"), category(1, "cat \"a\"")],
@@ -153,94 +164,17 @@ fn another_model_or_other_categories_are_shown_side_by_side() {
         let message = meta.check_categories(path, &other).unwrap_err().to_string();
         assert!(message.contains("1 cat \"a\", 90 Zähler") && message.contains("data: "), "{message}");
     }
-    let numbers: Result<Vec<u32>, _> = meta.model_as(path);
-    assert!(numbers.unwrap_err().to_string().contains("t.safetensors"));
-    assert_eq!(meta.resize_as::<serde_json::Value>(path).unwrap()["shortest"], 240);
-}
-
-#[test]
-fn the_state_comes_back_and_damage_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state.safetensors");
-    let one = |name: &str, v: f32| BTreeMap::from([(name.to_owned(), Tensor::full(v, (2, 2), &Device::Cpu).unwrap())]);
-    let state = TrainState {
-        step: 77,
-        epoch: 3,
-        seconds: 0.1 + 0.7,
-        seed: u64::MAX,
-        recipe_digest: "abc".into(),
-        best: Some(Best { step: 50, ap: 0.1 + 0.2 }),
-        model: one("w/with/slashes", 1.0),
-        momentum: one("w/with/slashes", 2.0),
-        adapters: one("adapt.0.weight", 3.0),
-        adapter_momentum: BTreeMap::new(),
-        ema: one("w/with/slashes", 4.0),
-        patience: Patience { reference: Some(0.1 + 0.2), waited: 3 },
+    assert_eq!(meta.resizing(path).unwrap(), Resize::default().shortest(240).longest(320));
+    let bad = |change: &dyn Fn(&mut CheckpointMeta)| {
+        let mut bad = meta.clone();
+        change(&mut bad);
+        let message = bad.detector(path).and(bad.resizing(path).map(drop)).unwrap_err().to_string();
+        assert!(message.contains("t.safetensors"), "{message}");
+        message
     };
-    state.save(&path, None).unwrap();
-    let back = TrainState::load(&path).unwrap();
-    assert_eq!((back.step, back.epoch, back.seed, back.recipe_digest.as_str()), (77, 3, u64::MAX, "abc"));
-    assert_eq!(back.seconds.to_bits(), state.seconds.to_bits());
-    assert_eq!(back.best.unwrap().ap.to_bits(), (0.1f64 + 0.2).to_bits());
-    assert_eq!(bits(&back.model["w/with/slashes"]), bits(&state.model["w/with/slashes"]));
-    assert_eq!(bits(&back.momentum["w/with/slashes"]), bits(&state.momentum["w/with/slashes"]));
-    assert_eq!(bits(&back.adapters["adapt.0.weight"]), bits(&state.adapters["adapt.0.weight"]));
-    assert!(back.adapter_momentum.is_empty());
-    assert_eq!(bits(&back.ema["w/with/slashes"]), bits(&state.ema["w/with/slashes"]));
-    assert_eq!(back.patience, state.patience);
-    let whole = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
-    assert!(TrainState::load(&path).unwrap_err().to_string().contains("cut"));
-    TrainState::default().save(&path, None).unwrap();
-    assert_eq!(TrainState::load(&path).unwrap().best, None);
-    assert_eq!(TrainState::load(&path).unwrap().patience, Patience::default());
-    save_checkpoint(&path, &tensors(), &meta().to_map().unwrap()).unwrap();
-    assert!(TrainState::load(&path).unwrap_err().to_string().contains("no training state"));
-    let older = BTreeMap::from([("format".to_owned(), "docent-state-1".to_owned())]);
-    save_checkpoint(&path, &tensors(), &older).unwrap();
-    let message = TrainState::load(&path).unwrap_err().to_string();
-    assert!(message.contains("docent-state-1") && message.contains(STATE_FORMAT), "{message}");
-    assert!(message.contains("another build") && message.contains("--out"), "{message}");
-    let mut map = BTreeMap::from([
-        ("format", STATE_FORMAT),
-        ("step", "x"),
-        ("epoch", "0"),
-        ("seconds", "0"),
-        ("seed", "0"),
-        ("recipe_digest", ""),
-    ])
-    .into_iter()
-    .map(|(k, v)| (k.to_owned(), v.to_owned()))
-    .collect::<BTreeMap<_, _>>();
-    save_checkpoint(&path, &one("model/w", 0.0), &map).unwrap();
-    assert!(TrainState::load(&path).unwrap_err().to_string().contains("`step` = `x`"));
-    map.insert("step".into(), "1".into());
-    save_checkpoint(&path, &one("nowhere", 0.0), &map).unwrap();
-    assert!(TrainState::load(&path).unwrap_err().to_string().contains("`nowhere`"));
-}
-
-#[test]
-fn the_state_before_is_kept_and_one_without_numbers_is_not_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let [path, previous] = ["last", "previous"].map(|n| folder.path().join(format!("{n}.state.safetensors")));
-    let state = |step: usize, v: f32| TrainState {
-        step,
-        model: BTreeMap::from([("w".to_owned(), Tensor::full(v, 3, &Device::Cpu).unwrap())]),
-        ..TrainState::default()
-    };
-    let steps = || [&path, &previous].map(|p| TrainState::load(p).ok().map(|s| s.step));
-    state(1, 0.0).save(&path, Some(&previous)).unwrap();
-    assert_eq!(steps(), [Some(1), None]);
-    for step in 2..4 {
-        state(step, 0.0).save(&path, Some(&previous)).unwrap();
-        assert_eq!(steps(), [Some(step), Some(step - 1)]);
-    }
-    for bad in [f32::NAN, f32::INFINITY] {
-        let message = state(4, bad).save(&path, Some(&previous)).unwrap_err().to_string();
-        assert!(message.contains("model/w") && message.contains("is kept"), "{message}");
-        assert_eq!(steps(), [Some(3), Some(2)]);
-    }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+    assert!(bad(&|m| m.model["clases"] = json!(3)).contains("clases"));
+    assert!(bad(&|m| m.resize["shortest"] = json!("much")).contains("resize"));
+    assert!(bad(&|m| m.resize["shortest"] = json!(0)).contains("resize.shortest"));
 }
 
 #[test]
@@ -259,11 +193,11 @@ fn a_changed_bit_or_word_is_found() {
         bytes[at] ^= 1;
         refused(&bytes, "one bit of a tensor");
     }
-    // The stride's place shows in no tensor's shape, and another one gives other features without an error.
-    let place = whole.windows(6).position(|w| w == b"in3x3\\").unwrap();
+    // The epsilon shows in no tensor's shape, and another one gives other features without an error.
+    let place = whole.windows(4).position(|w| w == b"1e-5").unwrap();
     let mut bytes = whole.clone();
-    bytes[place + 2] = b'1';
-    refused(&bytes, "another stride place in the metadata");
+    bytes[place + 3] = b'3';
+    refused(&bytes, "another epsilon in the metadata");
     std::fs::write(&path, &whole).unwrap();
     load_checkpoint(&path).unwrap();
 }
@@ -271,16 +205,18 @@ fn a_changed_bit_or_word_is_found() {
 /// Found by fuzzing: a damaged config asked for 4 TB before a single tensor was compared.
 #[test]
 fn a_config_that_asks_for_too_much_is_refused_without_memory() {
-    let refused = |model: serde_json::Value| {
-        let categories = vec![Category { id: 1, name: "a".into() }, Category { id: 2, name: "b".into() }];
-        let meta = CheckpointMeta::new(&model, &categories, &json!({}), "tiny", 1).unwrap();
-        let checkpoint = Checkpoint { tensors: BTreeMap::new(), meta, sha256: String::new() };
-        Detector::from_checkpoint(Path::new("damaged.safetensors"), checkpoint).map(|_| ()).unwrap_err().to_string()
+    let refused = |model: Value| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("damaged.safetensors");
+        let mut meta = meta();
+        meta.model = model;
+        save_checkpoint(&path, &BTreeMap::new(), &meta.to_map().unwrap()).unwrap();
+        Predictor::load(&path, &Registry::builtin()).unwrap_err().to_string()
     };
     let message = refused(json!({ "classes": 3, "fpn_channels": 4_000_000_000_u64 }));
     assert!(message.contains("fpn_channels") && message.contains("too large"), "{message}");
     // Within the bounds, but 200 GB if it were made.
-    let most = json!({ "classes": 3, "fpn_channels": 16384, "roi": { "hidden": 65536 } });
+    let most = json!({ "classes": 3, "fpn_channels": 16384, "roi": { "representation_size": 65536 } });
     let message = refused(most);
     assert!(message.contains("missing") && message.contains("roi_heads.box_head.fc6.weight"), "{message}");
 }

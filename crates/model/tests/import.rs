@@ -1,32 +1,35 @@
-//! Other programs' weights: recognised, renamed, converted, refused; and fine-tuning from them.
+//! Other programs' weights: recognised, renamed, converted, refused.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use docent_coco::Rgb8;
-use docent_detect::{
-    BackboneConfig, FasterRcnn, FasterRcnnConfig, ImageBatch, MobileNetV2Config, Mode, NormKind, ResNetConfig,
+use docent_model::coco::{Category, Resize, Rgb8};
+use docent_model::detect::RoiConfig;
+use docent_model::detect::backbone::{BackboneConfig, MobileNetV2Config, ResNetConfig};
+use docent_model::detect::layers::NormKind;
+use docent_model::detect::{
+    Detector, DetectorConfig, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, Normalize, Registry, Size,
 };
-use docent_train::build::build;
-use docent_train::detector::Detector;
-use docent_train::import::{Content, ConvertOptions, Converted, Target, convert};
-use docent_train::recipe::{InitRecipe, ModelRecipe, Recipe, text_of};
-use docent_train::{Category, Error, ParamStore, load_checkpoint, read_weights, save_checkpoint};
+use docent_model::import::{
+    Content, ConvertOptions, Converted, DetectorFile, Target, backbone_tensors, check_backbone, convert,
+};
+use docent_model::{
+    CheckpointMeta, Kind, ParamStore, Predictor, Result, load_checkpoint, read_weights, save_checkpoint,
+};
 use tempfile::TempDir;
 
 type Tensors = BTreeMap<String, Tensor>;
 
 /// torchvision's architecture, narrow.
 fn config(classes: usize, backbone: impl Into<BackboneConfig>) -> FasterRcnnConfig {
-    let mut config = FasterRcnnConfig { classes, fpn_channels: 8, backbone: backbone.into(), ..Default::default() };
-    config.roi.hidden = 12;
-    config
+    let roi = RoiConfig::default().representation_size(12);
+    FasterRcnnConfig::default().classes(classes).fpn_channels(8).backbone(backbone).roi(roi)
 }
 
 fn resnet(depth: usize, norm: NormKind) -> ResNetConfig {
-    ResNetConfig { depth, width: 0.125, norm, ..ResNetConfig::default() }
+    ResNetConfig::default().depth(depth).width_multiplier(0.125).norm(norm)
 }
 
 fn tensors(config: &FasterRcnnConfig) -> Tensors {
@@ -78,6 +81,31 @@ fn refused(path: &Path, options: &ConvertOptions) -> String {
     message
 }
 
+fn meta_of(path: &Path, converted: &Converted) -> CheckpointMeta {
+    CheckpointMeta::from_map(path, &converted.metadata).unwrap()
+}
+
+fn settings(path: &Path, meta: &CheckpointMeta) -> FasterRcnnConfig {
+    meta.detector(path).unwrap().faster_rcnn().unwrap().clone()
+}
+
+/// A detector of `config` over the backbone in a file, and its store: the way of `init.backbone`.
+fn start_from(path: &Path, mut config: FasterRcnnConfig, freeze_at: usize) -> Result<(FasterRcnn, ParamStore)> {
+    let file = read_weights(path)?;
+    let info = file.backbone_info(path)?;
+    if let (Some(mean), Some(std)) = (info.mean, info.std) {
+        config.normalize = Normalize { mean, std };
+    }
+    info.adopt(&mut config.backbone);
+    let probe = ParamStore::probe(&Device::Cpu);
+    let model = FasterRcnn::new(&config, probe.var_builder())?;
+    let tensors = backbone_tensors(file.tensors);
+    check_backbone(path, &probe, model.layers(), &tensors)?;
+    let store = ParamStore::new(0, &Device::Cpu).with_layers(model.layers(), freeze_at);
+    store.load(tensors);
+    Ok((FasterRcnn::new(&config, store.var_builder())?, store))
+}
+
 fn values(t: &Tensor) -> Vec<f32> {
     t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -99,11 +127,10 @@ fn the_coco_form_becomes_a_checkpoint_with_epsilon_0_and_cocos_ids() {
     assert_eq!(all.target, Target::Detector);
     let out = folder.path("coco.safetensors");
     all.save(&out).unwrap();
-    let detector = Detector::load(&out).unwrap();
-    assert_eq!(detector.model.config().backbone.norm_eps(), 0.0);
+    let detector = Predictor::load(&out, &Registry::builtin()).unwrap();
     let mut expected = config.clone();
     expected.backbone.set_norm_eps(0.0);
-    assert_eq!(detector.model.config(), &expected, "what is not in the shapes is torchvision's");
+    assert_eq!(detector.model.config(), expected.into(), "what is not in the shapes is torchvision's");
     assert_eq!((detector.resize.shortest, detector.resize.longest), (800, 1333));
     let category = |label| detector.category(label).map(|c| (c.id, c.name.as_str()));
     assert_eq!(
@@ -119,11 +146,11 @@ fn the_coco_form_becomes_a_checkpoint_with_epsilon_0_and_cocos_ids() {
     detector.detect(&Rgb8::filled(40, 30, [120, 90, 60])).unwrap();
 
     // COCO's data has 80 categories: as a teacher on it the detector needs exactly these.
-    let used = converted(&path, &ConvertOptions { drop_unused: true, ..Default::default() });
+    let used = converted(&path, &ConvertOptions::default().drop_unused(true));
     let out = folder.path("used.safetensors");
     used.save(&out).unwrap();
-    let small = Detector::load(&out).unwrap();
-    assert_eq!((small.model.config().classes, small.meta.categories.len()), (81, 80));
+    let small = Predictor::load(&out, &Registry::builtin()).unwrap();
+    assert_eq!((small.model.config().classes(), small.meta.categories.len()), (81, 80));
     assert!(small.meta.categories.iter().all(|c| !c.name.starts_with("N/A")));
     assert!(detector.meta.covers_categories(&out, &small.meta.categories).is_ok(), "enough for eval");
     assert!(detector.meta.check_categories(&out, &small.meta.categories).is_err());
@@ -141,32 +168,31 @@ fn the_coco_form_becomes_a_checkpoint_with_epsilon_0_and_cocos_ids() {
 #[test]
 fn present_names_keep_torchvisions_epsilon_and_settings_can_be_given() {
     let folder = Folder::new();
-    let mobile = MobileNetV2Config { width: 0.35, norm: NormKind::BatchNorm, norm_eps: 1e-5 };
+    let mobile = MobileNetV2Config::default().width_multiplier(0.35).norm(NormKind::BatchNorm);
     for backbone in
         [resnet(18, NormKind::FrozenBatchNorm).into(), resnet(34, NormKind::BatchNorm).into(), mobile.into()]
     {
         let config = config(4, BackboneConfig::clone(&backbone));
         let path = folder.write("w.safetensors", &tensors(&config));
-        let meta = |options: &ConvertOptions| {
-            let found = converted(&path, options);
-            docent_train::CheckpointMeta::from_map(&path, &found.metadata).unwrap()
-        };
+        let meta = |options: &ConvertOptions| meta_of(&path, &converted(&path, options));
         let plain = meta(&ConvertOptions::default());
-        assert_eq!(plain.model_as::<FasterRcnnConfig>(&path).unwrap(), config);
+        assert_eq!(settings(&path, &plain), config);
         assert_eq!(plain.categories[2], Category { id: 3, name: "class 3".into() });
         let named = ["cat", "dog", "cow"].iter().zip([5, 8, 9]).map(|(n, id)| Category { id, name: (*n).into() });
         let set = ["backbone.norm_eps=0", "anchors.sizes=[8,16,32,64,128]", "normalize.std=[1,1,1]"].map(String::from);
-        let options = ConvertOptions { set: set.into(), categories: Some(named.collect()), ..Default::default() };
+        let options = ConvertOptions::default().set(set.into()).categories(named.collect::<Vec<_>>());
         let other = meta(&options);
         assert_eq!((other.categories[1].id, other.categories[1].name.as_str()), (8, "dog"));
-        let found: FasterRcnnConfig = other.model_as(&path).unwrap();
-        assert_eq!((found.backbone.norm_eps(), found.anchors.sizes[0], found.normalize.std), (0.0, 8.0, [1.0; 3]));
+        let found = settings(&path, &other);
+        assert_eq!(
+            (found.backbone.norm_eps(), found.anchors.sizes[0], found.normalize.std),
+            (Some(0.0), 8.0, [1.0; 3])
+        );
 
-        let wrong = |set: &str| refused(&path, &ConvertOptions { set: vec![set.into()], ..Default::default() });
+        let wrong = |set: &str| refused(&path, &ConvertOptions::default().set(vec![set.into()]));
         assert!(wrong("backbone.norm_epz=0").contains("did you mean 'norm_eps'"), "{}", wrong("backbone.norm_epz=0"));
         assert!(wrong("fpn_channels=16").contains("wrongly shaped"));
-        let one =
-            ConvertOptions { categories: Some(vec![Category { id: 1, name: "cat".into() }]), ..Default::default() };
+        let one = ConvertOptions::default().categories(vec![Category { id: 1, name: "cat".into() }]);
         assert!(refused(&path, &one).contains("1 categories for 4 classes"));
     }
 }
@@ -208,16 +234,14 @@ fn only_the_older_names_change_the_epsilon() {
         for (tensors, eps) in [(source.clone(), 1e-5), (old_names(source.clone()), 0.0)] {
             let path = folder.write("w.safetensors", &prefixed(prefix, &tensors));
             let found = converted(&path, &ConvertOptions::default());
-            let meta = docent_train::CheckpointMeta::from_map(&path, &found.metadata).unwrap();
-            let model: FasterRcnnConfig = meta.model_as(&path).unwrap();
-            assert_eq!(model.backbone.norm_eps(), eps, "{prefix}");
+            let model = settings(&path, &meta_of(&path, &found));
+            assert_eq!(model.backbone.norm_eps(), Some(eps), "{prefix}");
             assert_eq!(found.notes.iter().any(|n| n.contains("older versions")), eps == 0.0, "{:?}", found.notes);
             assert_eq!(found.tensors.keys().collect::<Vec<_>>(), source.keys().collect::<Vec<_>>());
             // As first weights too.
-            let model = config(0, resnet(18, NormKind::FrozenBatchNorm));
-            let init = InitRecipe { from: Some(path), ..Default::default() };
-            let built = build(&ModelRecipe { model, init }, 3, 0).unwrap();
-            assert_eq!(built.model.config().backbone.norm_eps(), eps, "{prefix}");
+            let first = DetectorFile::new(&path, read_weights(&path).unwrap()).unwrap();
+            assert_eq!(first.config.faster_rcnn().unwrap().backbone.norm_eps(), Some(eps), "{prefix}");
+            assert_eq!(first.tensors.keys().collect::<Vec<_>>(), source.keys().collect::<Vec<_>>());
         }
     }
     let mut twice = source.clone();
@@ -232,9 +256,7 @@ fn only_the_older_names_change_the_epsilon() {
     let path = folder.write("w.safetensors", &prefixed("module.", &network));
     let found = converted(&path, &ConvertOptions::default());
     assert_eq!((found.target, found.tensors.len()), (Target::Backbone, network.len()));
-    let init = InitRecipe { backbone: Some(path), ..Default::default() };
-    let model = config(0, resnet(18, NormKind::FrozenBatchNorm));
-    assert!(build(&ModelRecipe { model, init }, 3, 0).is_ok());
+    start_from(&path, config(3, resnet(18, NormKind::FrozenBatchNorm)), 0).unwrap();
 }
 
 #[test]
@@ -264,9 +286,8 @@ fn another_programs_detector_is_named_with_what_is_missing_for_it() {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
     let names = ["stem.conv1.weight", "res2.0.conv1.weight"].map(|name| (name.to_owned(), zeros.clone()));
-    let init = InitRecipe { backbone: Some(folder.write("w.safetensors", &names.into())), ..Default::default() };
-    let model = config(0, resnet(50, NormKind::FrozenBatchNorm));
-    let Err(error) = build(&ModelRecipe { model, init }, 3, 0) else { panic!("detectron2's names were accepted") };
+    let path = folder.write("w.safetensors", &names.into());
+    let error = start_from(&path, config(3, resnet(50, NormKind::FrozenBatchNorm)), 0).unwrap_err();
     assert!(error.to_string().contains("detectron2's ResNet"), "{error}");
 }
 
@@ -281,7 +302,7 @@ fn classification_networks_become_backbones_and_detectors_give_theirs() {
     network.insert("fc.weight".into(), Tensor::zeros((5, 64), DType::F32, &Device::Cpu).unwrap());
     network.insert("fc.bias".into(), Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap());
     let path = folder.write("w.safetensors", &network);
-    let found = converted(&path, &ConvertOptions { f16: true, ..Default::default() });
+    let found = converted(&path, &ConvertOptions::default().f16(true));
     assert_eq!((found.target, found.tensors.len()), (Target::Backbone, size));
     assert!(found.notes.iter().any(|n| n.contains("fc.bias, fc.weight")), "{:?}", found.notes);
     assert_eq!(found.metadata["stride_in_1x1"], "false");
@@ -289,24 +310,17 @@ fn classification_networks_become_backbones_and_detectors_give_theirs() {
     assert_eq!((found.tensors["conv1.weight"].dtype(), found.tensors["bn1.weight"].dtype()), (DType::F16, DType::F32));
     let out = folder.path("backbone.safetensors");
     found.save(&out).unwrap();
-    let recipe = |from: Option<PathBuf>, backbone: Option<PathBuf>, skip: &[&str]| {
-        let skip = skip.iter().map(|s| (*s).to_owned()).collect();
-        ModelRecipe { model: config.clone(), init: InitRecipe { from, backbone, skip, ..Default::default() } }
-    };
-    let built = build(&recipe(None, Some(out), &[]), 3, 1).unwrap();
-    let store: Tensors = built.store.entries().into_iter().map(|(n, _, t)| (n, t)).collect();
+    let (_, store) = start_from(&out, config.clone(), 0).unwrap();
+    let store: Tensors = store.entries().into_iter().map(|(n, _, t)| (n, t)).collect();
     let name = "backbone.body.layer4.1.conv2.weight";
     let off = values(&store[name]).iter().zip(values(&source[name])).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(off > 0.0 && off < 1e-3, "rounded to f16: {off}");
 
     // The same from a detector's file.
     let path = folder.write("w.safetensors", &source);
-    let found = converted(&path, &ConvertOptions { to: Some(Target::Backbone), ..Default::default() });
+    let found = converted(&path, &ConvertOptions::default().to(Target::Backbone));
     assert_eq!((found.tensors.len(), found.metadata["bn_eps"].as_str()), (size, "0.00001"));
-    let message = refused(
-        &folder.write("w.safetensors", &network),
-        &ConvertOptions { to: Some(Target::Detector), ..Default::default() },
-    );
+    let message = refused(&folder.write("w.safetensors", &network), &ConvertOptions::default().to(Target::Detector));
     assert!(message.contains("a detector is needed; backbone: ResNet-18"), "{message}");
 }
 
@@ -319,15 +333,15 @@ fn half_precision_keeps_what_f16_cannot_hold() {
     source.insert(name.clone(), Tensor::full(1e6f32, 8, &Device::Cpu).unwrap());
     let path = folder.path("w.safetensors");
     let categories = [Category { id: 4, name: "cat".into() }, Category { id: 9, name: "dog".into() }];
-    let meta =
-        docent_train::CheckpointMeta::new(&config, &categories, &docent_coco::Resize::default(), "mine", 12).unwrap();
+    let model = DetectorConfig::from(config);
+    let meta = CheckpointMeta::new(&model, &categories, &Resize::default(), "mine", 12).unwrap();
     save_checkpoint(&path, &source, &meta.to_map().unwrap()).unwrap();
-    let half = converted(&path, &ConvertOptions { f16: true, ..Default::default() });
+    let half = converted(&path, &ConvertOptions::default().f16(true));
     let out = folder.path("half.safetensors");
     half.save(&out).unwrap();
     let (before, after) = (std::fs::metadata(&path).unwrap().len(), std::fs::metadata(&out).unwrap().len());
     assert!(after < before * 6 / 10, "{after} of {before} bytes");
-    let back = Detector::load(&out).unwrap();
+    let back = Predictor::load(&out, &Registry::builtin()).unwrap();
     assert_eq!((back.meta.categories[1].id, back.meta.recipe.as_str(), back.meta.step), (9, "mine", 12));
     let entries: Tensors = back.store.entries().into_iter().map(|(n, _, t)| (n, t)).collect();
     assert_eq!(values(&entries[&name]), [1e6; 8]);
@@ -345,56 +359,7 @@ fn half_precision_keeps_what_f16_cannot_hold() {
     }
     source.insert("rpn.head.conv.0.0.weight".into(), Tensor::full(1e5f32, (8, 8, 3, 3), &Device::Cpu).unwrap());
     save_checkpoint(&path, &source, &meta.to_map().unwrap()).unwrap();
-    assert!(refused(&path, &ConvertOptions { f16: true, ..Default::default() }).contains("rpn.head.conv.0.0.weight"));
-}
-
-#[test]
-fn fine_tuning_takes_what_fits_and_asks_about_the_rest() {
-    let folder = Folder::new();
-    let theirs = config(91, resnet(18, NormKind::FrozenBatchNorm));
-    let source = tensors(&theirs);
-    let path = folder.write("coco.safetensors", &old_names(source.clone()));
-    let recipe = |skip: &[&str]| ModelRecipe {
-        model: config(0, resnet(18, NormKind::FrozenBatchNorm)),
-        init: InitRecipe {
-            from: Some(path.clone()),
-            skip: skip.iter().map(|s| (*s).to_owned()).collect(),
-            freeze_at: 2,
-            ..Default::default()
-        },
-    };
-    let error = |skip: &[&str]| match build(&recipe(skip), 4, 0) {
-        Err(Error::Recipe(message)) => message,
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("{skip:?} was accepted"),
-    };
-    let message = error(&[]);
-    let suggested = r#"init.skip = ["roi_heads.box_predictor.bbox_pred.*", "roi_heads.box_predictor.cls_score.*"]"#;
-    assert!(message.contains(suggested) && message.contains("cls_score.bias (model [4], file [91])"), "{message}");
-    assert!(error(&["roi_heads.box_predictor.*", "roi_head.*"]).contains("no tensor's name fits `roi_head.*`"));
-    assert!(
-        error(&["roi_heads.box_predictor.*", "backbone.body.bn1.*"]).contains("backbone.body.bn1.bias"),
-        "frozen and random"
-    );
-
-    let built = build(&recipe(&["roi_heads.box_predictor.*"]), 4, 3).unwrap();
-    let fresh = {
-        let store = ParamStore::new(3, &Device::Cpu);
-        FasterRcnn::new(built.model.config(), store.var_builder()).unwrap();
-        store.snapshot().unwrap()
-    };
-    for (name, kind, tensor) in built.store.entries() {
-        let from = if name.starts_with("roi_heads.box_predictor.") { &fresh } else { &source };
-        assert_eq!(values(&tensor), values(&from[&name]), "{name}");
-        let frozen = name.contains("bn")
-            || name.contains("downsample.1")
-            || name.starts_with("backbone.body.conv1")
-            || name.starts_with("backbone.body.layer1");
-        assert_eq!(kind == docent_train::Kind::Trainable, !frozen, "{name}");
-    }
-    assert_eq!(built.model.config().backbone.norm_eps(), 0.0, "it belongs to the file's weights");
-    assert!(built.notes.iter().any(|n| n.contains("4 tensors skipped")), "{:?}", built.notes);
-    assert_eq!(built.init.unwrap().path, path.display().to_string());
+    assert!(refused(&path, &ConvertOptions::default().f16(true)).contains("rpn.head.conv.0.0.weight"));
 }
 
 /// `format` is a key of other programs too, which mean by it whose tensors the file holds.
@@ -407,28 +372,6 @@ fn a_format_that_is_not_ours_is_no_checkpoint() {
     let meta = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     save_checkpoint(&path, &body.collect(), &meta).unwrap();
     assert!(matches!(Content::of(&path, &read_weights(&path).unwrap()).unwrap(), Content::Backbone { .. }));
-}
-
-#[test]
-fn recipes_know_both_backbones_and_refuse_contradictions() {
-    let parse = |set: &[&str]| {
-        let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
-        Recipe::parse(&text_of("shapes").unwrap(), &set)
-    };
-    let mobile = r#"student.model.backbone={ arch = "mobilenet_v2", width = 0.35, norm = "batch_norm" }"#;
-    let recipe = parse(&[mobile]).unwrap();
-    let expected = MobileNetV2Config { width: 0.35, norm: NormKind::BatchNorm, norm_eps: 1e-5 };
-    assert_eq!(recipe.student.model.backbone, expected.into());
-    assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
-    for (set, part) in [
-        (&["student.model.backbone.arch=mobilenet_v2"][..], "`depth` is a ResNet's field"),
-        (&["student.model.backbone.widht=0.5"], "did you mean 'width'"),
-        (&["student.init.skip=[\"rpn.*\"]"], "init.from"),
-        (&["student.init.from=a.pth", "student.init.backbone=b.pth"], "keep one"),
-    ] {
-        let message = parse(set).unwrap_err().to_string();
-        assert!(message.contains(part), "{set:?}: {message}");
-    }
 }
 
 /// `../shared/weights` beside the repository; a test that lacks it says so.
@@ -456,14 +399,13 @@ fn the_msra_backbone_gives_its_expected_features() {
     let found = converted(&path, &ConvertOptions::default());
     let out = folder.path("r50.safetensors");
     found.save(&out).unwrap();
-    let model = FasterRcnnConfig { classes: 0, fpn_channels: 8, ..Default::default() };
-    let init = InitRecipe { backbone: Some(out), ..Default::default() };
-    let built = build(&ModelRecipe { model, init }, 2, 0).unwrap();
+    let narrow = FasterRcnnConfig::default().classes(2).fpn_channels(8);
+    let (model, _) = start_from(&out, narrow, 0).unwrap();
     let (h, w) = (64, 96);
     let pixel = |i: usize| ((7 * (i / (h * w)) + 3 * (i / w % h) + 5 * (i % w)) % 256) as f32 / 255.0;
     let planes: Vec<f32> = (0..3 * h * w).map(pixel).collect();
-    let batch = ImageBatch::from_planes(&[(h, w, &planes)], 32, &Device::Cpu).unwrap();
-    let levels = built.model.backbone(&batch, Mode::Eval).unwrap().levels;
+    let batch = ImageBatch::from_planes(&[(Size::new(h, w), &planes)], 32, &Device::Cpu).unwrap();
+    let levels = model.backbone(&batch, Mode::Eval).unwrap().levels;
     let expected: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(expected).unwrap()).unwrap();
     for (level, name) in levels.iter().zip(["C2", "C3", "C4", "C5"]) {
         let want = &expected["features"][name];
@@ -484,12 +426,11 @@ fn the_mobilenet_of_imagenet_starts_a_students_backbone() {
     let Some(path) = shared("mobilenet_v2-imagenet.safetensors") else { return };
     let content = Content::of(&path, &read_weights(&path).unwrap()).unwrap();
     assert!(content.describe().starts_with("backbone: MobileNetV2, torchvision's form"), "{}", content.describe());
-    let backbone = MobileNetV2Config { norm: NormKind::BatchNorm, ..Default::default() };
-    let model = FasterRcnnConfig { classes: 0, fpn_channels: 8, backbone: backbone.into(), ..Default::default() };
-    let init = InitRecipe { backbone: Some(path), freeze_at: 2, ..Default::default() };
-    let built = build(&ModelRecipe { model, init }, 3, 0).unwrap();
-    assert!(built.store.frozen_but_drawn().is_empty());
-    let kind = |name: &str| built.store.entries().into_iter().find(|e| e.0 == name).unwrap().1;
-    assert_eq!(kind("backbone.body.3.conv.2.weight"), docent_train::Kind::Frozen);
-    assert_eq!(kind("backbone.body.4.conv.2.weight"), docent_train::Kind::Trainable);
+    let backbone = MobileNetV2Config::default().norm(NormKind::BatchNorm);
+    let config = FasterRcnnConfig::default().classes(3).fpn_channels(8).backbone(backbone);
+    let (_, store) = start_from(&path, config, 2).unwrap();
+    assert!(store.frozen_but_drawn().is_empty());
+    let kind = |name: &str| store.entries().into_iter().find(|e| e.0 == name).unwrap().1;
+    assert_eq!(kind("backbone.body.3.conv.2.weight"), Kind::Frozen);
+    assert_eq!(kind("backbone.body.4.conv.2.weight"), Kind::Trainable);
 }

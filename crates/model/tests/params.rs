@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Init;
 use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
-use docent_train::{Error, Kind, ParamStore};
+use docent_model::detect::RoiConfig;
+use docent_model::detect::backbone::ResNetConfig;
+use docent_model::detect::layers::NormKind;
+use docent_model::detect::{Detector, FasterRcnn, FasterRcnnConfig};
+use docent_model::{Error, Kind, ParamStore};
 
 const KAIMING: Init =
     Init::Kaiming { dist: NormalOrUniform::Normal, fan: FanInOut::FanOut, non_linearity: NonLinearity::ReLU };
@@ -69,14 +73,61 @@ fn kinds_are_decided_at_the_first_request() {
     let kinds: Vec<_> = store.entries().into_iter().map(|(n, k, _)| (n, k)).collect();
     let want = [
         ("head.weight", Kind::Trainable),
-        ("stem.bn.running_mean", Kind::Buffer),
+        ("stem.bn.running_mean", Kind::Frozen),
         ("stem.bn.weight", Kind::Frozen),
         ("stem.conv.weight", Kind::Frozen),
     ];
     assert_eq!(kinds, want.map(|(n, k)| (n.to_owned(), k)), "in name order");
     assert_eq!(store.trainable().into_iter().map(|(n, _)| n).collect::<Vec<_>>(), ["head.weight"]);
-    assert_eq!(store.frozen_but_drawn(), ["stem.bn.weight", "stem.conv.weight"]);
-    assert_eq!(store.parameter_count(), 4 * 27 + 4 + 8, "buffers are no parameters");
+    assert_eq!(store.frozen_but_drawn(), ["stem.bn.running_mean", "stem.bn.weight", "stem.conv.weight"]);
+}
+
+/// A narrow detector's store, made by its list of layers.
+fn by_layers(norm: NormKind, freeze_at: usize, store: ParamStore) -> ParamStore {
+    let backbone = ResNetConfig::default().depth(18).width_multiplier(0.125).norm(norm);
+    let roi = RoiConfig::default().representation_size(12);
+    let config = FasterRcnnConfig::default().classes(3).fpn_channels(8).backbone(backbone).roi(roi);
+    let probe = FasterRcnn::new(&config, ParamStore::probe(&Device::Cpu).var_builder()).unwrap();
+    let store = store.with_layers(probe.layers(), freeze_at);
+    FasterRcnn::new(&config, store.var_builder()).unwrap();
+    store
+}
+
+#[test]
+fn the_list_of_layers_tells_buffers_counts_and_frozen_parts() {
+    use Kind::{Buffer, Count, Frozen, Trainable};
+    let new = || ParamStore::new(0, &Device::Cpu);
+    let (stem, stage1) = ("backbone.body.bn1", "backbone.body.layer1.0.bn1");
+    // Kinds of a norm's scale, mean and count, and of the convolution after it.
+    for (norm, freeze_at, in_stem, in_stage1) in [
+        (NormKind::BatchNorm, 0, [Trainable, Buffer, Count], [Trainable, Buffer, Count]),
+        (NormKind::BatchNorm, 1, [Frozen, Buffer, Count], [Trainable, Buffer, Count]),
+        (NormKind::BatchNorm, 2, [Frozen, Buffer, Count], [Frozen, Buffer, Count]),
+    ] {
+        let store = by_layers(norm, freeze_at, new());
+        let kinds: BTreeMap<_, _> = store.entries().into_iter().map(|(n, k, _)| (n, k)).collect();
+        for (layer, want) in [(stem, in_stem), (stage1, in_stage1)] {
+            let found = ["weight", "running_mean", "num_batches_tracked"].map(|end| kinds[&format!("{layer}.{end}")]);
+            assert_eq!(found, want, "{layer}, freeze_at {freeze_at}");
+        }
+        assert_eq!(kinds["backbone.body.layer1.0.conv1.weight"] == Frozen, freeze_at == 2);
+        assert_eq!(kinds["rpn.head.cls_logits.weight"], Trainable);
+    }
+    let store = by_layers(NormKind::FrozenBatchNorm, 0, new());
+    let kinds: BTreeMap<_, _> = store.entries().into_iter().map(|(n, k, _)| (n, k)).collect();
+    assert_eq!((kinds["backbone.body.bn1.weight"], kinds["backbone.body.bn1.running_var"]), (Frozen, Buffer));
+    assert_eq!(kinds["backbone.body.conv1.weight"], Trainable);
+    // Statistics are no parameters, whatever the norm's scale and shift are.
+    let elements = |store: &ParamStore, of: &[Kind]| -> usize {
+        store.entries().iter().filter(|(_, kind, _)| of.contains(kind)).map(|(_, _, t)| t.elem_count()).sum()
+    };
+    assert_eq!(store.parameter_count(), elements(&store, &[Trainable, Frozen]));
+    assert_eq!(store.parameter_count(), by_layers(NormKind::BatchNorm, 2, new()).parameter_count());
+    // The list comes on top of what the store was told before.
+    let teacher = by_layers(NormKind::BatchNorm, 0, ParamStore::frozen_all(0, &Device::Cpu));
+    assert!(teacher.trainable().is_empty());
+    let both = by_layers(NormKind::FrozenBatchNorm, 1, new().with_frozen(|name| name.starts_with("rpn.")));
+    assert!(both.trainable().iter().all(|(name, _)| !name.starts_with("rpn.")));
 }
 
 #[test]
@@ -109,7 +160,7 @@ fn loaded_values_win_and_the_rest_is_listed() {
     assert_eq!(model.gamma.dtype(), DType::F32);
     assert_eq!(store.missing(), ["head.weight", "stem.bn.running_mean"]);
     assert_eq!(store.unexpected(), ["fc.weight"]);
-    assert!(store.frozen_but_drawn().is_empty());
+    assert_eq!(store.frozen_but_drawn(), ["stem.bn.running_mean"]);
 }
 
 #[test]

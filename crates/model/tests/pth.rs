@@ -1,13 +1,13 @@
 //! PyTorch's own files: both forms as torch writes them, damage, and pickles that ask for more than tensors.
 //!
 //! `tests/data/*.pth` come from `xtask/golden/weights.py --fixtures`; hostile files are put together here.
+#![cfg(feature = "pth")]
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
-use docent_train::weights::FileFormat;
-use docent_train::{WeightFile, read_weights};
+use docent_model::{FileFormat, WeightFile, read_weights};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -34,7 +34,7 @@ fn both_forms_hold_the_same_tensors() {
         assert!(std::fs::metadata(&path).unwrap().len() < 20_000);
         let file = read_weights(&path).unwrap();
         assert_eq!((file.format, file.tensors.len()), (format, 16));
-        assert_eq!(docent_train::weights::sha256_hex(std::fs::read(&path).unwrap()), file.sha256);
+        assert_eq!(docent_model::sha256_hex(std::fs::read(&path).unwrap()), file.sha256);
         // -1, -0.5, .. in each float type; whole numbers from -2, bytes from 0.
         for (name, dtype) in [("f32", DType::F32), ("f64", DType::F64), ("f16", DType::F16), ("bf16", DType::BF16)] {
             let name = format!("type.{name}");

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use docent_train::weights::{backbone_tensors, with_prefix};
-use docent_train::{BackboneInfo, read_safetensors};
+use docent_model::import::{BackboneInfo, backbone_tensors};
+use docent_model::{Error, read_safetensors};
 
 /// A safetensors file from a header and data, written by hand.
 fn write(folder: &Path, header: &str, data: &[u8]) -> PathBuf {
@@ -65,7 +65,7 @@ fn an_infinite_variance_is_kept_as_a_constant_channel() {
 fn damage_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
-    assert!(matches!(read_safetensors(&path), Err(docent_train::Error::Io { .. })));
+    assert!(matches!(read_safetensors(&path), Err(Error::Io { .. })));
     for (bytes, part) in [
         (&b""[..], "empty"),
         (b"abc", "less than a header"),
@@ -93,6 +93,14 @@ fn damage_is_explained() {
     assert!(error(&path).contains("BOOL"));
     write(folder.path(), r#"{"a":{"dtype":"F32","shape":[9999999999999],"data_offsets":[0,8]}}"#, &[0; 8]);
     error(&path);
+}
+
+#[cfg(not(feature = "pth"))]
+#[test]
+fn pytorchs_own_file_names_the_feature() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state.zip.pth");
+    let message = docent_model::read_weights(&path).unwrap_err().to_string();
+    assert!(message.contains("state.zip.pth") && message.contains("`pth`"), "{message}");
 }
 
 #[test]
@@ -162,6 +170,6 @@ fn the_mobilenet_is_read() {
     let info = file.backbone_info(&path).unwrap();
     assert_eq!((info.mean, info.std), (Some([0.485, 0.456, 0.406]), Some([0.229, 0.224, 0.225])));
     assert_eq!((info.eps, info.stride_in_1x1), (Some(1e-5), None));
-    let tensors = with_prefix(file.tensors, "backbone.");
-    assert_eq!(tensors["backbone.features.0.0.weight"].dims(), [32, 3, 3, 3]);
+    let tensors = backbone_tensors(file.tensors);
+    assert_eq!(tensors["backbone.body.0.0.weight"].dims(), [32, 3, 3, 3]);
 }

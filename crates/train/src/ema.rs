@@ -166,28 +166,37 @@ mod tests {
     use candle_core::{DType, Var};
     use candle_nn::Init;
 
-    use super::*;
+    use docent_detect::layers::{ModelBuilder, Norm, NormKind};
     use docent_tensor::overwrite;
 
+    use super::*;
+
+    /// A frozen stem, a norm and a head, all of ones.
     fn store() -> ParamStore {
-        let store = ParamStore::new(1, &Device::Cpu).with_frozen(|name| name.starts_with("stem."));
-        let vb = store.var_builder();
-        for name in ["stem.weight", "head.weight", "bn.running_mean", "bn.num_batches_tracked"] {
-            vb.get_with_hints(3, name, Init::Const(1.0)).unwrap();
-        }
+        let build = |store: &ParamStore| {
+            let builder = ModelBuilder::new(store.var_builder());
+            builder.pp("stem").stage(0).parameter(3, "weight", Init::Const(1.0)).unwrap();
+            builder.pp("head").parameter(3, "weight", Init::Const(1.0)).unwrap();
+            Norm::new(NormKind::BatchNorm, 1e-5, 3, &builder.pp("bn")).unwrap();
+            builder.layers()
+        };
+        let layers = build(&ParamStore::probe(&Device::Cpu));
+        let store = ParamStore::new(1, &Device::Cpu).with_layers(&layers, 1);
+        store.load(BTreeMap::from([("bn.running_mean".into(), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap())]));
+        build(&store);
         store
     }
 
     fn set(store: &ParamStore, value: f32) {
         for (_, kind, tensor) in store.entries() {
             if kind != Kind::Frozen {
-                overwrite(&tensor, &Tensor::full(value, 3, &Device::Cpu).unwrap()).unwrap();
+                overwrite(&tensor, &Tensor::full(value, tensor.shape(), &Device::Cpu).unwrap()).unwrap();
             }
         }
     }
 
     fn first(tensors: &BTreeMap<String, Tensor>, name: &str) -> f32 {
-        tensors[name].to_vec1::<f32>().unwrap()[0]
+        tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap()[0]
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What only the whole workspace can show against torchvision: pictures to detections, and the optimizers' steps.
+//! What only the whole workspace can show against torchvision: images to detections, and the optimizers' steps.
 // Clippy knows only `#[test]` functions as tests; helpers may fail the same way.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
@@ -13,19 +13,20 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use common::{Golden, boxes, fill, image, leaf, values};
 use docent_coco::{Planes, Resize, ResizeRule, Rgb8};
-use docent_detect::{FasterRcnn, ImageBatch, Proposals, ResNetConfig, Targets};
-use docent_train::evaluate::to_original;
-use docent_train::{AdamW, AdamWConfig, ParamGroup, Sgd, SgdConfig, data};
+use docent_detect::backbone::ResNetConfig;
+use docent_detect::{Detector, FasterRcnn, ImageBatch, Proposals, Size, Target};
+use docent_model::{SIZE_DIVISOR, to_original};
+use docent_train::{AdamW, AdamWConfig, ParamGroup, Sgd, SgdConfig};
 use formula::{Formula, batch, builder, config, train_with};
 use serde_json::Value;
 
 /// A ResNet-18 of so much of its width.
-fn narrow(width: f64) -> ResNetConfig {
-    ResNetConfig { depth: 18, width, ..ResNetConfig::default() }
+fn narrow(width_multiplier: f64) -> ResNetConfig {
+    ResNetConfig::default().depth(18).width_multiplier(width_multiplier)
 }
 
-/// The generator's picture: 8-bit, interleaved.
-fn picture(name: &str, height: usize, width: usize) -> Rgb8 {
+/// The generator's image: 8-bit, interleaved.
+fn rgb8(name: &str, height: usize, width: usize) -> Rgb8 {
     let planes = image(name, height, width);
     let n = height * width;
     let byte = |i: usize| (f64::from(planes[(i % 3) * n + i / 3]) * 255.0).floor() as u8;
@@ -33,18 +34,18 @@ fn picture(name: &str, height: usize, width: usize) -> Rgb8 {
 }
 
 #[test]
-fn pictures_to_detections_in_their_own_pixels() {
+fn images_to_detections_in_their_own_pixels() {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "pipeline.safetensors");
     let formula = Formula::new(&golden, "pipeline");
     let side = |key: &str| golden.note("resize")[key].as_u64().unwrap() as u32;
-    let resize = Resize { shortest: side("shortest"), longest: side("longest"), rule: ResizeRule::Torchvision };
+    let resize = Resize::default().shortest(side("shortest")).longest(side("longest")).rule(ResizeRule::Torchvision);
     let sizes: Vec<(usize, usize)> = serde_json::from_value(golden.note("pictures").clone()).unwrap();
-    let named = sizes.iter().enumerate().map(|(i, &(h, w))| picture(&format!("{}/picture{i}", formula.seed), h, w));
-    let planes: Vec<Planes> = named.map(|picture| resize.apply(&picture).unwrap()).collect();
-    let images: Vec<_> = planes.iter().map(|p| (p.height, p.width, p.data.as_slice())).collect();
-    let batch = ImageBatch::from_planes(&images, data::SIZE_DIVISOR, &Device::Cpu).unwrap();
+    let named = sizes.iter().enumerate().map(|(i, &(h, w))| rgb8(&format!("{}/picture{i}", formula.seed), h, w));
+    let planes: Vec<Planes> = named.map(|image| resize.apply(&image).unwrap()).collect();
+    let images: Vec<_> = planes.iter().map(|p| (Size::new(p.height, p.width), p.data.as_slice())).collect();
+    let batch = ImageBatch::from_planes(&images, SIZE_DIVISOR, &Device::Cpu).unwrap();
 
-    let resized: Vec<usize> = batch.sizes.iter().flat_map(|&(h, w)| [h, w]).collect();
+    let resized: Vec<usize> = batch.sizes.iter().flat_map(|size| [size.height, size.width]).collect();
     golden.compare_counts("sizes", &resized);
     golden.compare_counts("padded", batch.pixels.dims());
     let config = config(narrow(0.25), 32, 64);
@@ -53,7 +54,8 @@ fn pictures_to_detections_in_their_own_pixels() {
     let model = FasterRcnn::new(&config, builder(&formula)).unwrap();
     for (i, found) in model.detect(&batch).unwrap().iter().enumerate() {
         let key = |what: &str| format!("detections{i}.{what}");
-        let mapped = found.iter().flat_map(|d| to_original(d.bbox, batch.sizes[i], sizes[i]));
+        let original = Size::new(sizes[i].0, sizes[i].1);
+        let mapped = found.iter().flat_map(|d| to_original(d.bbox, batch.sizes[i], original));
         golden.compare_f32(&key("boxes"), &mapped.collect::<Vec<_>>());
         golden.compare_f32(&key("scores"), &found.iter().map(|d| d.score).collect::<Vec<_>>());
         golden.compare_counts(&key("labels"), &found.iter().map(|d| d.label as usize).collect::<Vec<_>>());
@@ -68,11 +70,11 @@ fn twenty_steps_of_sgd() {
     let model = FasterRcnn::new(&config(narrow(0.125), 16, 32), builder(&formula)).unwrap();
 
     let images = [0, 1].map(|turn| batch(&format!("{}/{turn}", formula.seed)));
-    let truth = |turn: usize, i: usize| Targets {
+    let ground_truth = |turn: usize, i: usize| Target {
         boxes: boxes(&golden.input(&format!("truth{turn}.{i}.boxes"))),
         labels: golden.counts(&format!("truth{turn}.{i}.labels")).into_iter().map(|l| l as u32).collect(),
     };
-    let targets = [0, 1].map(|turn| [truth(turn, 0), truth(turn, 1)]);
+    let targets = [0, 1].map(|turn| [ground_truth(turn, 0), ground_truth(turn, 1)]);
     let given = |turn: usize| {
         let boxes: Vec<_> = (0..2).map(|i| boxes(&golden.input(&format!("proposals{turn}.{i}")))).collect();
         Proposals { scores: boxes.iter().map(|b| vec![1.0; b.len()]).collect(), boxes }
@@ -89,8 +91,8 @@ fn twenty_steps_of_sgd() {
     for step in 0..number("steps") as usize {
         let turn = step % 2;
         let out = train_with(&model, &images[turn], &targets[turn], &given[turn]).losses;
-        for loss in [&out.rpn_objectness, &out.rpn_box, &out.head_class, &out.head_box] {
-            losses.push(loss.to_scalar::<f32>().unwrap());
+        for name in ["rpn_objectness", "rpn_box", "head_class", "head_box"] {
+            losses.push(out.get(name).unwrap().to_scalar::<f32>().unwrap());
         }
         let grads = out.total().unwrap().backward().unwrap();
         optimizer.step(&grads, number("lr"), 1.0).unwrap();

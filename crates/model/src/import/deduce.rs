@@ -45,7 +45,7 @@ pub(super) fn backbone(tensors: &Tensors, prefix: &str) -> Outcome<BackboneConfi
                 return Err(format!("a ResNet of {blocks:?} {kind} blocks; docent has 18, 34, 50 and 101"));
             }
         };
-        return Ok(ResNetConfig { depth, width_multiplier: stem as f64 / 64.0, norm, ..ResNetConfig::default() }.into());
+        return Ok(ResNetConfig::default().depth(depth).width_multiplier(stem as f64 / 64.0).norm(norm).into());
     }
     if has("0.0.weight") && has("1.conv.0.0.weight") {
         let [stem, ..] = dims::<4>(tensors, &format!("{prefix}0.0.weight"))?;
@@ -57,14 +57,14 @@ pub(super) fn backbone(tensors: &Tensors, prefix: &str) -> Outcome<BackboneConfi
         let chosen = (1..=60).map(|i| f64::from(i) / 20.0).chain([channels[3] as f64 / 320.0]);
         let fits = |width: &f64| {
             make_divisible(32.0 * width) == stem
-                && MobileNetV2Config { width_multiplier: *width, ..Default::default() }.channels() == channels
+                && MobileNetV2Config::default().width_multiplier(*width).channels() == channels
         };
         // The nearest to the last stage's own ratio: several may give the same channels.
         let ratio = channels[3] as f64 / 320.0;
         let width = chosen.filter(fits).min_by(|a, b| (a - ratio).abs().total_cmp(&(b - ratio).abs()));
         let width =
             width.ok_or_else(|| format!("a MobileNetV2 of {stem} and {channels:?} channels, which no width gives"))?;
-        return Ok(MobileNetV2Config { width_multiplier: width, norm, ..MobileNetV2Config::default() }.into());
+        return Ok(MobileNetV2Config::default().width_multiplier(width).norm(norm).into());
     }
     Err("its backbone is neither a ResNet nor a MobileNetV2 of torchvision's names".to_owned())
 }
@@ -79,7 +79,7 @@ pub(super) fn detector(tensors: &Tensors) -> Outcome<FasterRcnnConfig> {
                 .to_owned(),
         );
     }
-    let mut config = FasterRcnnConfig { backbone: backbone(tensors, BACKBONE_PREFIX)?, ..FasterRcnnConfig::default() };
+    let mut config = FasterRcnnConfig::default().backbone(backbone(tensors, BACKBONE_PREFIX)?);
     [config.fpn_channels, ..] = dims::<4>(tensors, "backbone.fpn.layer_blocks.0.0.weight")?;
     [config.classes, config.roi.representation_size] = dims::<2>(tensors, "roi_heads.box_predictor.cls_score.weight")?;
     let [_, pooled] = dims::<2>(tensors, "roi_heads.box_head.fc6.weight")?;

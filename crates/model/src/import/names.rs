@@ -9,6 +9,16 @@ pub const BACKBONE_PREFIX: &str = "backbone.body.";
 /// class, by torch.compile.
 const NEUTRAL: [&str; 3] = ["module.", "model.", "_orig_mod."];
 
+/// The names alone.
+pub(super) fn names_of<T>(tensors: &BTreeMap<String, T>) -> Vec<&str> {
+    tensors.keys().map(String::as_str).collect()
+}
+
+/// Is this PyTorch's name of a BatchNorm's running variance? A file's values are checked before anybody knows what model they are of.
+pub(crate) fn is_running_variance(name: &str) -> bool {
+    name.ends_with("running_var")
+}
+
 /// The name without the neutral prefixes before it, in any order and number.
 pub(crate) fn without_prefixes(mut name: &str) -> &str {
     while let Some(rest) = NEUTRAL.iter().find_map(|prefix| name.strip_prefix(prefix)) {

@@ -1,6 +1,6 @@
 //! PyTorch's own weight files (`.pth`, `.pt`): the zip archive that `torch.save` writes since 1.6, and the form before it.
 //!
-//! Both hold a pickle that speaks of storages, and the storages' bytes: as entries of the archive, or one after the other behind
+//! Both hold a pickle that refers to storages, and the storages' bytes: as entries of the archive, or one after the other behind
 //! the pickle. [`pickle`] reads the pickle, this file finds the bytes and makes tensors.
 //!
 //! candle's `pickle` module reads the zip form too, but prints and drops what it cannot read, refuses strided views, panics on a

@@ -1,4 +1,4 @@
-//! What a training loop, an evaluation and a distillation ask of a detector.
+//! The detector trait, which training, evaluation and distillation use, and the output of a training forward pass.
 
 use candle_core::Tensor;
 use docent_ops::{BoxCoder, BoxXyxy};
@@ -18,7 +18,7 @@ pub trait Detector: std::fmt::Debug + Send + Sync {
     /// Architecture and settings: what a checkpoint keeps, and a [`Registry`](crate::Registry) builds the detector from.
     fn config(&self) -> DetectorConfig;
 
-    /// Its layers: work, freezing and running statistics are read from this list.
+    /// Its layers. FLOPs, freezing and running statistics are read from this list.
     fn layers(&self) -> &LayerList;
 
     /// The backbone's maps, finest first.
@@ -77,7 +77,7 @@ pub trait Detector: std::fmt::Debug + Send + Sync {
     }
 }
 
-/// The second part of a detector with regions of interest. Distillation runs it on regions that two models share.
+/// The region heads of a two-stage detector. Distillation runs them on regions that two models share.
 pub trait RegionHeads {
     /// Proposals of each image of the batch.
     ///
@@ -96,7 +96,7 @@ pub trait RegionHeads {
         sampler: &mut dyn Sampler,
     ) -> Result<SampledRois>;
 
-    /// What the heads say of any regions, in their order.
+    /// The heads' output for any regions, in their order.
     ///
     /// # Errors
     /// A region of an image outside the batch; features of another pyramid.
@@ -106,7 +106,7 @@ pub trait RegionHeads {
     fn box_coder(&self) -> BoxCoder;
 }
 
-/// Everything that a training step computes; distillation reads the parts.
+/// Everything that a training forward pass computes. Distillation reads its parts.
 #[derive(Debug, Clone)]
 pub struct TrainOutput {
     /// The backbone's maps.
@@ -115,18 +115,18 @@ pub struct TrainOutput {
     pub pyramid: FeaturePyramid,
     /// The dense head's maps and anchors: a one-stage detector's, or the RPN's.
     pub dense: Option<DenseHeadOutput>,
-    /// The sampled regions and what the heads say of them, one entry a stage of region heads; empty without such heads.
+    /// The sampled regions and the heads' output for them, one entry for each stage of region heads; empty without region heads.
     pub regions: Vec<RegionStage>,
     /// The losses by name.
     pub losses: Losses,
 }
 
-/// Regions of a training step and what the heads say of them.
+/// Regions of a training step and the heads' output for them.
 #[derive(Debug, Clone)]
 pub struct RegionStage {
     /// The sampled regions.
     pub rois: SampledRois,
-    /// What the heads say of them.
+    /// The heads' output, in the order of the regions.
     pub head: BoxHeadOutput,
 }
 

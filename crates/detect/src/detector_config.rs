@@ -1,4 +1,4 @@
-//! Which detector: an architecture's name and its settings, as recipes and checkpoints hold them.
+//! The detector's configuration in recipes and checkpoints: an architecture's name and its settings.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use crate::config::FasterRcnnConfig;
 use crate::{Error, Result};
 
-/// A detector's settings: a table with an `architecture` (`faster_rcnn` is the default) and that architecture's fields. What
-/// `architecture` may name is the [`Registry`](crate::Registry)'s to say.
+/// A detector's settings: a table with an `architecture` (`faster_rcnn` is the default) and that architecture's fields. A
+/// [`Registry`](crate::Registry) holds the architectures by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 #[non_exhaustive]
@@ -18,7 +18,7 @@ pub enum DetectorConfig {
     Other(OtherDetector),
 }
 
-/// A detector of somebody else's: its name in the registry and the fields that its constructor reads.
+/// A detector that this crate does not have: its name in the registry and the fields that its constructor reads.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OtherDetector {
     /// The name in the registry.
@@ -40,7 +40,7 @@ impl DetectorConfig {
         }
     }
 
-    /// K: classes with the background; 0 where a table of somebody else's does not say.
+    /// K: classes with the background; 0 where [`OtherDetector::fields`] has no `classes`.
     pub fn classes(&self) -> usize {
         match self {
             Self::FasterRcnn(c) => c.classes,
@@ -48,7 +48,7 @@ impl DetectorConfig {
         }
     }
 
-    /// Another number of classes with the background.
+    /// Sets K, the number of classes with the background.
     pub fn set_classes(&mut self, classes: usize) {
         match self {
             Self::FasterRcnn(c) => c.classes = classes,
@@ -69,7 +69,7 @@ impl DetectorConfig {
         }
     }
 
-    /// As [`DetectorConfig::faster_rcnn`], to be changed.
+    /// As [`DetectorConfig::faster_rcnn`], mutable.
     ///
     /// # Errors
     /// Another architecture.

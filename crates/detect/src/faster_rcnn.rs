@@ -36,7 +36,7 @@ impl FasterRcnn {
     /// (`backbone.body.conv1.weight`, ..), and gives torchvision's initialisations as hints.
     ///
     /// # Errors
-    /// A configuration that is not valid, a backbone of somebody else's; a parameter that is missing or has another shape.
+    /// An invalid configuration, a backbone that this crate does not have; a parameter that is missing or has another shape.
     pub fn new(cfg: &FasterRcnnConfig, vb: VarBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
         let builder = ModelBuilder::new(vb);
@@ -44,7 +44,7 @@ impl FasterRcnn {
         Self::from_parts(cfg, body, &builder)
     }
 
-    /// A detector over a backbone that was made from `builder`, so that its layers are in the list.
+    /// A detector over any backbone. Make the backbone from the same `builder`, so that its layers are in the list.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -66,7 +66,7 @@ impl FasterRcnn {
     /// ```
     ///
     /// # Errors
-    /// A configuration that is not valid, another number of anchor sizes than of levels; a parameter that is missing or has another
+    /// An invalid configuration, another number of anchor sizes than of levels; a parameter that is missing or has another
     /// shape.
     pub fn from_parts(cfg: &FasterRcnnConfig, body: Arc<dyn Backbone>, builder: &ModelBuilder<'_>) -> Result<Self> {
         cfg.validate()?;
@@ -87,7 +87,7 @@ impl FasterRcnn {
         &self.cfg
     }
 
-    /// The RPN's maps and the anchors they speak of.
+    /// The RPN's maps and their anchors.
     ///
     /// # Errors
     /// Features of another pyramid or of another batch.

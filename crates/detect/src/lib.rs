@@ -1,13 +1,19 @@
 //! Faster R-CNN with a feature pyramid on candle, with torchvision's semantics and parameter names.
 //!
-//! [`Detector`] is what a loop knows of a model; [`FasterRcnn`] is one. It is made of parts that can be called alone or put
-//! together in another way ([`FasterRcnn::from_parts`]): a [`backbone::Backbone`], an [`fpn::Fpn`], an [`rpn::RpnHead`] and
-//! [`roi_heads::RoiHeads`]. Plain structs pass between them: an [`ImageBatch`] gives a [`FeaturePyramid`] (C2 to C5), this another
-//! one (P2 to P6), this a [`DenseHeadOutput`] and [`Proposals`]; a training step draws [`SampledRois`] from them, and the heads
-//! give a [`BoxHeadOutput`] for any regions. Whoever wants to look between two stages, as distillation does, reads the struct.
+//! Training, evaluation and distillation use the [`Detector`] trait. [`FasterRcnn`] implements it with a [`backbone::Backbone`], an
+//! [`fpn::Fpn`], an [`rpn::RpnHead`] and [`roi_heads::RoiHeads`]. [`FasterRcnn::from_parts`] takes any backbone, and each part can be
+//! used alone. Plain structs pass between the parts, and distillation reads them:
 //!
-//! A [`Registry`] holds detectors and backbones by name, for recipes and checkpoints. [`layers`] has the layers and the list in
-//! which each registers itself.
+//! | part | input | output |
+//! |---|---|---|
+//! | backbone | [`ImageBatch`] | [`FeaturePyramid`], C2 to C5 |
+//! | FPN | C2 to C5 | [`FeaturePyramid`], P2 to P6 |
+//! | RPN | P2 to P6 | [`DenseHeadOutput`], [`Proposals`] |
+//! | sampling (training) | [`Proposals`], [`Target`] | [`SampledRois`] |
+//! | RoI heads | P2 to P5, regions | [`BoxHeadOutput`] |
+//!
+//! A [`Registry`] holds detectors and backbones by name, for recipes and checkpoints. [`layers`] has the layers, and the list in
+//! which each layer registers itself.
 //!
 //! Shorthand, here and in every comment: B images, C channels, H W rows and columns, L levels, A anchors a cell,
 //! N boxes, R regions of interest (RoIs), K classes with the background, which is class 0. Boxes are f32
@@ -45,6 +51,8 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#![forbid(unsafe_code)]
 
 pub mod anchors;
 pub mod backbone;

@@ -1,4 +1,4 @@
-//! Detectors and backbones by name: what recipes and checkpoints may ask for.
+//! Detectors and backbones by name, for recipes and checkpoints.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ type BackboneFactory = Arc<dyn Fn(&BackboneConfig, &ModelBuilder<'_>) -> Result<
 type DetectorFactory =
     Arc<dyn Fn(&DetectorConfig, &Registry, &ModelBuilder<'_>) -> Result<Arc<dyn Detector>> + Send + Sync>;
 
-/// The detectors and backbones that a program knows, by name. The caller passes it to whatever reads a recipe or a checkpoint.
+/// The detectors and backbones that a program knows, by name. Functions that read recipes or checkpoints take one.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -44,12 +44,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Without an entry.
+    /// An empty registry.
     pub fn empty() -> Self {
         Self { detectors: BTreeMap::new(), backbones: BTreeMap::new() }
     }
 
-    /// What this crate has: `faster_rcnn` over `resnet` and `mobilenet_v2`.
+    /// This crate's detector `faster_rcnn` and backbones `resnet` and `mobilenet_v2`.
     pub fn builtin() -> Self {
         let mut registry = Self::empty().with_detector(FASTER_RCNN, |config, registry, builder| {
             let config = config.faster_rcnn()?;
@@ -62,7 +62,7 @@ impl Registry {
         registry
     }
 
-    /// With one more detector, or another one under this name.
+    /// Adds a detector, or replaces the one of this name.
     #[must_use]
     pub fn with_detector(
         mut self,
@@ -73,7 +73,7 @@ impl Registry {
         self
     }
 
-    /// With one more backbone, or another one under this name. The builder stands at the backbone's own path.
+    /// Adds a backbone, or replaces the one of this name. The factory's builder is at the backbone's path, such as `backbone.body`.
     #[must_use]
     pub fn with_backbone(
         mut self,

@@ -1,4 +1,4 @@
-//! The plain structs that pass between the stages; anyone who wants to look between two stages reads these.
+//! The plain structs that pass between the stages of a detector.
 
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -9,13 +9,13 @@ use docent_ops::BoxXyxy;
 pub enum Mode {
     /// BatchNorm takes the batch's statistics and updates the running ones; the RPN keeps its training counts.
     Train,
-    /// BatchNorm takes the running statistics; the RPN keeps its test counts. Parameters stand outside any graph: what is computed
-    /// has no gradient for them.
+    /// BatchNorm takes the running statistics; the RPN keeps its test counts. Parameters are read without their graph, so they get
+    /// no gradient.
     Eval,
 }
 
 impl Mode {
-    /// A layer's parameter as this mode sees it: with its graph, or outside any.
+    /// A layer's parameter in this mode: as it is in training, without its graph in evaluation.
     pub fn parameter(self, tensor: &Tensor) -> Tensor {
         match self {
             Self::Train => tensor.clone(),
@@ -89,10 +89,10 @@ impl FeaturePyramid {
     }
 }
 
-/// What a dense head says of every anchor: the RPN of Faster R-CNN, whose one class is objectness.
+/// A dense head's output for every anchor. The RPN is a dense head with one class, objectness.
 #[derive(Debug, Clone)]
 pub struct DenseHeadOutput {
-    /// A level's class logits, `[B, A * classes, H, W]`, the background not among the classes.
+    /// A level's class logits, `[B, A * classes, H, W]`; the background is no class here.
     pub logits: Vec<Tensor>,
     /// A level's box deltas, `[B, 4A, H, W]`; channel `4a + k` is delta k of anchor a.
     pub deltas: Vec<Tensor>,
@@ -122,7 +122,7 @@ pub struct SampledRois {
     pub positives: Vec<usize>,
 }
 
-/// What the box head says of R regions.
+/// The box head's output for R regions.
 #[derive(Debug, Clone)]
 pub struct BoxHeadOutput {
     /// `[R, K]`; class 0 is the background.

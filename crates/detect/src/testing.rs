@@ -7,7 +7,7 @@ use rand::RngCore;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What a store hands out for a name.
+/// The kind of tensor that a store returns for a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A `Var`'s tensor.
@@ -41,7 +41,7 @@ pub struct FormulaStore {
 }
 
 impl FormulaStore {
-    /// A store whose entries are what `kind` says of their names.
+    /// A store whose entries have the kind that `kind` gives for their names.
     pub fn new(kind: impl Fn(&str) -> Kind + Send + Sync + 'static) -> Self {
         Self { entries: Arc::default(), kind: Arc::new(kind) }
     }

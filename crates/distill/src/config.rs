@@ -1,4 +1,4 @@
-//! The settings of the method: one flat table, each field's default and meaning beside it.
+//! The settings of task-adaptive distillation: one flat table, each field with its default and meaning.
 
 use docent_detect::setters;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Channels;
 use crate::error::{Error, Result};
 
-/// What stands in the foreground mask.
+/// Values of the foreground mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MaskKind {
@@ -317,7 +317,7 @@ impl TaskAdaptiveConfig {
     /// Checks that every value means something, and that none would be ignored without a word.
     ///
     /// # Errors
-    /// [`Error::Config`] names the setting and the way out.
+    /// [`Error::Config`] names the setting and says what to do.
     pub fn validate(&self) -> Result<()> {
         let weights = [("w_feat", self.w_feat), ("w_cls", self.w_cls), ("w_reg", self.w_reg)];
         for (field, weight) in weights {

@@ -1,4 +1,4 @@
-//! One training step as a distillation method sees it: a view of each model, and where the run stands.
+//! One training step as a distillation method sees it: a view of each model, and the run's progress.
 
 use docent_detect::{
     BoxCoder, BoxHeadOutput, DenseHeadOutput, Detector, FeaturePyramid, FeatureSpec, SampledRois, Size, Target,
@@ -21,7 +21,7 @@ pub struct StepContext<'a> {
     pub targets: &'a [Target],
     /// Each image's size without padding.
     pub sizes: &'a [Size],
-    /// Where the run stands.
+    /// The run's progress.
     pub progress: Progress<'a>,
 }
 
@@ -35,10 +35,10 @@ pub struct ModelView<'a> {
     pub pyramid: Option<&'a FeaturePyramid>,
     /// The dense head's maps and anchors: a one-stage detector's, or the RPN's.
     pub dense: Option<&'a DenseHeadOutput>,
-    /// The student's sampled RoIs and what this model's heads say of them \[paper: region proposal sharing; ours: after NMS,
+    /// The student's sampled RoIs and this model's heads' output for them \[paper: region proposal sharing; ours: after NMS,
     /// assignment and sampling\].
     pub regions: Option<RegionView<'a>>,
-    /// RoIs sampled from the teacher's proposals and what this model's heads say of them. The student's own losses know nothing of
+    /// RoIs sampled from the teacher's proposals and this model's heads' output for them. The student's own losses do not read
     /// these.
     pub teacher_regions: Option<RegionView<'a>>,
 }
@@ -75,18 +75,18 @@ impl<'a> ModelView<'a> {
     }
 }
 
-/// Regions of interest and what one model's heads say of them.
+/// Regions of interest and one model's heads' output for them.
 #[derive(Clone, Copy)]
 pub struct RegionView<'a> {
     /// The RoIs, their labels and matched ground truths. Both models' views of one set hold the same.
     pub rois: &'a SampledRois,
-    /// The heads' answer, in the order of the RoIs.
+    /// The heads' output, in the order of the RoIs.
     pub head: &'a BoxHeadOutput,
     /// The coder of these heads' boxes.
     pub coder: BoxCoder,
 }
 
-/// A set of RoIs, and what both heads say of it.
+/// A set of RoIs and both models' heads' output for them.
 #[derive(Clone, Copy)]
 pub struct RoiSet<'a> {
     /// The RoIs, their labels and matched ground truths.

@@ -42,7 +42,7 @@ impl Decay {
         }
     }
 
-    /// `r` where the run stands. The step form is `0.1^(milestones passed)`, whatever the unit: a milestone is a step.
+    /// `r` at the run's progress. The step form is `0.1^(milestones passed)`, whatever the unit: a milestone is a step.
     pub fn factor(&self, progress: &Progress<'_>) -> f64 {
         if self.kind == DecayKind::Step {
             let passed = progress.milestones.iter().filter(|&&m| progress.iteration > m).count();

@@ -1,11 +1,11 @@
-//! The trait of a distillation method, what it asks for and what it gives back.
+//! The trait of a distillation method, its needs and its result.
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::context::StepContext;
 use crate::error::{Error, Result};
 
-/// What of the teacher a method reads, so that the rest need not be computed. The fields are those of
+/// The parts of the teacher that a method reads; the others need not be computed. The fields are those of
 /// [`ModelView`](crate::ModelView).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
@@ -42,7 +42,7 @@ impl Term {
     }
 }
 
-/// What a method gives back for one step.
+/// A method's result for one step.
 #[derive(Debug, Clone)]
 pub struct DistillOutput {
     /// The terms, each with its weight.
@@ -149,7 +149,7 @@ pub trait Distiller: Send {
     /// The method's name, for logs and manifests.
     fn name(&self) -> &str;
 
-    /// What of the teacher the method reads.
+    /// The parts of the teacher that the method reads.
     fn needs(&self) -> Needs;
 
     /// The method's own parameters by name, in a fixed order; they are trained with the student and dropped afterwards.

@@ -8,7 +8,7 @@ pub enum Error {
     Config {
         /// The setting's name, as a recipe spells it.
         field: &'static str,
-        /// What is wrong, and the way out.
+        /// What is wrong, and what to do.
         message: String,
     },
     /// Teacher, student and the step's data do not fit each other.

@@ -1,4 +1,4 @@
-//! The adaptive gate: on which proposals the teacher's box is worth learning.
+//! The adaptive gate, which selects the proposals on which the teacher's box is better.
 
 use docent_detect::Size;
 use docent_ops::{BoxCoder, BoxXyxy, boxes};

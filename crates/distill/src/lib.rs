@@ -81,6 +81,8 @@
 //! # }
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub use candle_core as candle;
 pub use candle_nn;
 pub use docent_detect as detect;

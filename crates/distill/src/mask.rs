@@ -1,4 +1,4 @@
-//! The foreground mask: what of a feature map the student is asked to imitate.
+//! The foreground mask: the weight of each cell of a feature map in the feature term.
 
 use docent_detect::{FeaturePyramid, Size, Target};
 use docent_ops::BoxXyxy;

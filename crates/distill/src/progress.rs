@@ -1,6 +1,6 @@
-//! Where a training run stands.
+//! The progress of a training run.
 
-/// Where a training run stands.
+/// The progress of a training run.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
     /// The epoch now running, from 1.

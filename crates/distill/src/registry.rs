@@ -1,4 +1,4 @@
-//! Distillation methods by name: what a recipe may ask for.
+//! Distillation methods by name, for recipes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct DistillerRegistry {
 }
 
 impl DistillerRegistry {
-    /// Without an entry.
+    /// An empty registry.
     pub fn empty() -> Self {
         Self { methods: BTreeMap::new() }
     }
@@ -30,7 +30,7 @@ impl DistillerRegistry {
         BUILTIN.into_iter().fold(Self::empty(), |registry, name| registry.with_method(name, builtin))
     }
 
-    /// With one more method, or another one under this name. The function gets the settings, the channels of the student's and of
+    /// Adds a method, or replaces the one of this name. The factory gets the settings, the channels of the student's and of
     /// the teacher's maps, and a builder for parameters of the method's own.
     #[must_use]
     pub fn with_method(

@@ -20,7 +20,7 @@ pub struct StepInput<'a> {
     pub student: &'a dyn Detector,
     /// The model that teaches. It runs in [`Mode::Eval`]: no graph is built for it.
     pub teacher: &'a dyn Detector,
-    /// What the student's [`Detector::forward_train`] gave for `images`.
+    /// The student's [`Detector::forward_train`] of `images`.
     pub output: &'a TrainOutput,
     /// The batch, which each model normalises by its own statistics.
     pub images: &'a ImageBatch,

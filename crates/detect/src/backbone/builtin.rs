@@ -12,10 +12,10 @@ use crate::{Error, Result};
 /// Names of the backbones that [`builtin`] makes.
 pub const BUILTIN: [&str; 2] = [RESNET, MOBILENET_V2];
 
-/// One of this crate's backbones; `builder` stands at torchvision's `backbone.body`.
+/// One of this crate's backbones; `builder` is at torchvision's `backbone.body`.
 ///
 /// # Errors
-/// A configuration that is not valid, a backbone of somebody else's; a parameter that is missing or has another shape.
+/// An invalid configuration, a backbone that this crate does not have; a parameter that is missing or has another shape.
 pub fn builtin(cfg: &BackboneConfig, builder: &ModelBuilder<'_>) -> Result<Arc<dyn Backbone>> {
     match cfg {
         BackboneConfig::ResNet(cfg) => Ok(Arc::new(ResNet::new(cfg, builder)?)),

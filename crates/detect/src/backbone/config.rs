@@ -1,4 +1,4 @@
-//! Which backbone: an architecture's name and its fields.
+//! The backbone's configuration: an architecture's name and its fields.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,8 +8,8 @@ use super::resnet::ResNetConfig;
 use crate::Result;
 use crate::layers::NormKind;
 
-/// The backbone: a table with an `architecture` (`resnet` is the default) and that architecture's fields. What `architecture` may
-/// name is the [`Registry`](crate::Registry)'s to say.
+/// The backbone: a table with an `architecture` (`resnet` is the default) and that architecture's fields. A
+/// [`Registry`](crate::Registry) holds the architectures by name.
 ///
 /// ```
 /// use docent_detect::backbone::BackboneConfig;
@@ -31,7 +31,7 @@ pub enum BackboneConfig {
     Other(OtherBackbone),
 }
 
-/// A backbone of somebody else's: its name in the registry and the fields that its constructor reads.
+/// A backbone that this crate does not have: its name in the registry and the fields that its constructor reads.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OtherBackbone {
     /// The name in the registry.

@@ -1,4 +1,4 @@
-//! What a detector asks of a backbone.
+//! The backbone trait.
 
 use candle_core::Tensor;
 
@@ -6,8 +6,8 @@ use crate::{FeaturePyramid, FeatureSpec, Mode, Result};
 
 /// A backbone: normalised pixels in, feature maps of falling size out.
 ///
-/// Made of [`crate::layers`] it needs no more than these two functions: its layers are in the list of the
-/// [`ModelBuilder`](crate::layers::ModelBuilder) that made them.
+/// A backbone that is made of [`crate::layers`] needs these two functions alone: FLOPs, freezing and running statistics are read
+/// from the list of the [`ModelBuilder`](crate::layers::ModelBuilder) that made its layers.
 pub trait Backbone: std::fmt::Debug + Send + Sync {
     /// Name, stride and channels of each map that [`Backbone::forward`] gives, finest first.
     fn outputs(&self) -> &[FeatureSpec];

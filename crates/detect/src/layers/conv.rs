@@ -13,7 +13,7 @@ use crate::{Mode, Result};
 const KAIMING_FAN_OUT: Init =
     Init::Kaiming { dist: NormalOrUniform::Normal, fan: FanInOut::FanOut, non_linearity: NonLinearity::ReLU };
 
-/// What a [`Conv2d`] is: a square kernel, padded by half of it, so that stride 1 keeps the size.
+/// Settings of a [`Conv2d`] with a square kernel. The input is padded by half of it, so stride 1 keeps the size.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Conv2dConfig {
@@ -29,7 +29,7 @@ pub struct Conv2dConfig {
     pub groups: usize,
     /// Whether a bias is added. Default false: a norm follows.
     pub bias: bool,
-    /// First values of the weight. Default torchvision's for backbones: Kaiming, normal, by fan-out, for ReLU.
+    /// Initialisation of the weight. Default torchvision's for backbones: Kaiming, normal, by fan-out, for ReLU.
     pub init: Init,
 }
 
@@ -44,13 +44,13 @@ impl Conv2dConfig {
         Self { groups: channels, ..Self::new(channels, channels, kernel) }
     }
 
-    /// With another stride.
+    /// Sets the stride.
     #[must_use]
     pub fn stride(self, stride: usize) -> Self {
         Self { stride, ..self }
     }
 
-    /// With a bias, and other first values of the weight.
+    /// Adds a bias, and sets the initialisation of the weight.
     #[must_use]
     pub fn bias(self, init: Init) -> Self {
         Self { bias: true, init, ..self }

@@ -18,7 +18,7 @@ pub const BUILTIN: [&str; 5] = [TASK_ADAPTIVE, FITNETS, FGFI, PKD, DEFEAT];
 /// One of this crate's methods; its own parameters come from `vb`.
 ///
 /// # Errors
-/// Settings that mean nothing, channels that do not fit, a name that `vb` does not have; a method of somebody else's.
+/// Settings that mean nothing, channels that do not fit, a name that `vb` does not have, a method that this crate does not have.
 pub fn builtin(
     config: &DistillerConfig,
     student: &Channels,

@@ -1,4 +1,4 @@
-//! Which method: its name and its settings, as a recipe holds them.
+//! A method's configuration in recipes: its name and its settings.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,8 +9,8 @@ use super::fitnets::FitnetsConfig;
 use super::pkd::PkdConfig;
 use crate::config::TaskAdaptiveConfig;
 
-/// A distillation method with its settings: a table with a `method` (`task_adaptive` is the default) and that method's settings. What
-/// `method` may name is the [`DistillerRegistry`](crate::DistillerRegistry)'s to say.
+/// A distillation method with its settings: a table with a `method` (`task_adaptive` is the default) and that method's settings. A
+/// [`DistillerRegistry`](crate::DistillerRegistry) holds the methods by name.
 ///
 /// ```
 /// use docent_distill::methods::DistillerConfig;
@@ -36,7 +36,7 @@ pub enum DistillerConfig {
     Other(OtherDistiller),
 }
 
-/// A method of somebody else's: its name in the registry and the settings that its constructor reads.
+/// A method that this crate does not have: its name in the registry and the settings that its constructor reads.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OtherDistiller {
     /// The name in the registry.
@@ -74,7 +74,7 @@ impl DistillerConfig {
     /// Checks every setting of the methods that this crate knows.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] names the setting and the way out.
+    /// [`crate::Error::Config`] names the setting and says what to do.
     pub fn validate(&self) -> crate::Result<()> {
         match self {
             Self::TaskAdaptive(config) => config.validate(),

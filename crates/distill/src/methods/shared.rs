@@ -1,4 +1,4 @@
-//! What several methods do alike.
+//! Helpers that several methods share.
 
 use candle_core::{DType, Device, Tensor};
 use docent_detect::FeaturePyramid;
@@ -15,7 +15,7 @@ pub(super) fn check_weight(field: &'static str, weight: f64) -> Result<()> {
     Err(Error::config(field, format!("{weight} is not a weight; give a finite number of at least 0")))
 }
 
-/// What each level's term is, of the adapted student's map and the teacher's; None where the level has nothing to say.
+/// Each level's term, computed from the student's adapted map and the teacher's map. A level whose term is None is left out.
 pub(super) fn by_level(
     (student, teacher): (&FeaturePyramid, &FeaturePyramid),
     adapters: &Adapters,

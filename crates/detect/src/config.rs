@@ -11,6 +11,7 @@ use crate::setters;
 /// A whole Faster R-CNN with a feature pyramid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FasterRcnnConfig {
     /// K: classes with the background, which is class 0. Default 91, COCO's.
     pub classes: usize,
@@ -55,6 +56,7 @@ impl Default for FasterRcnnConfig {
 /// Anchors: one size a level of the pyramid, every ratio at each size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct AnchorConfig {
     /// The square root of an anchor's area in pixels, one a level, P2 first. Default 32, 64, 128, 256, 512.
     pub sizes: Vec<f32>,
@@ -73,6 +75,7 @@ impl Default for AnchorConfig {
 /// The region proposal network: selection of proposals, and training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RpnConfig {
     /// Best anchors of each level that go on to NMS, in training. Default 2000.
     pub pre_nms_top_n_train: usize,
@@ -137,6 +140,7 @@ impl Default for RpnConfig {
 /// The heads over regions of interest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RoiConfig {
     /// RoIs of an image in training. Default 512.
     pub batch_size_per_image: usize,

@@ -56,7 +56,6 @@
 
 pub mod anchors;
 pub mod backbone;
-pub mod config;
 pub mod fpn;
 pub mod layers;
 pub mod matcher;
@@ -66,6 +65,7 @@ pub mod rpn;
 pub mod testing;
 
 mod batch;
+mod config;
 mod detector;
 mod detector_config;
 mod error;

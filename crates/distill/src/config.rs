@@ -207,6 +207,7 @@ pub enum DecayUnit {
 /// Settings of task-adaptive distillation. The defaults are the method as docs/method.md states it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TaskAdaptiveConfig {
     /// Weight of the feature term; 0.32. \[ours\]
     pub w_feat: f64,

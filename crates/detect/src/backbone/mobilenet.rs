@@ -12,6 +12,7 @@ use crate::{Error, FeaturePyramid, FeatureSpec, Mode, Result, setters};
 /// The MobileNetV2 backbone (Sandler et al., CVPR 2018) in torchvision's form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MobileNetV2Config {
     /// Multiplies every layer's channels, which are then rounded to a multiple of 8 ([`make_divisible`]). Default 1.
     pub width_multiplier: f64,

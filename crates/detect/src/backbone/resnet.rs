@@ -14,6 +14,7 @@ pub const DEPTHS: [usize; 4] = [18, 34, 50, 101];
 /// The ResNet backbone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ResNetConfig {
     /// 18, 34, 50 or 101. Default 50.
     pub depth: usize,

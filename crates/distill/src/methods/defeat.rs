@@ -18,6 +18,7 @@ use crate::mask::{MaskRule, masks};
 /// Settings of [`Defeat`]. All weights and temperatures are \[ours\].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DefeatConfig {
     /// Weight of the maps inside objects; 0.64.
     pub alpha_obj: f64,

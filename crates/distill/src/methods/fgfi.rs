@@ -17,6 +17,7 @@ use crate::feature::Adapters;
 /// Settings of [`Fgfi`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FgfiConfig {
     /// Weight of the imitation; 0.01. \[paper\]
     pub weight: f64,

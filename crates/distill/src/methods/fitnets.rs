@@ -16,6 +16,7 @@ use crate::feature::Adapters;
 /// Settings of [`Fitnets`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FitnetsConfig {
     /// Weight of the hint; 0.64, which gives an element the weight that `task_adaptive` gives it. \[ours\]
     pub weight: f64,

@@ -21,6 +21,7 @@ const EPS: f64 = 1e-6;
 /// Settings of [`Pkd`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PkdConfig {
     /// Weight of the term; 6, on the mean over levels. \[ours\]
     pub weight: f64,

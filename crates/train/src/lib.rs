@@ -13,7 +13,8 @@
 //! use docent_coco::shapes::{ShapesConfig, generate};
 //! use docent_coco::{Loader, LoaderConfig, Resize};
 //! use docent_detect::backbone::ResNetConfig;
-//! use docent_detect::{FasterRcnn, FasterRcnnConfig, NormKind};
+//! use docent_detect::layers::NormKind;
+//! use docent_detect::{Detector, FasterRcnn, FasterRcnnConfig};
 //! use docent_model::ParamStore;
 //! use docent_train::{Batch, StudentModel, Trainer, TrainerConfig};
 //!
@@ -24,10 +25,11 @@
 //! let resize = Resize::default().shortest(64).longest(64);
 //! let loader = Loader::new(data.into(), LoaderConfig::default().resize(resize).batch(1))?;
 //!
-//! let store = ParamStore::new(0, &Device::Cpu);
-//! let norm = NormKind::BatchNorm;
-//! let backbone = ResNetConfig { depth: 18, width_multiplier: 0.125, norm, ..Default::default() };
-//! let config = FasterRcnnConfig { classes: 4, fpn_channels: 16, backbone: backbone.into(), ..Default::default() };
+//! let backbone = ResNetConfig::default().depth(18).width_multiplier(0.125).norm(NormKind::BatchNorm);
+//! let config = FasterRcnnConfig::default().classes(4).fpn_channels(16).backbone(backbone);
+//! // A first build tells the store which tensors are running statistics.
+//! let probe = FasterRcnn::new(&config, ParamStore::probe(&Device::Cpu).var_builder())?;
+//! let store = ParamStore::new(0, &Device::Cpu).with_layers(probe.layers(), 0);
 //! let model = FasterRcnn::new(&config, store.var_builder())?;
 //!
 //! let student = StudentModel { model: &model, store: &store };

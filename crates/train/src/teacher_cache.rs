@@ -313,8 +313,8 @@ mod tests {
     use super::*;
 
     fn teacher() -> FasterRcnn {
-        let backbone = ResNetConfig { depth: 18, width_multiplier: 0.5, ..Default::default() }.into();
-        let mut config = FasterRcnnConfig { classes: 3, fpn_channels: 32, backbone, ..Default::default() };
+        let backbone = ResNetConfig::default().depth(18).width_multiplier(0.5);
+        let mut config = FasterRcnnConfig::default().classes(3).fpn_channels(32).backbone(backbone);
         config.roi.representation_size = 16;
         FasterRcnn::new(&config, ParamStore::frozen_all(3, &Device::Cpu).var_builder()).unwrap()
     }

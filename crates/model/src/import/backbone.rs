@@ -115,12 +115,12 @@ pub(super) fn backbone_metadata(
 const CLASSIFIER: [&str; 3] = ["fc.", "classifier.", "features.18."];
 
 /// Does this tensor of a classification network stay out of a detector's backbone?
-pub fn is_classifier(name: &str) -> bool {
+pub(super) fn is_classifier(name: &str) -> bool {
     CLASSIFIER.iter().any(|c| name.starts_with(c))
 }
 
-/// The tensors of a classification network as a detector's backbone asks for them: the classifier left out ([`is_classifier`]),
-/// [`BACKBONE_PREFIX`] before every other name, in the place of MobileNetV2's `features.`.
+/// The tensors of a classification network as a detector's backbone asks for them: without the classifier, and with `backbone.body.`
+/// before every other name, in the place of MobileNetV2's `features.`.
 pub fn backbone_tensors(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let inside = tensors.into_iter().filter(|(name, _)| !is_classifier(name));
     let renamed = inside.map(|(name, tensor)| {

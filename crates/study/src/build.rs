@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn nothing_random_is_frozen() {
-        let config = FasterRcnnConfig { classes: 0, ..FasterRcnnConfig::default() };
+        let config = FasterRcnnConfig::default().classes(0);
         assert_eq!(config.backbone.norm(), Some(NormKind::FrozenBatchNorm));
         let recipe = ModelRecipe { model: config.into(), init: InitRecipe::default() };
         let Err(error) = build(&recipe, 3, 0, &Registry::builtin()) else { panic!("frozen random statistics") };

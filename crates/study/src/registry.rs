@@ -12,7 +12,7 @@ use docent_distill::DistillerRegistry;
 ///
 /// let mut registry = Registry::builtin();
 /// registry.models = registry.models.with_backbone("tiny", |_config, builder| {
-///     let config = ResNetConfig { depth: 18, width_multiplier: 0.125, ..Default::default() };
+///     let config = ResNetConfig::default().depth(18).width_multiplier(0.125);
 ///     Ok(Arc::new(ResNet::new(&config, builder)?))
 /// });
 /// ```

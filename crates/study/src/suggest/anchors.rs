@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use docent_coco::{Dataset, Resize};
 use docent_detect::anchors::base_anchors;
-use docent_detect::config::AnchorConfig;
+use docent_detect::AnchorConfig;
 use docent_ops::BoxXyxy;
 use docent_ops::boxes::iou;
 
@@ -200,7 +200,7 @@ fn fit(boxes: &Boxes) -> AnchorConfig {
     };
     for i in 0..STARTS {
         for factor in FACTORS {
-            consider(&mut best, AnchorConfig { sizes: sizes(start(i), factor), ratios: ratios.clone() });
+            consider(&mut best, AnchorConfig::default().sizes(sizes(start(i), factor)).ratios(ratios.clone()));
         }
     }
     for _ in 0..ROUNDS {
@@ -284,7 +284,7 @@ mod tests {
         let mut rare = spread(10, 12.0, 12.0);
         rare.iter_mut().for_each(|seen| seen.label = 2);
         let boxes = weighted([spread(990, 80.0, 80.0), rare].concat());
-        let small = AnchorConfig { sizes: vec![12.0; LEVELS], ratios: vec![1.0] };
+        let small = AnchorConfig::default().sizes(vec![12.0; LEVELS]).ratios(vec![1.0]);
         let share = coverage(&small, &boxes).share;
         assert!((share - 0.5).abs() < 0.05, "of one class all, of the other none: {share}");
         assert!(coverage(&fit(&boxes), &boxes).share > 0.9);
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn an_anchor_of_the_boxs_own_form_covers_it_as_far_as_the_stride_lets() {
-        let config = AnchorConfig { sizes: vec![32.0; 5], ratios: vec![1.0] };
+        let config = AnchorConfig::default().sizes(vec![32.0; 5]).ratios(vec![1.0]);
         let base: Vec<Vec<BoxXyxy>> = config.sizes.iter().map(|&s| base_anchors(s, &config.ratios)).collect();
         // Centred on a cell of every level, then two pixels off P2's.
         assert_eq!(best_iou(&[112.0, 112.0, 144.0, 144.0], (480, 640), &base), 1.0);

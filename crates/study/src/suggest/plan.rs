@@ -47,7 +47,7 @@ pub(super) struct Pair {
 /// random weights; without, both start from random weights.
 pub(super) fn ladder(weights: Option<&Path>) -> Result<[Pair; 2]> {
     let resnet18 = |width_multiplier: f64| -> BackboneConfig {
-        ResNetConfig { depth: 18, width_multiplier, norm: NormKind::BatchNorm, ..ResNetConfig::default() }.into()
+        ResNetConfig::default().depth(18).width_multiplier(width_multiplier).norm(NormKind::BatchNorm).into()
     };
     let of = |backbone, fpn_channels, hidden| Model { backbone, fpn_channels, hidden };
     let (whole, half, quarter) = (of(resnet18(1.0), 64, 256), of(resnet18(0.5), 64, 256), of(resnet18(0.25), 32, 128));
@@ -75,17 +75,17 @@ pub(super) fn ladder(weights: Option<&Path>) -> Result<[Pair; 2]> {
     let (backbone, students) = match backbone {
         BackboneConfig::ResNet(c) => {
             let students = if c.depth >= 50 { [whole, half] } else { [half, quarter] };
-            let frozen = ResNetConfig { norm: NormKind::FrozenBatchNorm, ..c };
+            let frozen = c.norm(NormKind::FrozenBatchNorm);
             (BackboneConfig::from(frozen), students)
         }
         BackboneConfig::MobileNetV2(c) => {
             let student = |width_multiplier: f64, fpn, hidden| {
                 let norm = NormKind::BatchNorm;
-                let small = MobileNetV2Config { width_multiplier, norm, ..MobileNetV2Config::default() };
+                let small = MobileNetV2Config::default().width_multiplier(width_multiplier).norm(norm);
                 of(BackboneConfig::from(small), fpn, hidden)
             };
             let students = [student(0.5 * c.width_multiplier, 64, 256), student(0.25 * c.width_multiplier, 32, 128)];
-            (BackboneConfig::from(MobileNetV2Config { norm: NormKind::FrozenBatchNorm, ..c }), students)
+            (BackboneConfig::from(c.norm(NormKind::FrozenBatchNorm)), students)
         }
         other => {
             let what = format!("a backbone `{}`; recipes are suggested for resnet and mobilenet_v2", other.architecture());

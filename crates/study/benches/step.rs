@@ -1,7 +1,7 @@
 //! Criterion benches of one whole training step: forward, backward, clipping, update.
 //!
 //! The models are those of the recipe `bccd` at its size, batch 4 of 320x240 pixels: a ResNet-18 with a 64-channel
-//! pyramid alone (`step/student`), and taught by a frozen ResNet-50 (`step/distilled`). An element of the throughput is
+//! pyramid alone (`step/student`), and distilled from a frozen ResNet-50 (`step/distilled`). An element of the throughput is
 //! an image.
 //!
 //! `images/N` and `boxes/N` are the distilled step of N images, and of two images with N boxes each: the cost must grow in
@@ -11,9 +11,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Class, batch, crowd, recipe};
+use common::{Training, batch, crowd, recipe};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use docent_train::data::Batch;
+use docent_train::Batch;
 
 fn main() {
     common::run(bench);
@@ -26,27 +26,27 @@ fn bench() {
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
     let recipe = recipe(&[]);
-    let usual = batch(recipe.schedule.batch, (240, 320));
+    let usual = batch(recipe.train.batch, (240, 320));
     let mut group = criterion.benchmark_group("step");
-    group.throughput(Throughput::Elements(usual.ids.len() as u64));
-    for (name, taught) in [("student", false), ("distilled", true)] {
+    group.throughput(Throughput::Elements(usual.images.len() as u64));
+    for (name, distils) in [("student", false), ("distilled", true)] {
         // Built by the first call, so that a step which is filtered out costs nothing.
-        let mut class = None;
+        let mut training = None;
         group.bench_function(name, |b| {
-            let class = class.get_or_insert_with(|| Class::new(&recipe, taught));
-            b.iter(|| class.step(&usual));
+            let training = training.get_or_insert_with(|| Training::new(&recipe, distils));
+            b.iter(|| training.step(&usual));
         });
     }
     group.finish();
 
-    let mut class = None;
+    let mut training = None;
     let mut grow = |criterion: &mut Criterion, name: &str, sizes: &[usize], batch: &dyn Fn(usize) -> Batch| {
         let mut group = criterion.benchmark_group(name);
         for &n in sizes {
             group.bench_function(BenchmarkId::from_parameter(n), |b| {
-                let class = class.get_or_insert_with(|| Class::new(&recipe, true));
+                let training = training.get_or_insert_with(|| Training::new(&recipe, true));
                 let batch = batch(n);
-                b.iter(|| class.step(&batch));
+                b.iter(|| training.step(&batch));
             });
         }
         group.finish();

@@ -1,18 +1,17 @@
 //! Writes checkpoints of three small detectors whose untrained heads find many objects of many classes.
 //!
 //! `xtask/golden/weights.py` loads them into torchvision's models and compares the detections:
-//! `cargo run -p docent-train --example students -- FOLDER`.
+//! `cargo run -p docent-study --example students -- FOLDER`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use docent_coco::{Category, Resize, ResizeRule};
-use docent_detect::{
-    BackboneConfig, FasterRcnn, FasterRcnnConfig, ImageBatch, MobileNetV2Config, Mode, NormKind, ResNetConfig,
-    StridePlace,
-};
-use docent_train::{CheckpointMeta, ParamStore, save_checkpoint};
+use docent_detect::backbone::{BackboneConfig, MobileNetV2Config, ResNetConfig};
+use docent_detect::layers::NormKind;
+use docent_detect::{Detector, FasterRcnn, FasterRcnnConfig, ImageBatch, Mode, RegionHeads, Size};
+use docent_model::{CheckpointMeta, ParamStore, save_checkpoint};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -22,15 +21,13 @@ const SPREAD: f64 = 3.0;
 
 fn main() -> Outcome<()> {
     let folder = std::env::args().nth(1).ok_or("name a folder")?;
-    let resnet = |depth, width, norm, stride_place| {
-        BackboneConfig::from(ResNetConfig { depth, width, norm, norm_eps: 1e-4, stride_place })
+    let resnet = |depth, width_multiplier, stride_in_1x1| -> BackboneConfig {
+        let config = ResNetConfig::default().depth(depth).width_multiplier(width_multiplier);
+        config.norm(NormKind::BatchNorm).norm_eps(1e-4).stride_in_1x1(stride_in_1x1).into()
     };
-    let mobile = MobileNetV2Config { width: 0.35, norm: NormKind::BatchNorm, norm_eps: 1e-5 };
-    let students = [
-        ("basic", resnet(18, 0.25, NormKind::BatchNorm, StridePlace::In3x3)),
-        ("bottleneck", resnet(50, 0.125, NormKind::BatchNorm, StridePlace::In1x1)),
-        ("mobile", mobile.into()),
-    ];
+    let mobile = MobileNetV2Config::default().width_multiplier(0.35).norm(NormKind::BatchNorm);
+    let students =
+        [("basic", resnet(18, 0.25, false)), ("bottleneck", resnet(50, 0.125, true)), ("mobile", mobile.into())];
     for (name, backbone) in students {
         write(&Path::new(&folder).join(format!("student-{name}.safetensors")), backbone)?;
     }
@@ -38,18 +35,19 @@ fn main() -> Outcome<()> {
 }
 
 fn write(path: &Path, backbone: BackboneConfig) -> Outcome<()> {
-    let mut config = FasterRcnnConfig { classes: CLASSES, fpn_channels: 32, backbone, ..FasterRcnnConfig::default() };
+    let mut config = FasterRcnnConfig::default().classes(CLASSES).fpn_channels(32).backbone(backbone);
     config.anchors.sizes = vec![16.0, 32.0, 64.0, 96.0, 128.0];
-    config.rpn.pre_nms_test = 200;
-    config.rpn.post_nms_test = 100;
-    config.roi.hidden = 64;
-    config.roi.canonical_scale = 112.0;
+    config.rpn.pre_nms_top_n_test = 200;
+    config.rpn.post_nms_top_n_test = 100;
+    config.roi.representation_size = 64;
+    config.roi.canonical_box_size = 112.0;
     let store = ParamStore::new(1, &Device::Cpu);
     let model = FasterRcnn::new(&config, store.var_builder())?;
-    let (h, w) = (128, 160);
+    let size = Size::new(128, 160);
+    let (h, w) = (size.height, size.width);
     let pixel = |i: usize| ((i / 8 % w / 4 * 37 + i / w / 8 * 11 + i / (h * w) * 5) % 17) as f32 / 17.0;
     let planes: Vec<f32> = (0..3 * h * w).map(pixel).collect();
-    let batch = ImageBatch::from_planes(&[(h, w, &planes)], 32, &Device::Cpu)?;
+    let batch = ImageBatch::from_planes(&[(size, &planes)], 32, &Device::Cpu)?;
 
     // Running statistics as a training leaves them, a little behind.
     for _ in 0..20 {
@@ -64,8 +62,8 @@ fn write(path: &Path, backbone: BackboneConfig) -> Outcome<()> {
 
     // No class wins everywhere: the mean logit over the regions is taken off.
     let features = model.features(&batch, Mode::Eval)?;
-    let proposals = model.propose(&model.rpn(&features, &batch)?, &batch.sizes, Mode::Eval)?;
-    let logits = model.box_head(&features, &proposals.rois())?.class_logits.detach();
+    let proposals = model.propose(&features, &batch, Mode::Eval)?;
+    let logits = model.box_head(&features, &proposals.rois(), Mode::Eval)?.class_logits.detach();
     let mean = logits.mean(0)?;
     let off = logits.broadcast_sub(&mean)?;
     let factor = SPREAD / f64::from(off.sqr()?.mean_all()?.to_scalar::<f32>()?).sqrt();
@@ -76,8 +74,8 @@ fn write(path: &Path, backbone: BackboneConfig) -> Outcome<()> {
 
     let categories: Vec<Category> =
         (1..CLASSES as u64).map(|i| Category { id: 3 * i, name: format!("thing {i}") }).collect();
-    let resize = Resize { shortest: 128, longest: 200, rule: ResizeRule::Torchvision };
-    let meta = CheckpointMeta::new(&config, &categories, &resize, "students", 0)?;
+    let resize = Resize::default().shortest(128).longest(200).rule(ResizeRule::Torchvision);
+    let meta = CheckpointMeta::new(&model.config(), &categories, &resize, "students", 0)?;
     save_checkpoint(path, &tensors, &meta.to_map()?)?;
     Ok(())
 }

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use docent_train::recipe::Recipe;
+use docent_study::Registry;
+use docent_study::recipe::Recipe;
 use toml::Value;
 
 /// Nothing but what has no default, and a method of distillation to be chosen.
@@ -11,7 +12,7 @@ const LEAST: &str = r#"
 name = "least"
 [data]
 [data.resize]
-[schedule]
+[train]
 epochs = 1
 batch = 1
 lr = 0.1
@@ -19,14 +20,14 @@ reference_batch = 1
 [student.model]
 [teacher.model]
 [distill]
-adapt = "conv3x3"
+adaptation_layer = "conv3x3"
 "#;
 
-/// The names that serde knows at a place, from its own refusal of one that it does not know.
-fn expected(assignments: &[String], kind: &str) -> Vec<String> {
+/// The fields that serde knows at a place, from its own refusal of one that it does not know.
+fn expected(assignments: &[String]) -> Vec<String> {
     let Err(error) = Recipe::parse(LEAST, assignments) else { panic!("{assignments:?} was taken") };
     let message = error.to_string();
-    let Some((_, rest)) = message.split_once(&format!("unknown {kind} `__probe`, expected ")) else {
+    let Some((_, rest)) = message.split_once("unknown field `__probe`, expected ") else {
         return Vec::new();
     };
     let known = rest.split(['\n', '(']).next().unwrap();
@@ -37,14 +38,14 @@ fn expected(assignments: &[String], kind: &str) -> Vec<String> {
 fn fields(at: &str, method: &str, found: &mut BTreeSet<String>) -> bool {
     let chosen = format!("distill.method={method}");
     let dot = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
-    let keys = expected(&[chosen.clone(), format!("{}=1", dot("__probe"))], "field");
+    let keys = expected(&[chosen.clone(), format!("{}=1", dot("__probe"))]);
     for key in &keys {
         let path = dot(key);
         if fields(&path, method, found) {
             continue;
         }
         // Serde takes a list for a struct too, so lists are looked into only where there is no table.
-        let listed = expected(&[chosen.clone(), format!("{path}=[{{ __probe = 1 }}]")], "field");
+        let listed = expected(&[chosen.clone(), format!("{path}=[{{ __probe = 1 }}]")]);
         if listed.is_empty() {
             found.insert(if at == "distill" { format!("distill({method}).{key}") } else { path });
         } else {
@@ -54,9 +55,25 @@ fn fields(at: &str, method: &str, found: &mut BTreeSet<String>) -> bool {
     !keys.is_empty()
 }
 
+/// Keys whose value names an entry of the registry, so that serde refuses none.
+const NAMES: [&str; 5] = [
+    "distill.method",
+    "student.model.architecture",
+    "student.model.backbone.architecture",
+    "teacher.model.architecture",
+    "teacher.model.backbone.architecture",
+];
+
+/// The registry's methods, from its refusal of one that it does not hold.
+fn methods() -> Vec<String> {
+    let recipe = Recipe::parse(LEAST, &["distill.method=__probe".to_owned()]).unwrap();
+    let message = recipe.check(&Registry::builtin()).unwrap_err().to_string();
+    message.split_once("known are ").unwrap().1.split(", ").map(str::to_owned).collect()
+}
+
 fn known() -> BTreeSet<String> {
-    let mut found = BTreeSet::from(["distill.method".to_owned()]);
-    let methods = expected(&["distill.method=__probe".to_owned()], "variant");
+    let mut found = NAMES.map(str::to_owned).into();
+    let methods = methods();
     assert!(methods.contains(&"task_adaptive".to_owned()), "{methods:?}");
     for method in methods {
         fields("", &method, &mut found);
@@ -98,7 +115,7 @@ fn documented() -> BTreeMap<String, String> {
 }
 
 /// Rows that only name a table whose fields are listed below.
-const TABLES: [&str; 3] = ["student.model", "student.init", "schedule.groups"];
+const TABLES: [&str; 3] = ["student.model", "student.init", "train.groups"];
 
 #[test]
 fn the_page_lists_every_field_and_no_other() {
@@ -115,9 +132,9 @@ fn the_page_lists_every_field_and_no_other() {
 fn the_page_has_the_defaults_of_the_program() {
     let documented = documented();
     let mut compared = 0;
-    for method in ["task_adaptive", "fitnets", "fgfi", "pkd", "defeat"] {
-        // A method's own default of `adapt` is wanted; where it is none, both models have the same channels.
-        let least = LEAST.replace("adapt = \"conv3x3\"\n", "");
+    for method in methods() {
+        // A method's own default of `adaptation_layer` is wanted; where it is none, both models have the same channels.
+        let least = LEAST.replace("adaptation_layer = \"conv3x3\"\n", "");
         let recipe = Recipe::parse(&least, &[format!("distill.method={method}")]).unwrap();
         let resolved: Value = recipe.to_toml().unwrap().parse::<toml::Table>().unwrap().into();
         let mut leaves = Vec::new();

@@ -6,17 +6,17 @@
 #![allow(clippy::expect_used, reason = "a bench stops with a panic, as a test does")]
 #![allow(dead_code, reason = "each bench uses a part")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Var};
-use docent_coco::{Planes, TrainItem};
-use docent_detect::FasterRcnn;
-use docent_distill::{Channels, Distiller, Progress};
-use docent_train::build::{Built, build};
-use docent_train::data::Batch;
-use docent_train::recipe::{Recipe, text_of};
-use docent_train::step::{Lesson, forward};
-use docent_train::{ParamStore, Sgd, SgdConfig, clip_grad_norm};
+use docent_coco::{ImageKey, Planes, ResizeRule, TrainItem, Transform};
+use docent_detect::{Detector, Registry};
+use docent_distill::{Channels, Distiller, DistillerRegistry, Progress};
+use docent_model::ParamStore;
+use docent_study::build::{Built, build};
+use docent_study::recipe::{Recipe, text_of};
+use docent_train::{Batch, Sgd, SgdConfig, TeacherContext, clip_grad_norm, forward};
 
 /// Red and white cells, platelets, background.
 pub const CLASSES: usize = 4;
@@ -38,80 +38,83 @@ pub struct Shares {
     pub optimizer: Duration,
 }
 
-/// A student, its optimizer and perhaps somebody who teaches it.
-pub struct Class {
+/// A student and its optimizer, alone or with a teacher.
+pub struct Training {
     pub student: Built,
     params: Vec<(String, Var)>,
     sgd: Sgd,
-    clip: f64,
-    teaching: Option<Teaching>,
+    max_grad_norm: f64,
+    teacher: Option<Teacher>,
 }
 
 /// A frozen teacher, the distillation and its adapters.
-struct Teaching {
-    teacher: FasterRcnn,
+struct Teacher {
+    model: Arc<dyn Detector>,
     distiller: Box<dyn Distiller>,
+    store: ParamStore,
     adapters: Vec<(String, Var)>,
     sgd: Sgd,
 }
 
-impl Class {
-    pub fn new(recipe: &Recipe, taught: bool) -> Self {
-        let student = build(&recipe.student, CLASSES, recipe.seed).expect("the recipe's student");
+impl Training {
+    pub fn new(recipe: &Recipe, distils: bool) -> Self {
+        let student = build(&recipe.student, CLASSES, recipe.seed, &Registry::builtin()).expect("the recipe's student");
         let params = student.store.trainable();
         let sgd = Sgd::new(&SgdConfig::default(), params.clone()).expect("the default settings");
-        let teaching = taught.then(|| Teaching::new(recipe));
-        Self { student, params, sgd, clip: recipe.schedule.clip, teaching }
+        let teacher = distils.then(|| Teacher::new(recipe, &*student.model));
+        Self { student, params, sgd, max_grad_norm: recipe.train.max_grad_norm, teacher }
     }
 
     /// One step as the training loop does it.
     pub fn step(&mut self, batch: &Batch) -> Shares {
         let start = Instant::now();
-        let progress = Progress { epoch: 1, epochs: 1, iteration: 1, iterations: 1, milestones: &[] };
-        let lesson = self.teaching.as_ref().map(|t| Lesson {
-            teacher: &t.teacher,
-            distiller: t.distiller.as_ref(),
-            cache: None,
-        });
-        let out = forward(&self.student.model, lesson.as_ref(), batch, &progress, 0).expect("the shapes fit");
+        let context = self.teacher.as_ref().map(Teacher::context);
+        let out = forward(&*self.student.model, context.as_ref(), batch, Progress::one_epoch(1, 1), 0)
+            .expect("the shapes fit");
         let loss = out.total.to_scalar::<f32>().expect("a scalar");
         assert!(loss.is_finite(), "the loss is {loss}: this would time the arithmetic of NaN");
         let forward = start.elapsed();
         let grads = docent_tensor::backward_freeing(&out.total).expect("every operation has a gradient");
         let backward = start.elapsed() - forward;
         let update = |params: &[(String, Var)], sgd: &mut Sgd| {
-            let clip = clip_grad_norm(params, &grads, Some(self.clip)).expect("f32 gradients");
+            let clip = clip_grad_norm(params, &grads, Some(self.max_grad_norm)).expect("f32 gradients");
             assert!(clip.is_finite(), "the gradient's norm is {}", clip.norm);
             sgd.step(&grads, 0.0, clip.factor).expect("gradients of the parameters' shapes")
         };
         update(&self.params, &mut self.sgd);
-        if let Some(t) = &mut self.teaching {
-            update(&t.adapters, &mut t.sgd);
+        if let Some(teacher) = &mut self.teacher {
+            update(&teacher.adapters, &mut teacher.sgd);
         }
         Shares { forward, backward, optimizer: start.elapsed() - forward - backward }
     }
 }
 
-impl Teaching {
-    fn new(recipe: &Recipe) -> Self {
+impl Teacher {
+    fn new(recipe: &Recipe, student: &dyn Detector) -> Self {
         let mut config = recipe.teacher.as_ref().expect("the recipe has a teacher").model.clone();
-        config.classes = CLASSES;
-        let frozen = ParamStore::new(1, &Device::Cpu).with_frozen(|_| true);
-        let teacher = FasterRcnn::new(&config, frozen.var_builder()).expect("the recipe's teacher");
+        config.set_classes(CLASSES);
+        let frozen = ParamStore::frozen_all(1, &Device::Cpu);
+        let model = Registry::builtin().detector(&config, frozen.var_builder()).expect("the recipe's teacher");
 
-        let own = ParamStore::new(2, &Device::Cpu);
+        let store = ParamStore::new(2, &Device::Cpu);
         let settings = recipe.distill.as_ref().expect("the recipe distils");
-        let (student, teachers) = (Channels::of(&recipe.student.model), Channels::of(&config));
-        let distiller = settings.build(&student, &teachers, own.var_builder()).expect("the recipe's distillation");
-        let adapters = own.trainable();
+        let (ours, theirs) = (Channels::of(student), Channels::of(&*model));
+        let distiller = DistillerRegistry::builtin()
+            .distiller(settings, &ours, &theirs, store.var_builder())
+            .expect("the recipe's distillation");
+        let adapters = store.trainable();
         let sgd = Sgd::new(&SgdConfig::default(), adapters.clone()).expect("the default settings");
-        Self { teacher, distiller, adapters, sgd }
+        Self { model, distiller, store, adapters, sgd }
+    }
+
+    fn context(&self) -> TeacherContext<'_> {
+        TeacherContext { model: &*self.model, distiller: &*self.distiller, store: &self.store, cache: None }
     }
 }
 
 /// Images with a soft pattern, and a disc of its class's colour in each box.
 pub fn batch(images: usize, size: (usize, usize)) -> Batch {
-    pictures(images, size, |n| (0..BOXES).map(|i| object(n, i)).collect())
+    drawn(images, size, |n| (0..BOXES).map(|i| object(n, i)).collect())
 }
 
 /// The same with any number of boxes an image, one in each field of a grid.
@@ -124,10 +127,10 @@ pub fn crowd(images: usize, (height, width): (usize, usize), boxes: usize) -> Ba
         let (x, y) = ((i as f32 % across).floor() * w, (i as f32 / across).floor() * h);
         ([x, y, x + w * share(0), y + h * share(4)], ((i + n) % 3) as u32 + 1)
     };
-    pictures(images, (height, width), |n| (0..boxes).map(|i| object(n, i)).collect())
+    drawn(images, (height, width), |n| (0..boxes).map(|i| object(n, i)).collect())
 }
 
-fn pictures(images: usize, (height, width): (usize, usize), objects: impl Fn(usize) -> Vec<([f32; 4], u32)>) -> Batch {
+fn drawn(images: usize, (height, width): (usize, usize), objects: impl Fn(usize) -> Vec<([f32; 4], u32)>) -> Batch {
     let items: Vec<TrainItem> = (0..images)
         .map(|n| {
             let (boxes, labels): (Vec<_>, Vec<_>) = objects(n).into_iter().unzip();
@@ -145,15 +148,9 @@ fn pictures(images: usize, (height, width): (usize, usize), objects: impl Fn(usi
             };
             let at = |i: usize| pixel((i / (height * width), i / width % height, i % width));
             let data = (0..3 * height * width).map(at).collect();
-            TrainItem {
-                image_id: n as u64 + 1,
-                index: n,
-                planes: Planes { height, width, data },
-                boxes,
-                labels,
-                original: (height, width),
-                flipped: false,
-            }
+            let size = (height, width);
+            let key = ImageKey::new(n as u64 + 1, size, Transform::resize(size, size, ResizeRule::Antialias));
+            TrainItem { key, index: n, planes: Planes { height, width, data }, boxes, labels }
         })
         .collect();
     Batch::new(&items, &Device::Cpu).expect("images of one size")
@@ -169,23 +166,10 @@ fn object(n: usize, i: usize) -> ([f32; 4], u32) {
     ([x, y, x + w, y + h], ((i + n) % 3) as u32 + 1)
 }
 
-/// Runs a bench with the `docent` program's settings of candle and of the allocator (big buffers are kept), on a thread of the
-/// pool, as the program does. Called before there is a second thread.
+/// Runs a bench with the `docent` program's settings of the process, on a thread of the pool, as the program does. Called first in
+/// `main`.
 pub fn run(bench: fn()) {
-    // candle's own pool spins while it waits and takes cores from the threads that compute.
-    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        // SAFETY: no other thread reads the environment yet.
-        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
-    }
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt changes settings of the allocator alone; no other thread allocates yet.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-    let pool = rayon::ThreadPoolBuilder::new().stack_size(docent_train::STACK_BYTES);
-    pool.build_global().expect("nothing has started it yet");
+    docent_tensor::process::prepare(None).expect("main has one thread, and no pool has been started");
     rayon::scope(|_| bench());
 }
 

@@ -4,17 +4,18 @@ use candle_core::{Tensor, Var};
 use docent_detect::ImageBatch;
 use docent_ops::testing::random;
 use docent_ops::{BiasOrResidual, BoxXyxy, Conv2dParams, RoiAlignParams, conv2d, nms, roi_align};
+use docent_study::recipe::Recipe;
 use docent_tensor::backward_freeing;
-use docent_train::data::Batch;
+use docent_train::Batch;
 
-use crate::common::{Class, Shares, batch, recipe};
+use crate::common::{Shares, Training, batch, recipe};
 
 /// A named piece of work with its operands.
 pub enum Case {
     /// Anything without parts.
     Call(Box<dyn FnMut()>),
     /// A training step.
-    Step { class: Box<Class>, batch: Batch, last: Shares },
+    Step { training: Box<Training>, batch: Batch, last: Shares },
 }
 
 impl Case {
@@ -45,17 +46,17 @@ impl Case {
                 Self::Call(Box::new(move || _ = std::hint::black_box(nms(&boxes, &scores, 0.7))))
             }
             "detect" => {
-                let class = Class::new(&r50(), false);
+                let training = Training::new(&r50(), false);
                 let images = batch(number(1), (320, 320)).images;
-                Self::Call(Box::new(move || detect(&class, &images)))
+                Self::Call(Box::new(move || detect(&training, &images)))
             }
             "step" => {
                 let (recipe, batch) = match words[1] {
                     "r50" => (r50(), batch(2, (320, 320))),
                     _ => (recipe(&[]), batch(4, (240, 320))),
                 };
-                let class = Box::new(Class::new(&recipe, words[1] == "distill"));
-                Self::Step { class, batch, last: Shares::default() }
+                let training = Box::new(Training::new(&recipe, words[1] == "distill"));
+                Self::Step { training, batch, last: Shares::default() }
             }
             other => panic!("unknown case {other}"),
         }
@@ -65,7 +66,7 @@ impl Case {
     pub fn call(&mut self) {
         match self {
             Self::Call(f) => f(),
-            Self::Step { class, batch, last } => *last = class.step(batch),
+            Self::Step { training, batch, last } => *last = training.step(batch),
         }
     }
 
@@ -79,20 +80,20 @@ impl Case {
 }
 
 /// Faster R-CNN R50-FPN with torchvision's sizes.
-fn r50() -> docent_train::recipe::Recipe {
+fn r50() -> Recipe {
     recipe(&[
         "student.model.backbone.depth=50",
         "student.model.fpn_channels=256",
-        "student.model.roi.hidden=1024",
-        "student.model.roi.samples=512",
-        "student.model.rpn.pre_nms_train=2000",
-        "student.model.rpn.post_nms_train=2000",
-        "student.model.rpn.post_nms_test=1000",
+        "student.model.roi.representation_size=1024",
+        "student.model.roi.batch_size_per_image=512",
+        "student.model.rpn.pre_nms_top_n_train=2000",
+        "student.model.rpn.post_nms_top_n_train=2000",
+        "student.model.rpn.post_nms_top_n_test=1000",
     ])
 }
 
-fn detect(class: &Class, images: &ImageBatch) {
-    _ = std::hint::black_box(class.student.model.detect(images).expect("it fits"));
+fn detect(training: &Training, images: &ImageBatch) {
+    _ = std::hint::black_box(training.student.model.detect(images).expect("it fits"));
 }
 
 fn tensor(seed: u64, shape: &[usize], tracked: bool) -> Tensor {

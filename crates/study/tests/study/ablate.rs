@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use docent_train::Stop;
-use docent_train::ablate::{AblateOptions, Ablation, Grid, Line, Records, State, Tier};
+use docent_study::Registry;
+use docent_study::ablate::{AblateOptions, Ablation, Grid, Line, Records, State, Tier};
+use docent_study::manifest::Provenance;
+use docent_train::CancelToken;
 use docent_train::events::{Event, EventSink};
-use docent_train::manifest::Provenance;
 
 use crate::bench::{Bench, RECIPE, Recorder, weights};
 
@@ -33,8 +34,8 @@ about = "all of it"
 [[cell]]
 name = "pkd"
 tier = "C"
-about = "a rival"
-set = ["distill={method='pkd', adapt='conv1x1'}"]
+about = "another method"
+set = ["distill={method='pkd', adaptation_layer='conv1x1'}"]
 
 [[cell]]
 name = "other-teacher"
@@ -73,7 +74,8 @@ impl Place {
                 revision: Some("abc".into()),
                 command: vec!["docent".into(), "ablate".into()],
             },
-            stop: Stop::default(),
+            cancel: CancelToken::default(),
+            registry: Registry::builtin(),
         }
     }
 }
@@ -190,7 +192,7 @@ fn missing_detections(place: &Place, options: &AblateOptions) {
     let again = |options: &AblateOptions| Ablation::open(&place.grid, options).unwrap().report().unwrap().text;
     assert_eq!(again(&elsewhere), again(options), "without the runs' folders, and with every seed that was run");
     std::fs::remove_file(options.dir.join("pkd-seed4/detections.json")).unwrap();
-    std::fs::remove_file(options.results.with_file_name("tiny-draws.jsonl")).unwrap();
+    std::fs::remove_file(options.results.with_file_name("tiny-bootstrap.jsonl")).unwrap();
     let text = again(options);
     assert!(table_line(&text, "pkd").contains("no detections here"), "{text}");
     assert!(!table_line(&text, "A full").contains("no detections here"));
@@ -198,7 +200,7 @@ fn missing_detections(place: &Place, options: &AblateOptions) {
 
 fn other_settings(place: &Place, options: &AblateOptions) {
     let refused = |options: &AblateOptions| Ablation::open(&place.grid, options).err().unwrap().to_string();
-    let changed = AblateOptions { set: vec!["schedule.lr=0.5".into()], ..options.clone() };
+    let changed = AblateOptions { set: vec!["train.lr=0.5".into()], ..options.clone() };
     let message = refused(&changed);
     assert!(message.contains("other settings") && message.contains("tiny.jsonl"), "{message}");
     let swapped = GRID.replace("about = \"all of it\"", "about = \"all of it\"\nteacher = \"longer\"");
@@ -215,7 +217,7 @@ fn other_settings(place: &Place, options: &AblateOptions) {
     let error = Ablation::open(&place.grid, &elsewhere)
         .unwrap()
         .run(&mut [&mut Recorder { events: Vec::new(), stop: |_: &Event| false }]);
-    assert!(error.unwrap_err().to_string().contains("schedule.lr"));
+    assert!(error.unwrap_err().to_string().contains("train.lr"));
     let tier = AblateOptions { tiers: vec![Tier::B], ..options.clone() };
     let plan = Ablation::open(&place.grid, &tier).unwrap().plan().unwrap();
     assert_eq!(plan.iter().map(|p| p.cell.as_str()).collect::<Vec<_>>(), ["other-teacher"]);
@@ -239,7 +241,7 @@ fn a_given_teacher_is_not_trained_and_bad_records_are_named() {
     assert!(text.unwrap().contains("Teacher `main`: AP"));
     assert!(weights(&options.dir.join("full-seed3"), "last") == weights(&place.bench.path("study/distilled"), "last"));
 
-    // Another teacher under the same name: its lessons do not go into the same table.
+    // Another teacher under the same name: what it teaches does not go into the same table.
     let other = place.bench.path("study/baseline/checkpoints/last.safetensors");
     let more = AblateOptions { seeds: vec![3, 4], ..given(other) };
     let result = Ablation::open(&place.grid, &more)
@@ -303,7 +305,7 @@ fn the_number_of_jobs_changes_no_bit_and_a_failure_leaves_what_others_finish() {
     run_jobs(&place, &one, 1, |_| false).unwrap();
     assert_eq!(figures(&one).len(), 9, "seven runs and two teachers");
 
-    // Two jobs. The first taught run fails; a run without a teacher that is made meanwhile is finished and recorded.
+    // Two jobs. The first distilled run fails; a run without a teacher that is made meanwhile is finished and recorded.
     let two = place.options("two");
     let error = run_jobs(&place, &two, 2, |e| matches!(e, Event::Step(s) if s.distill.is_some())).unwrap_err();
     assert!(error.contains("stopped by the test"), "{error}");
@@ -324,7 +326,7 @@ fn a_cell_that_diverges_is_recorded_and_does_not_stand_in_the_way() {
     let path = place.bench.path("wild.toml");
     std::fs::write(&path, RECIPE).unwrap();
     let wild = "[[cell]]\nname = \"wild\"\ntier = \"A\"\nabout = \"too fast\"\nalone = true\n\
-                set = [\"schedule.lr=1e18\", \"schedule.clip=0.0\"]\n\n[[cell]]\nname = \"alone\"";
+                set = [\"train.lr=1e18\", \"train.max_grad_norm=0.0\"]\n\n[[cell]]\nname = \"alone\"";
     let grid = GRID.replace("PATH", &path.display().to_string()).replacen("[[cell]]\nname = \"alone\"", wild, 1);
     let place = Place { grid: Grid::parse(&grid).unwrap(), ..place };
     let cells = ["wild", "alone"].map(str::to_owned).to_vec();
@@ -343,7 +345,7 @@ fn a_cell_that_diverges_is_recorded_and_does_not_stand_in_the_way() {
     assert!(matches!(state(&AblateOptions { cells, ..tier.clone() }), State::NotRun | State::Stopped(_)));
     assert_eq!(run_jobs(&place, &tier, 1, |_| false).unwrap(), text);
     // Nor is it this run's word once the cell is set otherwise.
-    let slower = grid.replace("schedule.lr=1e18", "schedule.lr=0.01");
+    let slower = grid.replace("train.lr=1e18", "train.lr=0.01");
     let place = Place { grid: Grid::parse(&slower).unwrap(), ..place };
     let plan = Ablation::open(&place.grid, &tier).unwrap().plan().unwrap();
     assert!(plan[0].cell == "wild" && plan[0].state != State::Diverged, "{:?}", plan[0]);

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
+use docent_coco::Rgb8;
 use docent_coco::shapes::{ShapesConfig, generate};
+use docent_study::build::Built;
+use docent_study::manifest::Provenance;
+use docent_study::recipe::{ModelRecipe, Recipe};
+use docent_study::study::{self, StudyOptions};
+use docent_study::summary::StudySummary;
+use docent_study::{Registry, Result};
 use docent_train::events::{EvalRecord, Event, EventSink, StepRecord};
-use docent_train::manifest::Provenance;
-use docent_train::recipe::Recipe;
-use docent_train::study::{self, StudyOptions};
-use docent_train::summary::StudySummary;
-use docent_train::{Error, Result, Stop};
+use docent_train::{CancelToken, Error};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The smallest recipe with everything in it.
@@ -27,7 +31,7 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        generate(&root.path().join("data"), &ShapesConfig { train: 8, val: 4, seed: 0 }).unwrap();
+        generate(&root.path().join("data"), &ShapesConfig::default().train(8).val(4)).unwrap();
         Self { root }
     }
 
@@ -71,7 +75,7 @@ impl Bench {
         resume: bool,
         sink: &mut dyn EventSink,
     ) -> Result<StudySummary> {
-        self.study_until(recipe, name, resume, &Stop::default(), sink)
+        self.study_until(recipe, name, resume, &CancelToken::default(), sink)
     }
 
     /// As [`Bench::study_into`], with somebody who may ask it to stop.
@@ -80,11 +84,16 @@ impl Bench {
         recipe: &Recipe,
         name: &str,
         resume: bool,
-        stop: &Stop,
+        cancel: &CancelToken,
         sink: &mut dyn EventSink,
     ) -> Result<StudySummary> {
-        let options =
-            StudyOptions { dir: self.path(name), resume, provenance: Provenance::default(), stop: stop.clone() };
+        let options = StudyOptions {
+            dir: self.path(name),
+            resume,
+            provenance: Provenance::default(),
+            cancel: cancel.clone(),
+            registry: Registry::builtin(),
+        };
         study::run(recipe, &options, sink)
     }
 }
@@ -96,9 +105,9 @@ pub struct Recorder<F> {
 }
 
 impl<F: FnMut(&Event) -> bool> EventSink for Recorder<F> {
-    fn event(&mut self, event: &Event) -> Result<()> {
+    fn event(&mut self, event: &Event) -> docent_train::Result<()> {
         self.events.push(event.clone());
-        if (self.stop)(event) { Err(Error::Recipe("stopped by the test".into())) } else { Ok(()) }
+        if (self.stop)(event) { Err(Error::config("sink", "stopped by the test")) } else { Ok(()) }
     }
 }
 
@@ -128,6 +137,53 @@ pub fn timeless(run: &Path) -> (Vec<StepRecord>, Vec<EvalRecord>) {
 /// The bytes of a run's checkpoint: `last` or `best`.
 pub fn weights(run: &Path, which: &str) -> Vec<u8> {
     std::fs::read(run.join(format!("checkpoints/{which}.safetensors"))).unwrap()
+}
+
+/// Adds an image of one colour with one box, as wide as it, to a split.
+pub fn add_image(data: &Path, split: &str, id: u64, (width, height): (usize, usize)) {
+    let path = data.join(format!("annotations/instances_{split}.json"));
+    let mut value: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let name = value["images"][0]["file_name"].as_str().unwrap().to_owned();
+    let beside = ["images", split, &format!("{split}2017"), "."]
+        .into_iter()
+        .map(|folder| data.join(folder))
+        .find(|folder| folder.join(&name).is_file())
+        .unwrap();
+    let name = Path::new(&name).with_file_name(format!("odd{id}.png"));
+    Rgb8::filled(width, height, [(id % 251) as u8, 200, 90]).save_png(&beside.join(&name)).unwrap();
+    let push = |list: &mut Value, item: Value| list.as_array_mut().unwrap().push(item);
+    push(&mut value["images"], json!({ "id": id, "file_name": name, "width": width, "height": height }));
+    let category = value["categories"][0]["id"].clone();
+    let item = json!({ "id": id, "image_id": id, "category_id": category, "bbox": [0, 0, width, height],
+                       "area": width * height, "iscrowd": 0 });
+    push(&mut value["annotations"], item);
+    std::fs::write(&path, value.to_string()).unwrap();
+}
+
+/// A detector for the seven classes of the drawn scenes, without its file of first weights.
+pub fn build(recipe: &ModelRecipe, seed: u64) -> Built {
+    docent_study::build::build(recipe, 7, seed, &Registry::builtin().models).unwrap()
+}
+
+/// The recipe's teacher, with random weights.
+pub fn teacher(recipe: &Recipe) -> Built {
+    let part = recipe.teacher.as_ref().unwrap();
+    build(&ModelRecipe { model: part.model.clone(), init: part.init.clone() }, 2)
+}
+
+/// The backbone's tensors of a detector, under the names of a backbone's file.
+pub fn backbone_of(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let short =
+        |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix("backbone.body.")?.to_owned(), tensor.clone()));
+    tensors.iter().filter_map(short).collect()
+}
+
+/// Step and images of a run that diverged.
+pub fn diverged(error: &docent_study::Error) -> (usize, Vec<u64>) {
+    match error {
+        docent_study::Error::Diverged { source: Error::Diverged { step, images, .. }, .. } => (*step, images.clone()),
+        other => panic!("{other}"),
+    }
 }
 
 /// A tensor's values as bits.

@@ -3,20 +3,21 @@
 use std::time::Duration;
 
 use docent_coco::read_results;
-use docent_train::detector::Detector;
+use docent_model::{Predictor, load_checkpoint};
+use docent_study::recipe::Recipe;
+use docent_study::run::{RunFolder, RunState};
+use docent_study::tensorboard::FILE_NAME;
+use docent_study::{Registry, budget};
+use docent_train::EarlyStop;
 use docent_train::evaluate::evaluate;
 use docent_train::events::Event;
-use docent_train::recipe::Recipe;
-use docent_train::run::RunFolder;
-use docent_train::tensorboard::FILE_NAME;
-use docent_train::{EarlyStop, TrainState, budget, load_checkpoint};
 
 use crate::bench::{Bench, RECIPE, Recorder, STEPS, bits, steps};
 
 const EVERYTHING: [&str; 6] = [
-    "schedule.optimizer=adamw",
-    "schedule.lr=0.003",
-    "schedule.ema={ decay = 0.9, warmup = 4.0 }",
+    "train.optimizer=adamw",
+    "train.lr=0.003",
+    "train.ema={ decay = 0.9, warmup = 4.0 }",
     "data.augment={ scales = [32, 48, 64], crop = { probability = 0.7 }, jitter = { brightness = 0.3, hue = 0.1 } }",
     "log.tensorboard=true",
     "eval.batch=2",
@@ -28,8 +29,8 @@ fn with_everything_on_a_stopped_study_ends_with_the_same_bits() {
     let recipe = bench.recipe(&EVERYTHING);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(|| bench.study(&recipe, "whole", false).0.unwrap());
-    type Stop = fn(&Event) -> bool;
-    let stops: [Stop; 6] = [
+    type StopAt = fn(&Event) -> bool;
+    let stops: [StopAt; 6] = [
         |e| matches!(e, Event::Step(s) if s.step == 2),
         |e| matches!(e, Event::Step(s) if s.step == 3 && s.steps == STEPS),
         |e| matches!(e, Event::Evaluated(s) if s.step == 3 && s.epoch == 1),
@@ -61,40 +62,31 @@ fn with_everything_on_a_stopped_study_ends_with_the_same_bits() {
 }
 
 #[test]
-fn a_cache_on_disk_alone_changes_no_bit_of_a_study() {
-    let bench = Bench::new();
-    bench.study(&bench.recipe(&["teacher.cache=\"off\""]), "none", false).0.unwrap();
-    let disk = bench.recipe(&["teacher.cache=\"off\"", "teacher.cache_disk=\"64MiB\""]);
-    bench.study(&disk, "disk", false).0.unwrap();
-    bench.assert_same("none", "disk", &["teacher", "baseline", "distilled"]);
-}
-
-#[test]
 fn the_moving_average_is_what_is_evaluated_and_reported() {
     let bench = Bench::new();
-    let recipe = bench.alone(&["schedule.ema={ decay = 0.8, warmup = 1.0 }", "eval.every=0"]);
+    let recipe = bench.alone(&["train.ema={ decay = 0.8, warmup = 1.0 }", "eval.every=0"]);
     let summary = bench.study(&recipe, "average", false).0.unwrap();
     bench.study(&bench.alone(&["eval.every=0"]), "plain", false).0.unwrap();
     let folder = RunFolder::new(&bench.path("average"), "baseline");
-    let state = TrainState::load(&folder.state()).unwrap();
+    let state = RunState::load(&folder.state()).unwrap();
     let last = load_checkpoint(&folder.last()).unwrap();
     let trained = load_checkpoint(&RunFolder::new(&bench.path("plain"), "baseline").last()).unwrap();
     let mut moved = 0;
     for name in last.tensors.keys() {
-        assert_eq!(bits(&last.tensors, name), bits(&state.ema, name), "{name}: last is the average");
+        assert_eq!(bits(&last.tensors, name), bits(&state.trainer.ema, name), "{name}: last is the average");
         assert_eq!(
-            bits(&state.model, name),
+            bits(&state.trainer.model, name),
             bits(&trained.tensors, name),
             "{name}: the average does not touch training"
         );
-        moved += usize::from(bits(&state.model, name) != bits(&state.ema, name));
+        moved += usize::from(bits(&state.trainer.model, name) != bits(&state.trainer.ema, name));
     }
     assert!(moved > last.tensors.len() / 2, "{moved} of {}", last.tensors.len());
 
     // The figures and detections are those of the file.
-    let data = docent_train::data::Data::open(&recipe.data).unwrap();
-    let detector = Detector::load(&folder.last()).unwrap();
-    let again = evaluate(&detector.model, &data.val, &recipe.data, 4, |_, _| Ok(())).unwrap();
+    let data = docent_study::data::Data::open(&recipe.data).unwrap();
+    let predictor = Predictor::load(&folder.last(), &Registry::builtin().models).unwrap();
+    let again = evaluate(&*predictor.model, &data.val, &recipe.data.eval_loading(), 4, |_, _| Ok(())).unwrap();
     assert_eq!(again.metrics.ap(), summary.baseline.ap);
     let written = read_results(&folder.detections()).unwrap();
     assert_eq!(written.len(), again.detections.len());
@@ -105,8 +97,8 @@ fn the_moving_average_is_what_is_evaluated_and_reported() {
 fn an_early_stop_ends_a_run_and_a_resume_ends_it_at_the_same_place() {
     let bench = Bench::new();
     // Nothing rises by 0.9: the first evaluation is the reference, the third ends it.
-    let mut recipe = bench.alone(&["schedule.epochs=6"]);
-    recipe.schedule.early_stop = Some(EarlyStop { patience: 2, min_delta: 0.9 });
+    let mut recipe = bench.alone(&["train.epochs=6"]);
+    recipe.train.early_stop = Some(EarlyStop { patience: 2, min_delta: 0.9 });
     let (summary, events) = bench.study(&recipe, "whole", false);
     let summary = summary.unwrap();
     assert_eq!(summary.baseline.steps, 9);
@@ -116,8 +108,8 @@ fn an_early_stop_ends_a_run_and_a_resume_ends_it_at_the_same_place() {
     );
     let last = load_checkpoint(&RunFolder::new(&bench.path("whole"), "baseline").last()).unwrap();
     assert_eq!(last.meta.step, 9);
-    type Stop = fn(&Event) -> bool;
-    let stops: [Stop; 3] = [
+    type StopAt = fn(&Event) -> bool;
+    let stops: [StopAt; 3] = [
         |e| matches!(e, Event::Evaluated(s) if s.step == 6),
         |e| matches!(e, Event::Step(s) if s.step == 8),
         |e| matches!(e, Event::Evaluated(s) if s.step == 9),
@@ -132,7 +124,7 @@ fn an_early_stop_ends_a_run_and_a_resume_ends_it_at_the_same_place() {
     assert!(events.contains(&Event::RunSkipped { run: "baseline".into() }));
 
     // Without a stop the first nine steps are the same: it decides nothing but the end.
-    bench.study(&bench.alone(&["schedule.epochs=6"]), "free", false).0.unwrap();
+    bench.study(&bench.alone(&["train.epochs=6"]), "free", false).0.unwrap();
     let totals = |study: &str| steps(&bench.path(study).join("baseline")).iter().map(|s| s.total).collect::<Vec<_>>();
     assert_eq!(totals("free")[..9], totals("whole"));
     assert_eq!(totals("free").len(), 18);
@@ -151,22 +143,22 @@ fn a_teacher_may_stop_early_and_students_that_are_compared_may_not() {
         let message = Recipe::parse(RECIPE, &assignments).unwrap_err().to_string();
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     };
-    refused(&["schedule.early_stop={ patience = 1 }"], &["schedule.early_stop", "[distill]", "teacher.early_stop"]);
+    refused(&["train.early_stop={ patience = 1 }"], &["train.early_stop", "[distill]", "teacher.early_stop"]);
     refused(&["teacher.early_stop={ patience = 1 }", "eval.every=0"], &["teacher.early_stop", "eval.every"]);
     refused(&["teacher.early_stop={ patience = 0 }"], &["teacher.early_stop", "patience"]);
-    refused(&["schedule.ema={ decay = 1.5 }"], &["schedule.ema", "decay"]);
-    refused(&["schedule.betas=[0.9, 1.0]", "schedule.optimizer=adamw"], &["schedule", "betas"]);
-    refused(&["schedule.optimizer=adam"], &["adam", "did you mean 'adamw'"]);
+    refused(&["train.ema={ decay = 1.5 }"], &["train.ema", "decay"]);
+    refused(&["train.betas=[0.9, 1.0]", "train.optimizer=adamw"], &["train", "betas"]);
+    refused(&["train.optimizer=adam"], &["adam", "did you mean 'adamw'"]);
     refused(&["data.augment.scales=[0]"], &["data.augment.scales"]);
 }
 
 #[test]
 fn a_budget_chooses_what_fits() {
     let bench = Bench::new();
-    let mut recipe = bench.recipe(&["schedule.epochs=2", "teacher.epochs=1"]);
+    let mut recipe = bench.recipe(&["train.epochs=2", "teacher.epochs=1"]);
     let before = recipe.clone();
     let seconds = 40.0;
-    let fit = budget::fit(&recipe, Duration::from_secs_f64(seconds)).unwrap();
+    let fit = budget::fit(&recipe, &Registry::builtin(), Duration::from_secs_f64(seconds)).unwrap();
     assert_eq!(fit.runs.iter().map(|r| r.name).collect::<Vec<_>>(), ["teacher", "baseline", "distilled"]);
     assert!(fit.epochs >= 1 && fit.seconds() <= seconds, "{fit:?}");
     assert!(fit.runs.iter().all(|r| r.step_seconds > 0.0 && r.evaluation_seconds > 0.0), "{fit:?}");
@@ -176,10 +168,10 @@ fn a_budget_chooses_what_fits() {
     assert_eq!(fit.teacher_epochs, Some((fit.epochs as f64 / 2.0).round().max(1.0) as usize));
     fit.apply(&mut recipe);
     recipe.validate().unwrap();
-    assert_eq!(Recipe { schedule: before.schedule.clone(), teacher: before.teacher.clone(), ..recipe.clone() }, before);
-    assert_eq!(recipe.schedule.epochs, fit.epochs);
+    assert_eq!(Recipe { train: before.train.clone(), teacher: before.teacher.clone(), ..recipe.clone() }, before);
+    assert_eq!(recipe.train.epochs, fit.epochs);
     assert!(std::fs::read_dir(bench.path("")).unwrap().count() == 1, "nothing is written");
 
-    let message = budget::fit(&before, Duration::from_millis(10)).unwrap_err().to_string();
+    let message = budget::fit(&before, &Registry::builtin(), Duration::from_millis(10)).unwrap_err().to_string();
     assert!(message.contains("one epoch of each run") && message.contains("data.limit"), "{message}");
 }

@@ -1,8 +1,10 @@
 //! The folder of a study: what is in it, who may use it, what is kept.
 
-use docent_train::detector::Detector;
-use docent_train::events::Event;
-use docent_train::run::RunFolder;
+use docent_detect::Registry;
+use docent_model::Predictor;
+use docent_study::data::Data;
+use docent_study::run::RunFolder;
+use docent_train::events::{Event, StepRecord};
 use serde_json::Value;
 
 use crate::bench::{Bench, STEPS, log, steps};
@@ -47,10 +49,10 @@ fn a_study_leaves_everything_it_promises_and_is_kept() {
         let manifest = json(&folder.manifest());
         assert_eq!(manifest["data"], written["dataset"]);
         assert_eq!(manifest["run"], run);
-        let detector = Detector::load(&folder.last()).unwrap();
-        assert_eq!(detector.meta.step, steps);
-        assert_eq!(Value::from(detector.store.parameter_count()), figures["params"]);
-        let names: Vec<String> = detector.store.shapes().into_keys().collect();
+        let predictor = Predictor::load(&folder.last(), &Registry::builtin()).unwrap();
+        assert_eq!(predictor.meta.step, steps);
+        assert_eq!(Value::from(predictor.store.parameter_count()), figures["params"]);
+        let names: Vec<String> = predictor.store.shapes().into_keys().collect();
         assert!(names.iter().any(|n| n == "backbone.body.bn1.num_batches_tracked"));
         assert!(!names.iter().any(|n| n.contains("adapt")), "the adapters stay out of the student's checkpoint");
         let logged: Vec<_> = log(folder.path()).into_iter().filter(|e| matches!(e, Event::Step(_))).collect();
@@ -60,7 +62,7 @@ fn a_study_leaves_everything_it_promises_and_is_kept() {
     }
     assert!(written["teacher"]["params"].as_u64() > written["baseline"]["params"].as_u64());
     assert_eq!(written["baseline"]["params"], written["distilled"]["params"]);
-    let teacher = Detector::load(&RunFolder::new(&dir, "teacher").last()).unwrap();
+    let teacher = Predictor::load(&RunFolder::new(&dir, "teacher").last(), &Registry::builtin()).unwrap();
     let manifest = json(&RunFolder::new(&dir, "distilled").manifest());
     assert_eq!(manifest["teacher"]["sha256"], Value::from(teacher.sha256));
 
@@ -81,8 +83,8 @@ fn a_study_leaves_everything_it_promises_and_is_kept() {
     assert!(!events.iter().any(|e| matches!(e, Event::Step(_))));
     let message = bench.study(&recipe, "study", false).0.unwrap_err().to_string();
     assert!(message.contains("--resume") && message.contains("study"), "{message}");
-    let message = bench.study(&bench.recipe(&["schedule.lr=0.5"]), "study", true).0.unwrap_err().to_string();
-    assert!(message.contains("schedule.lr: the file has 0.02, here it is 0.5"), "{message}");
+    let message = bench.study(&bench.recipe(&["train.lr=0.5"]), "study", true).0.unwrap_err().to_string();
+    assert!(message.contains("train.lr: the file has 0.02, here it is 0.5"), "{message}");
     assert_eq!(message.lines().count(), 2, "only what differs is named: {message}");
 
     // The recipe is the same, but the file it names is not.
@@ -117,21 +119,23 @@ fn every_step_says_what_the_teacher_taught() {
             close(term.weighted, distill.decay * weight * term.raw);
         }
         assert!(distill.terms[0].raw > 0.0 && s.adapter_grad_norm.unwrap() > 0.0);
-        let own = s.rpn_objectness + s.rpn_box + s.head_class + s.head_box;
+        let names = ["rpn_objectness", "rpn_box", "head_class", "head_box"];
+        assert_eq!(s.losses.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), names);
+        let own = s.detection();
         let taught: f64 = distill.terms.iter().map(|t| t.weighted).sum();
         close(s.total, own + taught);
         close(distill.ratio, taught / own);
         let stat = |name: &str| distill.stats.iter().find(|(n, _)| n == name).map(|(_, v)| *v).unwrap();
         assert!((0.0..=1.0).contains(&stat("gated_share")));
         assert_eq!(stat("positives"), s.positives as f64);
-        assert!(stat("mask_mass") > 0.0);
+        assert!(stat("mask_sum") > 0.0);
         assert!(s.lr > 0.0 && s.grad_norm > 0.0 && s.step_seconds >= s.data_seconds);
     }
     let alone = steps(&bench.path("study/baseline"));
     assert!(alone.iter().all(|s| s.distill.is_none() && s.adapter_grad_norm.is_none()));
     // Same first weights, data and samples: the first step's own losses are the same numbers.
     let taught = steps(&bench.path("study/distilled"));
-    let own = |s: &docent_train::events::StepRecord| [s.rpn_objectness, s.rpn_box, s.head_class, s.head_box];
+    let own = |s: &StepRecord| s.losses.clone();
     assert_eq!(own(&alone[0]), own(&taught[0]));
     assert_ne!(own(&alone[STEPS - 1]), own(&taught[STEPS - 1]));
 }
@@ -158,8 +162,8 @@ fn a_folder_that_is_no_study_is_left_alone() {
 #[test]
 fn a_limit_beyond_the_data_changes_nothing() {
     let bench = Bench::new();
-    let open = |limit: &str| docent_train::data::Data::open(&bench.recipe(&[limit]).data).unwrap().summary();
-    let whole = docent_train::data::Data::open(&bench.recipe(&[]).data).unwrap().summary();
+    let open = |limit: &str| Data::open(&bench.recipe(&[limit]).data).unwrap().summary();
+    let whole = Data::open(&bench.recipe(&[]).data).unwrap().summary();
     assert_eq!(open("data.limit=8"), whole);
     assert_eq!(open("data.limit=1000"), whole);
     let part = open("data.limit=2");

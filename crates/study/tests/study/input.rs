@@ -1,54 +1,31 @@
-//! Input that is not as it should be: pictures of odd sizes, categories in another order, checkpoints that do not fit.
+//! Input that is not as it should be: images of odd sizes, categories in another order, checkpoints that do not fit.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use docent_coco::Rgb8;
-use docent_train::build::build;
-use docent_train::data::Data;
-use docent_train::detector::Detector;
+use docent_detect::Registry;
+use docent_model::{Predictor, load_checkpoint, save_checkpoint};
+use docent_study::data::Data;
+use docent_study::recipe::Recipe;
+use docent_study::run::{RunFolder, RunState};
 use docent_train::events::Event;
-use docent_train::recipe::Recipe;
-use docent_train::run::RunFolder;
-use docent_train::{Error, TrainState, load_checkpoint, save_checkpoint};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, RECIPE, steps};
-
-/// Adds a picture of one colour with one box, as wide as it, to a split.
-fn add_picture(data: &Path, split: &str, id: u64, (width, height): (usize, usize)) {
-    let path = data.join(format!("annotations/instances_{split}.json"));
-    let mut value: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    let name = value["images"][0]["file_name"].as_str().unwrap().to_owned();
-    let beside = ["images", split, &format!("{split}2017"), "."]
-        .into_iter()
-        .map(|folder| data.join(folder))
-        .find(|folder| folder.join(&name).is_file())
-        .unwrap();
-    let name = Path::new(&name).with_file_name(format!("odd{id}.png"));
-    Rgb8::filled(width, height, [(id % 251) as u8, 200, 90]).save_png(&beside.join(&name)).unwrap();
-    let push = |list: &mut Value, item: Value| list.as_array_mut().unwrap().push(item);
-    push(&mut value["images"], json!({ "id": id, "file_name": name, "width": width, "height": height }));
-    let category = value["categories"][0]["id"].clone();
-    let item = json!({ "id": id, "image_id": id, "category_id": category, "bbox": [0, 0, width, height],
-                       "area": width * height, "iscrowd": 0 });
-    push(&mut value["annotations"], item);
-    fs::write(&path, value.to_string()).unwrap();
-}
+use crate::bench::{Bench, RECIPE, add_image, build, diverged, steps};
 
 #[test]
-fn pictures_of_one_pixel_and_of_one_row_are_trained_on_scored_and_searched() {
+fn images_of_one_pixel_and_of_one_row_are_trained_on_scored_and_searched() {
     let bench = Bench::new();
     let odd = [(1, 1), (1, 4000), (4000, 1)];
     for (split, first) in [("train", 1000), ("val", 2000)] {
         for (i, size) in odd.into_iter().enumerate() {
-            add_picture(&bench.path("data"), split, first + i as u64, size);
+            add_image(&bench.path("data"), split, first + i as u64, size);
         }
     }
-    // Batches of one: nothing is hidden by the padding beside a bigger picture.
-    let recipe =
-        bench.recipe(&["schedule.batch=1", "schedule.reference_batch=1", "schedule.lr=0.005", "schedule.epochs=1"]);
+    // Batches of one: nothing is hidden by the padding beside a bigger image.
+    let recipe = bench.recipe(&["train.batch=1", "train.reference_batch=1", "train.lr=0.005", "train.epochs=1"]);
     let summary = bench.study(&recipe, "study", false).0.unwrap();
     assert_eq!(summary.dataset.images, [11, 7]);
     for run in ["teacher", "baseline", "distilled"] {
@@ -56,9 +33,10 @@ fn pictures_of_one_pixel_and_of_one_row_are_trained_on_scored_and_searched() {
         assert_eq!(records.len(), 11);
         assert!(records.iter().all(|s| s.total.is_finite() && s.grad_norm.is_finite()), "{run}");
     }
-    let detector = Detector::load(&RunFolder::new(&bench.path("study"), "distilled").last()).unwrap();
+    let path = RunFolder::new(&bench.path("study"), "distilled").last();
+    let predictor = Predictor::load(&path, &Registry::builtin()).unwrap();
     for (width, height) in odd {
-        for d in detector.detect(&Rgb8::filled(width, height, [1, 2, 3])).unwrap() {
+        for d in predictor.detect(&Rgb8::filled(width, height, [1, 2, 3])).unwrap() {
             let [x1, y1, x2, y2] = d.bbox;
             let inside = x1 >= 0.0 && y1 >= 0.0 && x2 <= width as f32 + 1e-2 && y2 <= height as f32 + 1e-2;
             assert!(inside && d.score.is_finite(), "{width}x{height}: {:?}", d.bbox);
@@ -66,35 +44,35 @@ fn pictures_of_one_pixel_and_of_one_row_are_trained_on_scored_and_searched() {
     }
 }
 
-/// The training pictures of the bench.
-fn pictures(bench: &Bench) -> Vec<PathBuf> {
+/// The training images of the bench.
+fn images(bench: &Bench) -> Vec<PathBuf> {
     let data = Data::open(&bench.recipe(&[]).data).unwrap();
     (0..data.train.len()).map(|i| data.train.image_path(i)).collect()
 }
 
 #[test]
-fn a_picture_that_breaks_ends_a_run_without_losing_a_step() {
+fn an_image_that_breaks_ends_a_run_without_losing_a_step() {
     let bench = Bench::new();
     // No state is due before the epoch's end.
     let recipe = bench.alone(&["checkpoint.steps=100", "eval.every=0"]);
     bench.study(&recipe, "whole", false).0.unwrap();
     let mut saved = Vec::new();
-    for (i, picture) in pictures(&bench).iter().enumerate() {
-        let bytes = fs::read(picture).unwrap();
-        fs::write(picture, &bytes[..bytes.len() / 2]).unwrap();
+    for (i, image) in images(&bench).iter().enumerate() {
+        let bytes = fs::read(image).unwrap();
+        fs::write(image, &bytes[..bytes.len() / 2]).unwrap();
         let name = format!("broken{i}");
         let (result, events) = bench.study(&recipe, &name, false);
         let message = result.unwrap_err().to_string();
-        assert!(message.contains(picture.file_name().unwrap().to_str().unwrap()), "{message}");
+        assert!(message.contains(image.file_name().unwrap().to_str().unwrap()), "{message}");
         assert!(events.iter().any(|e| matches!(e, Event::Warning { text } if text.contains("--resume"))), "{events:?}");
         let folder = RunFolder::new(&bench.path(&name), "baseline");
-        saved.push(TrainState::load(&folder.state()).map_or(0, |state| state.step));
+        saved.push(RunState::load(&folder.state()).map_or(0, |state| state.trainer.step));
         assert_eq!(steps(folder.path()).len(), saved[i], "every step made is saved");
-        fs::write(picture, bytes).unwrap();
+        fs::write(image, bytes).unwrap();
         bench.study(&recipe, &name, true).0.unwrap();
         bench.assert_same("whole", &name, &["baseline"]);
     }
-    // Batches of three, three and two pictures.
+    // Batches of three, three and two images.
     saved.sort_unstable();
     assert_eq!(saved, [0, 0, 0, 1, 1, 1, 2, 2]);
 }
@@ -108,7 +86,7 @@ fn what_was_wrong_with_the_data_is_counted_and_listed_before_the_first_step() {
     (flat["id"], flat["bbox"]) = (json!(9000), json!([1, 1, 0, 5]));
     value["annotations"].as_array_mut().unwrap().push(flat);
     fs::write(&path, value.to_string()).unwrap();
-    let (result, events) = bench.study(&bench.alone(&["schedule.epochs=1"]), "study", false);
+    let (result, events) = bench.study(&bench.alone(&["train.epochs=1"]), "study", false);
     result.unwrap();
     let begun = events.iter().position(|e| matches!(e, Event::RunStarted { .. })).unwrap();
     let said = |parts: &[&str]| {
@@ -122,8 +100,8 @@ fn what_was_wrong_with_the_data_is_counted_and_listed_before_the_first_step() {
 #[test]
 fn a_teacher_of_the_same_categories_in_another_order_is_refused_with_both_lists() {
     let bench = Bench::new();
-    bench.study(&bench.recipe(&["schedule.epochs=1"]), "trained", false).0.unwrap();
-    let mut recipe = bench.recipe(&["schedule.epochs=1"]);
+    bench.study(&bench.recipe(&["train.epochs=1"]), "trained", false).0.unwrap();
+    let mut recipe = bench.recipe(&["train.epochs=1"]);
     recipe.teacher.as_mut().unwrap().checkpoint = Some(RunFolder::new(&bench.path("trained"), "teacher").last());
     for split in ["train", "val"] {
         let path = bench.path(&format!("data/annotations/instances_{split}.json"));
@@ -141,10 +119,10 @@ fn a_teacher_of_the_same_categories_in_another_order_is_refused_with_both_lists(
 #[test]
 fn a_teacher_s_checkpoint_that_does_not_fit_says_where() {
     let bench = Bench::new();
-    bench.study(&bench.recipe(&["schedule.epochs=1"]), "trained", false).0.unwrap();
+    bench.study(&bench.recipe(&["train.epochs=1"]), "trained", false).0.unwrap();
     let good = load_checkpoint(&RunFolder::new(&bench.path("trained"), "teacher").last()).unwrap();
     let path = bench.path("teacher.safetensors");
-    let mut recipe = bench.recipe(&["schedule.epochs=1"]);
+    let mut recipe = bench.recipe(&["train.epochs=1"]);
     recipe.teacher.as_mut().unwrap().checkpoint = Some(path.clone());
     let refused = |what: &str, name: &str| {
         let message = bench.study(&recipe, name, false).0.unwrap_err().to_string();
@@ -157,7 +135,7 @@ fn a_teacher_s_checkpoint_that_does_not_fit_says_where() {
     let meta = good.meta.to_map().unwrap();
 
     // The tensors of another architecture under this one's metadata.
-    let deeper = build(&bench.alone(&["student.model.backbone.depth=50"]).student, 7, 0).unwrap();
+    let deeper = build(&bench.alone(&["student.model.backbone.depth=50"]).student, 0);
     save_checkpoint(&path, &deeper.store.snapshot().unwrap(), &meta).unwrap();
     let message = refused("another architecture", "a");
     assert!(message.contains("unexpected") && message.contains("layer1.0.conv3.weight"), "{message}");
@@ -181,10 +159,11 @@ fn a_teacher_s_checkpoint_that_does_not_fit_says_where() {
     // The stride's place, changed by hand: every shape fits, the features would be others.
     save_checkpoint(&path, &good.tensors, &meta).unwrap();
     let bytes = fs::read(&path).unwrap();
-    let at = bytes.windows(5).position(|w| w == b"in3x3" || w == b"in1x1").unwrap();
+    let key = br#"stride_in_1x1\":"#;
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len();
     let mut changed = bytes.clone();
-    changed[at + 2] ^= b'1' ^ b'3';
-    changed[at + 4] ^= b'1' ^ b'3';
+    assert_eq!(&changed[at..at + 5], b"false");
+    changed[at..at + 5].copy_from_slice(b"true ");
     fs::write(&path, &changed).unwrap();
     assert!(refused("another stride place", "d").contains("content_sha256"));
 
@@ -198,12 +177,12 @@ fn a_teacher_s_checkpoint_that_does_not_fit_says_where() {
 fn a_loss_beyond_all_numbers_stops_before_anything_is_overwritten() {
     let bench = Bench::new();
     // Finite at first; the rate then throws the weights so far that a loss is infinite or no number.
-    let recipe = bench.alone(&["schedule.lr=1e18", "schedule.clip=0.0", "checkpoint.steps=1"]);
+    let recipe = bench.alone(&["train.lr=1e18", "train.max_grad_norm=0.0", "checkpoint.steps=1"]);
     let error = bench.study(&recipe, "study", false).0.unwrap_err();
-    let Error::Diverged { step, images, .. } = &error else { panic!("{error}") };
-    assert!(!images.is_empty() && error.to_string().contains("Lower schedule.lr"), "{error}");
+    let (step, images) = diverged(&error);
+    assert!(!images.is_empty() && error.to_string().contains("Lower train.lr"), "{error}");
     let folder = RunFolder::new(&bench.path("study"), "baseline");
-    assert_eq!(TrainState::load(&folder.state()).unwrap().step, step - 1);
+    assert_eq!(RunState::load(&folder.state()).unwrap().trainer.step, step - 1);
     assert_eq!(load_checkpoint(&folder.last()).unwrap().meta.step, step - 1);
     assert!(!folder.result().exists());
 }
@@ -215,11 +194,11 @@ fn a_recipe_that_is_wrong_says_where() {
         ("batch = 3\nlr", "batsch = 3\nlr", ["unknown field `batsch`", "did you mean 'batch'"]),
         ("[student.model]", "[student.modell]", ["unknown field `modell`", "did you mean 'model'"]),
         ("rule = \"antialias\"", "rule = \"antialiased\"", ["unknown variant", "did you mean 'antialias'"]),
-        ("batch = 3\nlr", "lr", ["missing field `batch`", "schedule"]),
-        ("batch = 3\nlr", "batch = \"three\"\nlr", ["invalid type: string \"three\"", "schedule.batch"]),
-        ("batch = 3\nlr", "batch = 0\nlr", ["schedule.batch", "at least 1"]),
-        ("lr = 0.02", "lr = -0.02", ["schedule.lr = -0.02", "not negative"]),
-        ("lr = 0.02", "lr = inf", ["schedule.lr = inf", "finite"]),
+        ("batch = 3\nlr", "lr", ["missing field `batch`", "train"]),
+        ("batch = 3\nlr", "batch = \"three\"\nlr", ["invalid type: string \"three\"", "train.batch"]),
+        ("batch = 3\nlr", "batch = 0\nlr", ["train.batch", "at least 1"]),
+        ("lr = 0.02", "lr = -0.02", ["train.lr = -0.02", "not negative"]),
+        ("lr = 0.02", "lr = inf", ["train.lr = inf", "finite"]),
         ("lr = 0.02", "lr = ", ["not TOML", "lr"]),
         ("steps = 2", "steps = 0", ["checkpoint.steps", "at least 1"]),
     ] {
@@ -228,12 +207,36 @@ fn a_recipe_that_is_wrong_says_where() {
         assert!(parts.iter().all(|part| message.contains(part)), "{is}: {message}");
     }
     for (set, part) in [
-        ("schedule.speed=1", "unknown field `speed`"),
-        ("sched.lr=1", "did you mean"),
-        ("schedule.lr.more=1", "not a table"),
+        ("train.speed=1", "unknown field `speed`"),
+        ("trai.lr=1", "did you mean"),
+        ("train.lr.more=1", "not a table"),
         ("=1", "key is empty"),
     ] {
         let message = Recipe::parse(RECIPE, &[set.to_owned()]).unwrap_err().to_string();
         assert!(message.contains(part), "{set}: {message}");
+    }
+}
+
+#[test]
+fn a_name_that_the_registry_lacks_ends_a_study_before_it_begins_and_lists_the_known_ones() {
+    let bench = Bench::new();
+    for (set, unknown, known) in [
+        ("student.model={ architecture = 'yolo' }", "student.model: unknown detector `yolo`", "known are faster_rcnn"),
+        ("teacher.model={ architecture = 'yolo' }", "teacher.model: unknown detector `yolo`", "known are faster_rcnn"),
+        (
+            "student.model.backbone={ architecture = 'vgg' }",
+            "student.model: unknown backbone `vgg`",
+            "known are mobilenet_v2, resnet",
+        ),
+        (
+            "distill={ method = 'magic' }",
+            "unknown distillation method `magic`",
+            "known are defeat, fgfi, fitnets, pkd, task_adaptive",
+        ),
+    ] {
+        let (result, events) = bench.study(&bench.recipe(&[set]), "study", false);
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(unknown) && message.contains(known), "{set}: {message}");
+        assert!(events.is_empty() && !bench.path("study").exists(), "{set}: {events:?}");
     }
 }

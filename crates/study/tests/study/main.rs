@@ -1,5 +1,5 @@
 //! Studies from end to end on a recipe small enough for a test: 8 images, three runs of six steps.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod ablate;
 mod accumulate;
@@ -8,10 +8,11 @@ mod detector;
 mod features;
 mod folder;
 mod input;
-mod lesson;
 mod report;
 mod resume;
 mod stop;
 mod teacher;
+mod teacher_cache;
+mod teacher_context;
 mod training;
 mod writer;

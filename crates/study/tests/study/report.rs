@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use docent_study::report;
+use docent_study::summary::{RunSummary, StudySummary, percent};
 use docent_train::events::Event;
-use docent_train::report;
-use docent_train::summary::{RunSummary, StudySummary, percent};
 
 use crate::bench::{Bench, Recorder};
 
@@ -86,11 +86,11 @@ fn a_report_holds_the_figures_of_the_study_and_nothing_from_outside() {
     ] {
         assert!(page.contains(part), "no `{part}`");
     }
-    // Four pictures are held out, and each side of each has its boxes.
-    let pictures = page.matches("data:image/jpeg;base64,").count();
-    assert!((1..=4).contains(&pictures), "{pictures}");
+    // Four images are held out, and each side of each has its boxes.
+    let images = page.matches("data:image/jpeg;base64,").count();
+    assert!((1..=4).contains(&images), "{images}");
     for layer in 0..4 {
-        assert_eq!(page.matches(&format!("<g class=\"layer l{layer}\">")).count(), pictures);
+        assert_eq!(page.matches(&format!("<g class=\"layer l{layer}\">")).count(), images);
     }
     assert!(page.contains("<rect x="));
 
@@ -105,7 +105,7 @@ fn a_report_holds_the_figures_of_the_study_and_nothing_from_outside() {
     assert_eq!((again.path.as_path(), again.notes.len()), (dir.join("report.html").as_path(), 0));
     assert!(fs::read_to_string(&again.path).unwrap() == page, "the same bytes");
 
-    // Other data: the page says so, and shows no picture of it.
+    // Other data: the page says so, and shows no image of it.
     let annotations = bench.path("data/annotations/instances_val.json");
     let text = fs::read_to_string(&annotations).unwrap();
     fs::write(&annotations, text.clone() + " ").unwrap();
@@ -147,7 +147,7 @@ fn a_study_that_is_not_finished_has_a_report_too() {
 }
 
 #[test]
-fn a_teacher_that_was_given_has_its_side_in_the_pictures() {
+fn a_teacher_that_was_given_has_its_side_in_the_images() {
     let bench = Bench::new();
     bench.study(&bench.recipe(&[]), "first", false).0.unwrap();
     let mut recipe = bench.recipe(&[]);

@@ -1,8 +1,7 @@
 //! Determinism: the same bits from the same recipe, with other threads, and after any interruption.
 
-use docent_train::TrainState;
+use docent_study::run::{RunFolder, RunState};
 use docent_train::events::Event;
-use docent_train::run::RunFolder;
 
 use crate::bench::{Bench, Recorder, STEPS, timeless, weights};
 
@@ -21,8 +20,8 @@ fn the_same_recipe_gives_the_same_bits_again_and_with_any_number_of_threads() {
         assert_eq!(summary.gain, summaries[0].gain, "{name}");
         bench.assert_same("first", name, &["teacher", "baseline", "distilled"]);
     }
-    let [alone, taught] = ["baseline", "distilled"].map(|run| weights(&bench.path("first").join(run), "last"));
-    assert!(alone != taught, "the teacher changes something");
+    let [alone, distilled] = ["baseline", "distilled"].map(|run| weights(&bench.path("first").join(run), "last"));
+    assert!(alone != distilled, "the teacher changes something");
     let other = bench.alone(&["seed=4"]);
     bench.study(&other, "other", false).0.unwrap();
     assert!(alone != weights(&bench.path("other/baseline"), "last"), "and so does the seed");
@@ -35,8 +34,8 @@ fn a_study_that_is_stopped_again_and_again_ends_with_the_same_bits() {
     bench.study(&recipe, "whole", false).0.unwrap();
 
     // The log has the event already when the sink fails, as when a program is killed behind it.
-    type Stop = (&'static str, fn(&Event) -> bool);
-    let stops: [Stop; 8] = [
+    type StopAt = (&'static str, fn(&Event) -> bool);
+    let stops: [StopAt; 8] = [
         ("in the teacher", |e| matches!(e, Event::Step(s) if s.step == 3)),
         ("before the first state", |e| matches!(e, Event::Step(s) if s.step == 1 && s.steps == STEPS)),
         ("in an epoch", |e| matches!(e, Event::Step(s) if s.step == 3 && s.steps == STEPS)),
@@ -68,8 +67,8 @@ fn a_state_is_enough_to_go_on() {
     let stop = |e: &Event| matches!(e, Event::Checkpoint { step: 4, .. });
     bench.study_into(&recipe, "study", false, &mut Recorder { events: Vec::new(), stop }).unwrap_err();
     let folder = RunFolder::new(&bench.path("study"), "baseline");
-    let state = TrainState::load(&folder.state()).unwrap();
-    assert_eq!((state.step, state.epoch), (4, 1));
+    let state = RunState::load(&folder.state()).unwrap();
+    assert_eq!((state.trainer.step, state.epoch), (4, 1));
 
     // Without the log the run goes on: it says so, and its seconds come from the state.
     std::fs::remove_file(folder.metrics()).unwrap();

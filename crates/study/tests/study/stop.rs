@@ -1,9 +1,10 @@
 //! Stopping on request, and who may work in a folder.
 
+use docent_study::lock::{FolderLock, LOCK_FILE};
+use docent_study::run::{RunFolder, RunState};
+use docent_study::{Error, Holder};
+use docent_train::CancelToken;
 use docent_train::events::Event;
-use docent_train::lock::{FolderLock, Holder, LOCK_FILE};
-use docent_train::run::RunFolder;
-use docent_train::{Error, Stop, TrainState};
 
 use crate::bench::{Bench, Recorder, STEPS, log};
 
@@ -28,23 +29,23 @@ fn a_study_that_is_asked_to_stop_loses_nothing_and_ends_with_the_same_bits() {
         ("distilled", |e| matches!(e, Event::Step(s) if s.step == STEPS), STEPS, 1),
     ];
     for (i, (run, place, step, epoch)) in places.into_iter().enumerate() {
-        let stop = Stop::default();
+        let cancel = CancelToken::default();
         let mut now = String::new();
         let ask = |event: &Event| {
             if let Event::RunStarted { run, .. } = event {
                 now.clone_from(run);
             }
             if now == run && place(event) {
-                stop.request();
+                cancel.request();
             }
             false
         };
         let mut sink = Recorder { events: Vec::new(), stop: ask };
-        let error = bench.study_until(&recipe, "parts", i > 0, &stop, &mut sink).unwrap_err();
+        let error = bench.study_until(&recipe, "parts", i > 0, &cancel, &mut sink).unwrap_err();
         let Error::Stopped { run: at, step: done } = &error else { panic!("{i}: {error}") };
         assert_eq!((at.as_str(), *done), (run, step), "{i}");
-        let state = TrainState::load(&RunFolder::new(&bench.path("parts"), run).state()).unwrap();
-        assert_eq!((state.step, state.epoch), (step, epoch), "{i}");
+        let state = RunState::load(&RunFolder::new(&bench.path("parts"), run).state()).unwrap();
+        assert_eq!((state.trainer.step, state.epoch), (step, epoch), "{i}");
         assert!(error.to_string().contains("--resume"), "{error}");
     }
     bench.study(&recipe, "parts", true).0.unwrap();
@@ -55,25 +56,25 @@ fn a_study_that_is_asked_to_stop_loses_nothing_and_ends_with_the_same_bits() {
 fn a_request_is_heard_before_a_run_and_while_the_teacher_is_measured() {
     let bench = Bench::new();
     let recipe = bench.recipe(&[]);
-    let stop = Stop::default();
-    stop.request();
+    let cancel = CancelToken::default();
+    cancel.request();
     let mut sink = Recorder { events: Vec::new(), stop: |_: &Event| false };
-    let error = bench.study_until(&recipe, "study", false, &stop, &mut sink).unwrap_err();
+    let error = bench.study_until(&recipe, "study", false, &cancel, &mut sink).unwrap_err();
     assert!(matches!(&error, Error::Stopped { run, step: 0 } if run == "teacher"), "{error}");
 
-    let stop = Stop::default();
+    let cancel = CancelToken::default();
     let mut trained = false;
     let ask = |event: &Event| {
         trained |= matches!(event, Event::RunFinished { .. });
         if trained && matches!(event, Event::Evaluating { .. }) {
-            stop.request();
+            cancel.request();
         }
         false
     };
     // Two batches, so that there is a place between them.
     let recipe = bench.recipe(&["eval.batch=2"]);
     let error = bench
-        .study_until(&recipe, "measured", false, &stop, &mut Recorder { events: Vec::new(), stop: ask })
+        .study_until(&recipe, "measured", false, &cancel, &mut Recorder { events: Vec::new(), stop: ask })
         .unwrap_err();
     assert!(matches!(&error, Error::Stopped { run, step: 3 } if run == "teacher"), "{error}");
     assert!(RunFolder::new(&bench.path("measured"), "teacher").result().is_file());

@@ -1,19 +1,18 @@
-//! Teachers: given or trained, under the floor, of other categories, and with nothing to say.
+//! Teachers: given or trained, under the minimum, of other categories, and with nothing to say.
 
-use docent_train::TrainState;
+use docent_study::recipe::Recipe;
+use docent_study::report;
+use docent_study::run::{RunFolder, RunState};
 use docent_train::events::Event;
-use docent_train::recipe::Recipe;
-use docent_train::report;
-use docent_train::run::RunFolder;
 
 use crate::bench::{Bench, steps, weights};
 
 #[test]
-fn a_teacher_under_the_floor_is_refused_before_a_student_is_trained() {
+fn a_teacher_under_the_minimum_is_refused_before_a_student_is_trained() {
     let bench = Bench::new();
-    let message = bench.study(&bench.recipe(&["teacher.floor=0.99"]), "study", false).0.unwrap_err().to_string();
+    let message = bench.study(&bench.recipe(&["teacher.min_ap=0.99"]), "study", false).0.unwrap_err().to_string();
     assert!(
-        message.contains("teacher/checkpoints/last.safetensors") && message.contains("floor of 0.990"),
+        message.contains("teacher/checkpoints/last.safetensors") && message.contains("minimum of 0.990"),
         "{message}"
     );
     assert!(RunFolder::new(&bench.path("study"), "teacher").result().is_file());
@@ -72,12 +71,12 @@ fn a_given_teacher_teaches_as_the_trained_one_does() {
 fn first_weights_that_are_others_by_now_are_no_part_of_a_finished_study() {
     let bench = Bench::new();
     for (name, seed) in [("a", "seed=1"), ("b", "seed=2")] {
-        bench.study(&bench.alone(&[seed, "schedule.epochs=1"]), name, false).0.unwrap();
+        bench.study(&bench.alone(&[seed, "train.epochs=1"]), name, false).0.unwrap();
     }
     let [a, b] = ["a", "b"].map(|study| RunFolder::new(&bench.path(study), "baseline").last());
     let first = bench.path("first.safetensors");
     std::fs::copy(a, &first).unwrap();
-    let mut recipe = bench.alone(&["schedule.epochs=1"]);
+    let mut recipe = bench.alone(&["train.epochs=1"]);
     recipe.student.init.from = Some(first.clone());
     bench.study(&recipe, "study", false).0.unwrap();
     // The page is made again where it is not there.
@@ -105,12 +104,12 @@ fn distillation_at_weight_0_is_plain_training() {
         bench.recipe(&["distill.w_feat=0.0", "distill.w_cls=0.0", "distill.w_reg=0.0", "distill.reg_gate=none"]);
     let summary = bench.study(&recipe, "study", false).0.unwrap();
     assert_eq!(summary.gain, Some(0.0));
-    let [alone, taught] = ["baseline", "distilled"].map(|run| bench.path("study").join(run));
-    assert!(weights(&alone, "last") == weights(&taught, "last"));
-    assert!(weights(&alone, "best") == weights(&taught, "best"));
-    let state = TrainState::load(&RunFolder::new(&bench.path("study"), "distilled").state()).unwrap();
-    assert!(!state.adapters.is_empty(), "the adapters were there");
-    for s in steps(&taught) {
+    let [alone, distilled] = ["baseline", "distilled"].map(|run| bench.path("study").join(run));
+    assert!(weights(&alone, "last") == weights(&distilled, "last"));
+    assert!(weights(&alone, "best") == weights(&distilled, "best"));
+    let state = RunState::load(&RunFolder::new(&bench.path("study"), "distilled").state()).unwrap();
+    assert!(!state.trainer.adapters.is_empty(), "the adapters were there");
+    for s in steps(&distilled) {
         let distill = s.distill.unwrap();
         // The teacher's opinion is still measured.
         assert_eq!(distill.terms.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["feat", "cls", "reg"]);

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use docent_model::save_checkpoint;
+use docent_study::Error;
+use docent_study::recipe::Recipe;
+use docent_study::run::{RunFolder, RunState};
 use docent_train::events::Event;
-use docent_train::recipe::Recipe;
-use docent_train::run::RunFolder;
-use docent_train::{Error, TrainState, save_checkpoint};
 
 use crate::bench::{Bench, Recorder, STEPS};
 
@@ -169,11 +170,11 @@ fn a_state_of_another_build_or_another_run_is_refused() {
     assert!(message.contains("another build") && message.contains("docent-state-1"), "{message}");
 
     fs::write(folder.state(), &good).unwrap();
-    let mut state = TrainState::load(&folder.state()).unwrap();
-    (state.step, state.epoch) = (STEPS + 1, 2);
+    let mut state = RunState::load(&folder.state()).unwrap();
+    (state.trainer.step, state.epoch) = (STEPS + 1, 2);
     state.save(&folder.state(), None).unwrap();
     assert!(refused().contains("step 7 after 2 epochs"));
-    (state.step, state.epoch) = (4, 1);
+    (state.trainer.step, state.epoch) = (4, 1);
     state.recipe_digest = "other".into();
     state.save(&folder.state(), None).unwrap();
     assert!(refused().contains("another recipe"));

@@ -110,16 +110,19 @@ impl From<DetectorConfig> for Map<String, Value> {
     fn from(config: DetectorConfig) -> Self {
         let architecture = config.architecture().to_owned();
         let fields = match config {
-            DetectorConfig::FasterRcnn(c) => serde_json::to_value(c),
-            DetectorConfig::Other(other) => Ok(Value::Object(other.fields)),
+            DetectorConfig::FasterRcnn(c) => fields_of(&c),
+            DetectorConfig::Other(other) => other.fields,
         };
         let mut map = Map::from_iter([(ARCHITECTURE.to_owned(), Value::String(architecture))]);
-        // A struct of numbers and names has a JSON form.
-        if let Ok(Value::Object(fields)) = fields {
-            map.extend(fields);
-        }
+        map.extend(fields);
         map
     }
+}
+
+/// The fields as JSON, by way of text: an f32 of 0.1 stays 0.1, where `serde_json::to_value` makes it 0.10000000149011612.
+fn fields_of(config: &FasterRcnnConfig) -> Map<String, Value> {
+    // A struct of numbers and names has a JSON form.
+    serde_json::to_string(config).and_then(|text| serde_json::from_str(&text)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -134,6 +137,9 @@ mod tests {
         let text = serde_json::to_string(&plain).unwrap();
         assert!(text.contains(r#""architecture":"faster_rcnn""#), "{text}");
         assert_eq!(read(&text).unwrap(), plain);
+        // Numbers as a person wrote them.
+        let decimals = read(r#"{"rpn": {"nms_threshold": 0.1}}"#).unwrap();
+        assert!(serde_json::to_string(&decimals).unwrap().contains(r#""nms_threshold":0.1,"#));
         let mut other = read(r#"{"architecture": "yours", "depth": 3}"#).unwrap();
         assert_eq!((other.architecture(), other.classes()), ("yours", 0));
         other.set_classes(4);

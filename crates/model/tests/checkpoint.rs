@@ -32,7 +32,7 @@ fn category(id: u64, name: &str) -> Category {
 fn model() -> DetectorConfig {
     let model = json!({
         "classes": 3,
-        "backbone": { "depth": 18, "stride_in_1x1": false, "norm_eps": 1e-5 },
+        "backbone": { "depth": 18, "stride_in_1x1": false, "norm_eps": 0.125 },
         "normalize": { "mean": [0.5, 0.5, 0.5], "std": [0.229, 0.224, 0.225] },
     });
     serde_json::from_value(model).unwrap()
@@ -194,9 +194,9 @@ fn a_changed_bit_or_word_is_found() {
         refused(&bytes, "one bit of a tensor");
     }
     // The epsilon shows in no tensor's shape, and another one gives other features without an error.
-    let place = whole.windows(4).position(|w| w == b"1e-5").unwrap();
+    let place = whole.windows(5).position(|w| w == b"0.125").unwrap();
     let mut bytes = whole.clone();
-    bytes[place + 3] = b'3';
+    bytes[place + 4] = b'6';
     refused(&bytes, "another epsilon in the metadata");
     std::fs::write(&path, &whole).unwrap();
     load_checkpoint(&path).unwrap();

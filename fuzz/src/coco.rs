@@ -14,7 +14,7 @@ pub fn coco_json(bytes: &[u8]) {
     if let Err(error) = Dataset::from_json(bytes, json, images, &CheckConfig::default()) {
         assert!(error.to_string().contains("fuzz.json"));
     }
-    let lenient = CheckConfig { outside: Policy::Drop, ..CheckConfig::lenient() };
+    let lenient = CheckConfig::lenient().outside(Policy::Drop);
     let Ok(set) = Dataset::from_json(bytes, json, images, &lenient) else { return };
     for i in 0..set.len() {
         let (image, truth) = (set.image(i), set.ground_truth(i));
@@ -122,7 +122,7 @@ pub fn image(bytes: &[u8]) {
     assert!(image.width.max(image.height) <= MAX_SIDE as usize);
     assert!((image.width * image.height) as u64 <= MAX_PIXELS);
     assert_eq!(image.data.len(), image.width * image.height * 3);
-    let planes = Resize { shortest: 24, longest: 32, ..Resize::default() }.apply(&image);
+    let planes = Resize::default().shortest(24).longest(32).apply(&image);
     let planes = planes.unwrap_or_else(|e| panic!("a whole image is resized: {e}"));
     assert_eq!(planes.data.len(), 3 * planes.height * planes.width);
     assert!(planes.data.iter().all(|v| (0.0..=1.0).contains(v)));

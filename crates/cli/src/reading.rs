@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use docent_coco::{BoxReading, CheckConfig, Crowds, Difficult, Exif, Format, OpenOptions, ReadConfig, Unlabeled};
+use docent_coco::{BoxReading, CheckConfig, Crowds, Difficult, Exif, Format, OpenOptions, Unlabeled};
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Reading the data")]
@@ -55,25 +55,23 @@ impl ReadArgs {
     }
 
     /// What is given here over what is said elsewhere, in a recipe.
-    pub fn over(&self, said: OpenOptions) -> Result<OpenOptions> {
-        let read = said.read;
-        Ok(OpenOptions {
-            train_annotations: self.train_annotations.clone().or(said.train_annotations),
-            val_annotations: self.val_annotations.clone().or(said.val_annotations),
-            images: self.images.clone().or(said.images),
-            checks: with_policies(said.checks, &self.policies)?,
-            read: ReadConfig {
-                format: self.format.or(read.format),
-                boxes: self.boxes.or(read.boxes),
-                exif: self.exif.or(read.exif),
-                classes: if self.classes.is_empty() { read.classes } else { class_names(&self.classes)? },
-                difficult: self.difficult.unwrap_or(read.difficult),
-                crowds: self.crowds.unwrap_or(read.crowds),
-                unlabeled: self.unlabeled.unwrap_or(read.unlabeled),
-                encoding: self.encoding.clone().or(read.encoding),
-                ..read
-            },
-        })
+    pub fn over(&self, mut options: OpenOptions) -> Result<OpenOptions> {
+        options.train_annotations = self.train_annotations.clone().or(options.train_annotations);
+        options.val_annotations = self.val_annotations.clone().or(options.val_annotations);
+        options.images = self.images.clone().or(options.images);
+        options.checks = with_policies(options.checks, &self.policies)?;
+        let read = &mut options.read;
+        read.format = self.format.or(read.format);
+        read.boxes = self.boxes.or(read.boxes);
+        read.exif = self.exif.or(read.exif);
+        if !self.classes.is_empty() {
+            read.classes = class_names(&self.classes)?;
+        }
+        read.difficult = self.difficult.unwrap_or(read.difficult);
+        read.crowds = self.crowds.unwrap_or(read.crowds);
+        read.unlabeled = self.unlabeled.unwrap_or(read.unlabeled);
+        read.encoding = self.encoding.clone().or(read.encoding.take());
+        Ok(options)
     }
 
     /// What has to be said again when COCO's JSON is read that was written under these arguments: turns are no part of it.

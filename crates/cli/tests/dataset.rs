@@ -130,7 +130,7 @@ fn voc_becomes_coco() {
     let (code, out, err) = docent(dir.path(), &["dataset", "import-voc", ".", "made/coco"]);
     assert_eq!(code, 0, "{err}");
     contains(&out, &["1 x box without area (drop)", "009.xml", "instances_train.json", "--data made/coco --images"]);
-    let options = OpenOptions { images: Some(dir.path().join("images")), ..OpenOptions::default() };
+    let options = OpenOptions::default().images(Some(dir.path().join("images")));
     let coco = open_dir(&dir.path().join("made/coco"), &options).unwrap();
     let voc = open_dir(dir.path(), &OpenOptions::default()).unwrap();
     for (a, b) in [(&coco.train, &voc.train), (&coco.val, &voc.val)] {
@@ -191,7 +191,7 @@ fn one_file_is_split_and_nothing_is_overwritten() {
     let (code, out, err) = docent(dir.path(), &args);
     assert_eq!(code, 0, "{err}");
     contains(&out, &["instances_train.json: 21 images", "instances_val.json: 9 images"]);
-    let options = OpenOptions { images: Some(set.image_root().to_owned()), ..OpenOptions::default() };
+    let options = OpenOptions::default().images(Some(set.image_root().to_owned()));
     let splits = open_dir(&dir.path().join("out"), &options).unwrap();
     assert_eq!((splits.train.len(), splits.val.len()), (21, 9));
     let (code, _, err) = docent(dir.path(), &args);

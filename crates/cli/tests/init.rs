@@ -17,7 +17,7 @@ fn docent(dir: &Path, args: &[&str]) -> (i32, String, String) {
 #[test]
 fn a_folder_becomes_a_recipe_that_trains() {
     let dir = tempfile::tempdir().unwrap();
-    generate(&dir.path().join("data"), &ShapesConfig { train: 16, val: 4, seed: 1 }).unwrap();
+    generate(&dir.path().join("data"), &ShapesConfig::default().train(16).val(4).seed(1)).unwrap();
     // Standard output is the recipe and nothing else.
     let (code, out, err) = docent(dir.path(), &["init", "data", "--no-measure"]);
     assert_eq!((code, Recipe::parse(&out, &[]).is_ok()), (0, true), "{out}{err}");

@@ -24,7 +24,7 @@ fn checkpoint(path: &Path) {
     model.roi.detections = 5;
     let built = build(&ModelRecipe { model, init: InitRecipe::default() }, 3, 0).unwrap();
     let categories = [(2, "stripe"), (7, "dot")].map(|(id, name)| Category { id, name: name.into() });
-    let resize = Resize { shortest: 48, longest: 64, rule: ResizeRule::Antialias };
+    let resize = Resize::default().shortest(48).longest(64).rule(ResizeRule::Antialias);
     let meta = CheckpointMeta::new(built.model.config(), &categories, &resize, "tiny", 0).unwrap();
     save_checkpoint(path, &built.store.snapshot().unwrap(), &meta.to_map().unwrap()).unwrap();
 }

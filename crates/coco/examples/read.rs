@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(folder) => PathBuf::from(folder),
         None => {
             let folder = drawn.path().join("shapes");
-            generate(&folder, &ShapesConfig { train: 24, val: 8, seed: 0 })?;
+            generate(&folder, &ShapesConfig::default().train(24).val(8).seed(0))?;
             folder
         }
     };
@@ -40,9 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // Batches for training, from threads: shuffled, flipped and resized, the same for one seed and any number of threads.
-    let resize = Resize { shortest: 128, longest: 160, ..Resize::default() };
-    let config =
-        LoaderConfig { resize, shuffle: true, flip: 0.5, batch: 4, threads: 2, seed: 7, ..LoaderConfig::default() };
+    let resize = Resize::default().shortest(128).longest(160);
+    let config = LoaderConfig::default().resize(resize).shuffle(true).flip(0.5).batch(4).threads(2).seed(7);
     let loader = Loader::new(Arc::new(splits.train), config)?;
     if let Some(batch) = loader.epoch(0).next() {
         let sizes: Vec<String> = batch?.iter().map(|i| format!("{}x{}", i.planes.width, i.planes.height)).collect();

@@ -10,8 +10,8 @@ use crate::dataset::has_area;
 use crate::error::{Error, Result};
 use crate::jitter::ColourJitter;
 use crate::resize::Resize;
-use crate::rgb8::Rgb8;
 use crate::rng;
+use crate::setters::setters;
 
 /// Regions that are drawn before a crop is given up.
 const TRIES: usize = 10;
@@ -19,6 +19,7 @@ const TRIES: usize = 10;
 /// Changes of training images. The order: crop, flip, colours, resize.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Augment {
     /// Shortest sides in pixels, of which each batch draws one in place of `resize.shortest`; `resize.longest` grows and shrinks
     /// with it. All images of a batch share it, so that they are padded no more than without. Empty, the default: the one size.
@@ -32,9 +33,16 @@ pub struct Augment {
     pub jitter: Option<ColourJitter>,
 }
 
+setters!(Augment {
+    scales: Vec<u32>,
+    crop: impl Into<Option<ScaleCrop>>,
+    jitter: impl Into<Option<ColourJitter>>,
+});
+
 /// A random region of the image's own shape.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ScaleCrop {
     /// The probability that an image is cropped. Default 0.5.
     pub probability: f64,
@@ -44,6 +52,8 @@ pub struct ScaleCrop {
     /// background. Default 0.3. 0 keeps every box of which anything is seen.
     pub min_visible: f64,
 }
+
+setters!(ScaleCrop { probability: f64, scale: [f64; 2], min_visible: f64 });
 
 impl Default for ScaleCrop {
     fn default() -> Self {
@@ -130,18 +140,10 @@ impl ScaleCrop {
         (has_area(&clipped) && area(&clipped) >= self.min_visible * area(bbox)).then_some(clipped)
     }
 
-    /// Crops the image, and keeps of boxes and labels what is seen of them.
-    pub(crate) fn apply(&self, region: [usize; 4], image: &mut Rgb8, boxes: &mut Vec<[f32; 4]>, labels: &mut Vec<u32>) {
-        *image = cut(image, region);
-        let kept = boxes.iter().zip(labels.iter()).filter_map(|(b, &label)| Some((self.clip(b, region)?, label)));
-        (*boxes, *labels) = kept.unzip();
+    /// Of boxes and labels, what is seen of them in the region.
+    pub(crate) fn clip_all(&self, region: [usize; 4], boxes: &[[f32; 4]], labels: &[u32]) -> (Vec<[f32; 4]>, Vec<u32>) {
+        boxes.iter().zip(labels).filter_map(|(b, &label)| Some((self.clip(b, region)?, label))).unzip()
     }
-}
-
-/// The pixels of a region that lies in the image.
-fn cut(image: &Rgb8, [x, y, width, height]: [usize; 4]) -> Rgb8 {
-    let rows = image.data.chunks_exact((image.width * 3).max(1)).skip(y).take(height);
-    Rgb8 { width, height, data: rows.flat_map(|row| &row[x * 3..(x + width) * 3]).copied().collect() }
 }
 
 #[cfg(test)]
@@ -166,17 +168,6 @@ mod tests {
         let any = ScaleCrop { min_visible: 0.0, ..crop };
         assert!(any.clip(&[2.0, 20.0, 10.5, 30.0], region).is_some(), "anything that is seen");
         assert!(any.clip(&[2.0, 20.0, 10.0, 30.0], region).is_none(), "but no box without area");
-    }
-
-    #[test]
-    fn pixels_of_a_region_are_the_images() {
-        let image = Rgb8 { width: 5, height: 4, data: (0..60).collect() };
-        let part = cut(&image, [1, 2, 3, 2]);
-        assert_eq!((part.width, part.height, part.data.len()), (3, 2, 18));
-        for (x, y) in [(0, 0), (2, 0), (0, 1), (2, 1)] {
-            assert_eq!(part.pixel(x, y), image.pixel(x + 1, y + 2));
-        }
-        assert_eq!(cut(&image, [0, 0, 5, 4]), image);
     }
 
     #[test]

@@ -9,18 +9,22 @@ use crate::error::{Error, Result};
 use crate::header::header_of_bytes;
 use crate::image_reader::{Decoded, MAX_PIXELS, guarded, reader};
 use crate::rgb8::Rgb8;
+use crate::setters::setters;
 
 /// The rows of one row of JPEG's blocks: 8 pixels, twice that where colours are subsampled.
 const BLOCK_ROWS: usize = 16;
 
 /// How a file's bytes become an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DecodeOptions {
     /// Turn and mirror the image as its EXIF orientation says, so that it stands as a viewer shows it. Default `false`.
     pub upright: bool,
     /// Read a JPEG that lacks its last bytes, if less than one row of blocks is missing. Default `false`: such a file is an error.
     pub keep_truncated: bool,
 }
+
+setters!(DecodeOptions { upright: bool, keep_truncated: bool });
 
 /// Reads an image file; what it is is told from its first bytes, not from its name.
 ///

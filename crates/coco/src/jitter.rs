@@ -1,11 +1,14 @@
 //! Colour jitter: brightness, contrast, saturation and hue, by torchvision's definitions.
 
+use std::hash::{Hash, Hasher};
+
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::rgb8::Rgb8;
 use crate::rng;
+use crate::setters::setters;
 
 /// How far colours may move; 0, each field's default, leaves that property alone.
 ///
@@ -14,6 +17,7 @@ use crate::rng;
 /// its truncation to whole levels included.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ColourJitter {
     /// b: every value times a factor from `max(0, 1 - b)` to `1 + b`.
     pub brightness: f64,
@@ -25,8 +29,10 @@ pub struct ColourJitter {
     pub hue: f64,
 }
 
-/// One change of an image's colours.
-#[derive(Debug, Clone, Copy, PartialEq)]
+setters!(ColourJitter { brightness: f64, contrast: f64, saturation: f64, hue: f64 });
+
+/// One change of an image's colours. Two are equal if their factors have the same bits.
+#[derive(Debug, Clone, Copy)]
 pub enum ColourChange {
     /// Every value times this.
     Brightness(f64),
@@ -78,6 +84,16 @@ impl ColourJitter {
 }
 
 impl ColourChange {
+    /// Which change it is, and the bits of its factor.
+    fn bits(self) -> (u8, u64) {
+        match self {
+            Self::Brightness(factor) => (0, factor.to_bits()),
+            Self::Contrast(factor) => (1, factor.to_bits()),
+            Self::Saturation(factor) => (2, factor.to_bits()),
+            Self::Hue(turn) => (3, turn.to_bits()),
+        }
+    }
+
     /// Changes the image in place.
     pub fn apply(self, image: &mut Rgb8) {
         match self {
@@ -101,6 +117,20 @@ impl ColourChange {
                 }
             }
         }
+    }
+}
+
+impl PartialEq for ColourChange {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits() == other.bits()
+    }
+}
+
+impl Eq for ColourChange {}
+
+impl Hash for ColourChange {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bits().hash(state);
     }
 }
 

@@ -20,6 +20,7 @@
 //! | `finding`, `checks`, `files`, `policy` | what is wrong with annotations and image files, and what is done about it |
 //! | `image_reader`, `header`, `decode`, `rgb8`, `resize` | image files to RGB8; RGB8 to planes of 0..1 |
 //! | `augment`, `jitter` | crops, sizes and colours of training images, by keyed draws |
+//! | `transform` | what was drawn for an image, its pixels and boxes after that, and the key that tells them |
 //! | `loader` | batches from threads, in order, the same for any number of threads |
 //! | `evaluate` | the trait `Evaluator` and COCO's box metrics |
 //! | `analysis` | what stands behind them: curves, kinds of error, images and detections one by one |
@@ -64,8 +65,9 @@
 //! }
 //!
 //! let splits = open_dir(dir.path(), &OpenOptions::default())?;
-//! let resize = Resize { shortest: 24, longest: 32, ..Resize::default() };
-//! let loader = Loader::new(Arc::new(splits.train), LoaderConfig { resize, shuffle: true, flip: 0.5, ..LoaderConfig::default() })?;
+//! let resize = Resize::default().shortest(24).longest(32);
+//! let config = LoaderConfig::default().resize(resize).shuffle(true).flip(0.5);
+//! let loader = Loader::new(Arc::new(splits.train), config)?;
 //! for batch in loader.epoch(0) {
 //!     for item in batch? {
 //!         assert_eq!((item.planes.height, item.planes.width), (24, 32));
@@ -114,12 +116,14 @@ mod resample;
 mod resize;
 mod rgb8;
 pub mod rng;
+mod setters;
 mod settle;
 pub mod shapes;
 mod split_file;
 mod stats;
 mod table;
 mod text_file;
+mod transform;
 mod types;
 mod via;
 mod voc;
@@ -159,6 +163,7 @@ pub use rgb8::Rgb8;
 pub use split_file::{SplitConfig, SplitJson, split_json};
 pub use stats::{Areas, ClassStats, Distribution, SizeCount, Stats, chart};
 pub use table::{CsvRow, parse_csv};
+pub use transform::{ImageKey, Transform};
 pub use types::{Annotation, Category, Image};
 pub use via::{ViaImage, parse_via};
 pub use voc::{VocFile, VocObject, parse_voc};

@@ -10,15 +10,18 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
-use crate::dataset::{Dataset, Sample, has_area};
+use crate::dataset::{Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::image_reader::panic_text;
 use crate::resize::{Planes, Resize};
 use crate::rng;
+use crate::setters::setters;
+use crate::transform::{ImageKey, Transform};
 
 /// What a [`Loader`] does with the images. The defaults are those of an evaluation: in order, unflipped, the last batch short.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct LoaderConfig {
     /// The size images are brought to.
     pub resize: Resize,
@@ -39,6 +42,18 @@ pub struct LoaderConfig {
     /// Whether a last batch with fewer images is left out. Default false.
     pub drop_last: bool,
 }
+
+setters!(LoaderConfig {
+    resize: Resize,
+    flip: f32,
+    augment: Augment,
+    batch: usize,
+    threads: usize,
+    prefetch: usize,
+    seed: u64,
+    shuffle: bool,
+    drop_last: bool,
+});
 
 impl Default for LoaderConfig {
     fn default() -> Self {
@@ -75,25 +90,35 @@ impl LoaderConfig {
         self.augment.validate()?;
         self.resize.validate()
     }
+
+    /// Draws the changes of an image in batch `batch` of an epoch, each by a key of its own.
+    fn draw(&self, sample: &Sample, epoch: u64, batch: u64) -> Transform {
+        let Sample { image, boxes, image_id, .. } = sample;
+        let keyed = |purpose| rng::keyed(self.seed, purpose, epoch, *image_id);
+        let crop = self.augment.crop.as_ref();
+        let region = crop.and_then(|crop| crop.draw(&mut keyed("crop"), image.width, image.height, boxes));
+        let region = region.unwrap_or([0, 0, image.width, image.height]);
+        let flip = rng::unit(&mut keyed("flip")) < self.flip;
+        let colours = self.augment.jitter.as_ref().map_or(Vec::new(), |jitter| jitter.draw(&mut keyed("jitter")));
+        let resize = self.augment.resize_of(&self.resize, self.seed, epoch, batch);
+        let size = resize.output_size(region[3], region[2]);
+        Transform { region, flip, colours, size, rule: resize.rule }
+    }
 }
 
 /// One image of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainItem {
-    /// The image's id in the annotations.
-    pub image_id: u64,
+    /// The image's id, its original size and every change that was drawn for it.
+    pub key: ImageKey,
     /// Its position in the data set.
     pub index: usize,
-    /// The resized image, with every change that was drawn for it.
+    /// The image after these changes.
     pub planes: Planes,
     /// Ground truth for training, xyxy in pixels of `planes`.
     pub boxes: Vec<[f32; 4]>,
     /// One for each box, from 1.
     pub labels: Vec<u32>,
-    /// Height and width of the original image in pixels, before any crop.
-    pub original: (usize, usize),
-    /// Whether image and boxes are mirrored.
-    pub flipped: bool,
 }
 
 /// One image to make, and where to send it.
@@ -158,52 +183,17 @@ impl Shared {
     }
 
     fn make(&self, &Job { index, epoch, batch, .. }: &Job) -> Result<TrainItem> {
-        let Sample { mut image, mut boxes, mut labels, image_id } = self.dataset.sample(index)?;
-        let config = &self.config;
-        let augment = &config.augment;
+        let sample = self.dataset.sample(index)?;
+        let transform = self.config.draw(&sample, epoch, batch as u64);
+        let Sample { image, mut boxes, mut labels, image_id } = sample;
         let original = (image.height, image.width);
-        if let Some(crop) = &augment.crop {
-            let rng = &mut rng::keyed(config.seed, "crop", epoch, image_id);
-            if let Some(region) = crop.draw(rng, image.width, image.height, &boxes) {
-                crop.apply(region, &mut image, &mut boxes, &mut labels);
-            }
+        if let Some(crop) = &self.config.augment.crop {
+            (boxes, labels) = crop.clip_all(transform.region, &boxes, &labels);
         }
-        let draw = rng::unit(&mut rng::keyed(config.seed, "flip", epoch, image_id));
-        let flipped = draw < config.flip;
-        if flipped {
-            image.flip_horizontal();
-        }
-        if let Some(jitter) = &augment.jitter {
-            let changes = jitter.draw(&mut rng::keyed(config.seed, "jitter", epoch, image_id));
-            changes.into_iter().for_each(|change| change.apply(&mut image));
-        }
-        let planes = augment.resize_of(&config.resize, config.seed, epoch, batch as u64).apply(&image)?;
-        let size = (image.height, image.width);
-        let (boxes, labels) = place_boxes(&boxes, &labels, size, &planes, flipped);
-        Ok(TrainItem { image_id, index, planes, boxes, labels, original, flipped })
+        let planes = transform.pixels(image)?;
+        let (boxes, labels) = transform.boxes(&boxes, &labels);
+        Ok(TrainItem { key: ImageKey::new(image_id, original, transform), index, planes, boxes, labels })
     }
-}
-
-/// Flips boxes and scales them to the resized image; one that has no area left in f32 is dropped with its label.
-fn place_boxes(
-    boxes: &[[f32; 4]],
-    labels: &[u32],
-    size: (usize, usize),
-    planes: &Planes,
-    flipped: bool,
-) -> (Vec<[f32; 4]>, Vec<u32>) {
-    let width = size.1 as f32;
-    let sy = planes.height as f32 / size.0 as f32;
-    let sx = planes.width as f32 / width;
-    boxes
-        .iter()
-        .zip(labels)
-        .map(|(&[x1, y1, x2, y2], &label)| {
-            let (x1, x2) = if flipped { (width - x2, width - x1) } else { (x1, x2) };
-            ([x1 * sx, y1 * sy, x2 * sx, y2 * sy], label)
-        })
-        .filter(|(b, _)| has_area(b))
-        .unzip()
 }
 
 /// Makes batches of a data set on its own threads.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::box_reading::BoxReading;
 use crate::policy::CheckConfig;
+use crate::setters::setters;
 
 /// A format of annotations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,6 +94,7 @@ pub enum Unlabeled {
 /// What the annotations of a data folder mean, where that is not what the format or the folder says by itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ReadConfig {
     /// The format of the annotations. Default: what the folder holds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +125,18 @@ pub struct ReadConfig {
     pub val_fraction: f64,
 }
 
+setters!(ReadConfig {
+    format: impl Into<Option<Format>>,
+    boxes: impl Into<Option<BoxReading>>,
+    exif: impl Into<Option<Exif>>,
+    classes: Vec<String>,
+    difficult: Difficult,
+    crowds: Crowds,
+    unlabeled: Unlabeled,
+    encoding: impl Into<Option<String>>,
+    val_fraction: f64,
+});
+
 impl Default for ReadConfig {
     fn default() -> Self {
         Self {
@@ -141,6 +155,7 @@ impl Default for ReadConfig {
 
 /// What the caller says about a data folder; whatever is given wins over what would be found.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// The annotations of the training split: a JSON or CSV file, or the folder of XML, JSON or text files.
     pub train_annotations: Option<PathBuf>,
@@ -153,3 +168,11 @@ pub struct OpenOptions {
     /// What the annotations mean.
     pub read: ReadConfig,
 }
+
+setters!(OpenOptions {
+    train_annotations: impl Into<Option<PathBuf>>,
+    val_annotations: impl Into<Option<PathBuf>>,
+    images: impl Into<Option<PathBuf>>,
+    checks: CheckConfig,
+    read: ReadConfig,
+});

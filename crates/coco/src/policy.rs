@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::finding::FindingKind;
+use crate::setters::setters;
 
 /// What is done about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,11 +38,12 @@ impl Policy {
 /// use docent_coco::{CheckConfig, FindingKind, Policy};
 /// let checks: CheckConfig = serde_json::from_str(r#"{ "missing_image": "drop" }"#)?;
 /// assert_eq!(checks.policy(FindingKind::MissingImage), Policy::Drop);
-/// assert!(CheckConfig { unknown_category: Policy::Clip, ..CheckConfig::default() }.validate().is_err());
+/// assert!(CheckConfig::default().unknown_category(Policy::Clip).validate().is_err());
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct CheckConfig {
     /// Boxes without area. Default `drop`: never a training target, but part of the ground truth that a COCO file is scored with, as in
     /// pycocotools.
@@ -74,6 +76,21 @@ pub struct CheckConfig {
     /// the training split.
     pub shared_image: Policy,
 }
+
+setters!(CheckConfig {
+    degenerate: Policy,
+    outside: Policy,
+    swapped_corners: Policy,
+    repeated_object: Policy,
+    unlisted_image: Policy,
+    unknown_category: Policy,
+    broken_annotation: Policy,
+    missing_image: Policy,
+    size_mismatch: Policy,
+    unreadable_image: Policy,
+    truncated_image: Policy,
+    shared_image: Policy,
+});
 
 impl Default for CheckConfig {
     fn default() -> Self {

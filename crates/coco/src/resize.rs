@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::rgb8::Rgb8;
+use crate::setters::setters;
 
 /// How pixels of the new image are made from those of the old.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeRule {
     /// Bilinear between the four nearest pixels, without antialiasing, in f32: what torchvision's detection models do
@@ -24,6 +25,7 @@ pub enum ResizeRule {
 /// torchvision's `GeneralizedRCNNTransform` does (whose sides can be 0, an error there).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Resize {
     /// The shorter side's new length in pixels. Default 800.
     pub shortest: u32,
@@ -32,6 +34,8 @@ pub struct Resize {
     /// Default `torchvision`.
     pub rule: ResizeRule,
 }
+
+setters!(Resize { shortest: u32, longest: u32, rule: ResizeRule });
 
 impl Default for Resize {
     fn default() -> Self {
@@ -73,21 +77,28 @@ impl Resize {
     /// # Errors
     /// An image without pixels or with data of another length than its size says.
     pub fn apply(&self, image: &Rgb8) -> Result<Planes> {
-        let (h, w) = (image.height, image.width);
-        if h == 0 || w == 0 || image.data.len() != h * w * 3 {
-            return Err(Error::Config(format!(
-                "an image of {w}x{h} pixels with {} bytes cannot be resized",
-                image.data.len()
-            )));
-        }
-        let (height, width) = self.output_size(h, w);
-        if (height, width) == (h, w) {
-            return Ok(Planes::from_rgb8(image));
-        }
-        match self.rule {
-            ResizeRule::Torchvision => Ok(bilinear(image, height, width)),
-            ResizeRule::Antialias => antialias(image, height, width).map(|i| Planes::from_rgb8(&i)),
-        }
+        resized(image, self.output_size(image.height, image.width), self.rule)
+    }
+}
+
+/// The image at `height` x `width` pixels, in RGB planes of 0..1.
+///
+/// # Errors
+/// As [`Resize::apply`].
+pub(crate) fn resized(image: &Rgb8, (height, width): (usize, usize), rule: ResizeRule) -> Result<Planes> {
+    let (h, w) = (image.height, image.width);
+    if h == 0 || w == 0 || image.data.len() != h * w * 3 {
+        return Err(Error::Config(format!(
+            "an image of {w}x{h} pixels with {} bytes cannot be resized",
+            image.data.len()
+        )));
+    }
+    if (height, width) == (h, w) {
+        return Ok(Planes::from_rgb8(image));
+    }
+    match rule {
+        ResizeRule::Torchvision => Ok(bilinear(image, height, width)),
+        ResizeRule::Antialias => antialias(image, height, width).map(|i| Planes::from_rgb8(&i)),
     }
 }
 

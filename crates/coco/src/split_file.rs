@@ -12,9 +12,11 @@ use crate::error::{Error, Result};
 use crate::loose::{Loose, plain_json};
 use crate::open::hold_out::{held_out, places};
 use crate::policy::CheckConfig;
+use crate::setters::setters;
 
 /// How a file is split.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SplitConfig {
     /// The share of images, between 0 and 1, that is held out. Default 0.2.
     pub val_share: f64,
@@ -24,6 +26,8 @@ pub struct SplitConfig {
     /// What is done about faults in the file.
     pub checks: CheckConfig,
 }
+
+setters!(SplitConfig { val_share: f64, stratify: bool, checks: CheckConfig });
 
 impl Default for SplitConfig {
     fn default() -> Self {

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-const SMALL: ShapesConfig = ShapesConfig { train: 7, val: 3, seed: 5 };
+fn small() -> ShapesConfig {
+    ShapesConfig::default().train(7).val(3).seed(5)
+}
 
 /// Every file below `root`, by its path.
 fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -75,11 +77,11 @@ fn the_default_data_set_is_the_locked_one_and_worth_detecting() {
 #[test]
 fn what_is_read_back_is_what_was_drawn() {
     let folder = tempfile::tempdir().unwrap();
-    let Splits { train, val, .. } = generate(&folder.path().join("shapes"), &SMALL).unwrap();
+    let Splits { train, val, .. } = generate(&folder.path().join("shapes"), &small()).unwrap();
     for (set, split) in [(&train, Split::Train), (&val, Split::Val)] {
-        assert_eq!(set.len(), SMALL.images(split));
+        assert_eq!(set.len(), small().images(split));
         for index in 0..set.len() {
-            let (image, objects) = render(&SMALL, split, index);
+            let (image, objects) = render(&small(), split, index);
             let sample = set.sample(index).unwrap();
             assert_eq!(sample.image_id, split.image_id(index));
             assert_eq!((sample.image.width, sample.image.height), (image.width, image.height));
@@ -99,25 +101,25 @@ fn what_is_read_back_is_what_was_drawn() {
 fn one_thread_and_four_write_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (one, four) = (folder.path().join("one"), folder.path().join("four"));
-    generate_with(&one, &SMALL, 1).unwrap();
-    generate_with(&four, &SMALL, 4).unwrap();
+    generate_with(&one, &small(), 1).unwrap();
+    generate_with(&four, &small(), 4).unwrap();
     let (one, four) = (files(&one), files(&four));
     assert_eq!(one.len(), 7 + 3 + 2 + 1);
     assert!(one == four, "files differ");
-    assert_eq!(digest(&SMALL, 1).unwrap(), digest(&SMALL, 4).unwrap());
-    assert!(String::from_utf8_lossy(&one["shapes.json"]).contains(&digest(&SMALL, 2).unwrap()));
+    assert_eq!(digest(&small(), 1).unwrap(), digest(&small(), 4).unwrap());
+    assert!(String::from_utf8_lossy(&one["shapes.json"]).contains(&digest(&small(), 2).unwrap()));
 }
 
 #[test]
 fn a_complete_folder_is_kept_and_a_damaged_one_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("shapes");
-    generate(&root, &SMALL).unwrap();
+    generate(&root, &small()).unwrap();
     let whole = files(&root);
     // A file that is none of ours lives as long as the folder does.
     let witness = root.join("witness");
     fs::write(&witness, "").unwrap();
-    generate(&root, &SMALL).unwrap();
+    generate(&root, &small()).unwrap();
     assert!(witness.exists(), "a complete folder was made again");
 
     let damages: [&dyn Fn(); 4] = [
@@ -129,11 +131,11 @@ fn a_complete_folder_is_kept_and_a_damaged_one_made_again() {
     for damage in damages {
         fs::write(&witness, "").unwrap();
         damage();
-        generate(&root, &SMALL).unwrap();
+        generate(&root, &small()).unwrap();
         assert!(files(&root) == whole && !witness.exists());
     }
     // Another configuration takes its place; the images both have are the same.
-    let fewer = ShapesConfig { train: 4, ..SMALL };
+    let fewer = small().train(4);
     generate(&root, &fewer).unwrap();
     let now = files(&root);
     assert_eq!(now.len(), whole.len() - 3);
@@ -146,20 +148,20 @@ fn a_complete_folder_is_kept_and_a_damaged_one_made_again() {
 fn a_folder_of_somebody_else_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("thesis.tex"), "years of work").unwrap();
-    let error = generate(folder.path(), &SMALL).unwrap_err().to_string();
+    let error = generate(folder.path(), &small()).unwrap_err().to_string();
     assert!(error.contains("no shapes data set") && error.contains("name another folder"), "{error}");
     assert_eq!(files(folder.path()).len(), 1);
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    assert_eq!(generate(&empty, &SMALL).unwrap().train.len(), 7);
+    assert_eq!(generate(&empty, &small()).unwrap().train.len(), 7);
     let file = folder.path().join("thesis.tex");
-    assert!(generate(&file, &SMALL).is_err());
+    assert!(generate(&file, &small()).is_err());
     assert_eq!(fs::read_to_string(&file).unwrap(), "years of work");
 }
 
 #[test]
 fn a_split_without_images_is_refused() {
-    for config in [ShapesConfig { train: 0, ..SMALL }, ShapesConfig { val: 100_000, ..SMALL }] {
+    for config in [small().train(0), small().val(100_000)] {
         let error = generate(Path::new("never made"), &config).err().unwrap().to_string();
         assert!(error.contains("images; give 1 to 99999"), "{error}");
         assert!(digest(&config, 1).is_err());
@@ -171,7 +173,7 @@ fn a_split_without_images_is_refused() {
 fn splits_and_seeds_share_no_scene() {
     let mut seen = BTreeSet::new();
     for seed in [0, 1] {
-        let config = ShapesConfig { seed, ..SMALL };
+        let config = small().seed(seed);
         for split in Split::ALL {
             for index in 0..25 {
                 assert!(seen.insert(render(&config, split, index).0.data), "{seed} {split:?} {index}");
@@ -189,7 +191,7 @@ proptest! {
     #[test]
     fn boxes_lie_in_their_image_whatever_the_seed(seed: u64, index in 0usize..99_999, val: bool) {
         let split = if val { Split::Val } else { Split::Train };
-        let config = ShapesConfig { seed, ..SMALL };
+        let config = small().seed(seed);
         let (image, objects) = render(&config, split, index);
         check_boxes(&image, &objects);
         let again = render(&config, split, index);

@@ -76,7 +76,7 @@ fn write(path: &Path, backbone: BackboneConfig) -> Outcome<()> {
 
     let categories: Vec<Category> =
         (1..CLASSES as u64).map(|i| Category { id: 3 * i, name: format!("thing {i}") }).collect();
-    let resize = Resize { shortest: 128, longest: 200, rule: ResizeRule::Torchvision };
+    let resize = Resize::default().shortest(128).longest(200).rule(ResizeRule::Torchvision);
     let meta = CheckpointMeta::new(&config, &categories, &resize, "students", 0)?;
     save_checkpoint(path, &tensors, &meta.to_map()?)?;
     Ok(())

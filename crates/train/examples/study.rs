@@ -31,7 +31,7 @@ impl EventSink for Lines {
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let dir = PathBuf::from(std::env::args().nth(1).ok_or("name a folder to work in")?);
-    let data = generate(&dir.join("data"), &ShapesConfig { train: 48, val: 16, seed: 0 })?;
+    let data = generate(&dir.join("data"), &ShapesConfig::default().train(48).val(16).seed(0))?;
 
     // A shipped recipe with a few fields changed, as `docent train --set` does. A folder is data like any other.
     let mut changes = vec![format!("data.dir={:?}", dir.join("data").display().to_string())];

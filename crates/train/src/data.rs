@@ -101,17 +101,15 @@ pub fn eval_loader(dataset: &Arc<Dataset>, recipe: &DataRecipe, batch: usize) ->
 }
 
 fn loader(dataset: Arc<Dataset>, recipe: &DataRecipe, batch: usize, seed: u64, training: bool) -> Result<Loader> {
-    let config = LoaderConfig {
-        resize: recipe.resize,
-        flip: if training { recipe.flip } else { 0.0 },
-        augment: if training { recipe.augment.clone() } else { Augment::default() },
-        batch,
-        threads: recipe.loader_threads,
-        prefetch: recipe.prefetch,
-        seed,
-        shuffle: training,
-        drop_last: false,
-    };
+    let config = LoaderConfig::default()
+        .resize(recipe.resize)
+        .flip(if training { recipe.flip } else { 0.0 })
+        .augment(if training { recipe.augment.clone() } else { Augment::default() })
+        .batch(batch)
+        .threads(recipe.loader_threads)
+        .prefetch(recipe.prefetch)
+        .seed(seed)
+        .shuffle(training);
     Ok(Loader::new(dataset, config)?)
 }
 
@@ -136,7 +134,7 @@ impl Batch {
         Ok(Self {
             images: ImageBatch::from_planes(&planes, SIZE_DIVISOR, device)?,
             targets: items.iter().map(|i| Targets { boxes: i.boxes.clone(), labels: i.labels.clone() }).collect(),
-            ids: items.iter().map(|i| i.image_id).collect(),
+            ids: items.iter().map(|i| i.key.image_id).collect(),
         })
     }
 }

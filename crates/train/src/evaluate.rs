@@ -59,9 +59,9 @@ pub fn evaluate_as(
         for (item, found) in items.iter().zip(model.detect(&images)?) {
             for d in found {
                 let Some(category_id) = category(d.label) else { continue };
-                let [x1, y1, x2, y2] = to_original(d.bbox, (item.planes.height, item.planes.width), item.original);
+                let [x1, y1, x2, y2] = to_original(d.bbox, (item.planes.height, item.planes.width), item.key.original);
                 detections.push(Detection {
-                    image_id: item.image_id,
+                    image_id: item.key.image_id,
                     category_id,
                     bbox: [x1, y1, x2 - x1, y2 - y1].map(f64::from),
                     score: f64::from(d.score),

@@ -37,7 +37,7 @@ fn pictures_to_detections_in_their_own_pixels() {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "pipeline.safetensors");
     let formula = Formula::new(&golden, "pipeline");
     let side = |key: &str| golden.note("resize")[key].as_u64().unwrap() as u32;
-    let resize = Resize { shortest: side("shortest"), longest: side("longest"), rule: ResizeRule::Torchvision };
+    let resize = Resize::default().shortest(side("shortest")).longest(side("longest")).rule(ResizeRule::Torchvision);
     let sizes: Vec<(usize, usize)> = serde_json::from_value(golden.note("pictures").clone()).unwrap();
     let named = sizes.iter().enumerate().map(|(i, &(h, w))| picture(&format!("{}/picture{i}", formula.seed), h, w));
     let planes: Vec<Planes> = named.map(|picture| resize.apply(&picture).unwrap()).collect();

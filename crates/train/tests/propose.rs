@@ -13,7 +13,7 @@ use docent_train::recipe::Recipe;
 
 fn shapes(dir: &Path) -> PathBuf {
     let root = dir.join("few shapes");
-    generate(&root, &ShapesConfig { train: 40, val: 8, seed: 3 }).unwrap();
+    generate(&root, &ShapesConfig::default().train(40).val(8).seed(3)).unwrap();
     root
 }
 
@@ -98,9 +98,9 @@ fn what_was_said_about_the_data_stands_in_the_recipe() {
             .save(&dir.path().join(format!("data/annotations/instances_{split}.json")))
             .unwrap();
     }
-    let read = ReadConfig { boxes: Some(BoxReading::Xywh), ..ReadConfig::default() };
+    let read = ReadConfig::default().boxes(BoxReading::Xywh);
     let options = ProposeOptions {
-        open: OpenOptions { images: Some(pictures.clone()), read, ..OpenOptions::default() },
+        open: OpenOptions::default().images(pictures.clone()).read(read),
         measure: false,
         ..ProposeOptions::new(dir.path().join("data"))
     };

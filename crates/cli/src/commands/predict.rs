@@ -128,7 +128,7 @@ fn predict(
     path: &Path,
     table: &mut Table,
 ) -> Result<(Vec<Detection>, String)> {
-    let options = DecodeOptions { upright: args.exif == Exif::Apply, ..DecodeOptions::default() };
+    let options = DecodeOptions::default().upright(args.exif == Exif::Apply);
     let image = decode_file(file, options).map_err(|error| match error {
         // Without the advice for a data set's files.
         docent_coco::Error::Decode { path, reason } => anyhow::anyhow!("cannot read {}: {reason}", path.display()),

@@ -120,7 +120,7 @@ fn work(mut model: Model, jobs: &Receiver<Job>) {
 }
 
 fn detect(model: &mut Model, bytes: &[u8], upright: bool) -> Result<(Rgb8, Vec<Found>), Problem> {
-    let options = DecodeOptions { upright, ..DecodeOptions::default() };
+    let options = DecodeOptions::default().upright(upright);
     let image = decode_bytes(bytes, "the body", options).map_err(Problem::unreadable)?;
     let found = model(&image).map_err(Problem::Failed)?;
     Ok((image, found))

@@ -29,7 +29,7 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        generate(&root.path().join("data"), &ShapesConfig { train: 8, val: 4, seed: 0 }).unwrap();
+        generate(&root.path().join("data"), &ShapesConfig::default().train(8).val(4).seed(0)).unwrap();
         fs::write(root.path().join("tiny.toml"), RECIPE).unwrap();
         Self { root }
     }

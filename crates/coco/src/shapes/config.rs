@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::setters::setters;
 
 /// Version of the generator. A change of any bit it makes is a new number here and in `shapes.lock`.
 pub const VERSION: u32 = 1;
@@ -13,6 +14,7 @@ const MOST_IMAGES: usize = 99_999;
 /// How much of the data set to make, and from which seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ShapesConfig {
     /// Training images; default 800.
     pub train: usize,
@@ -21,6 +23,8 @@ pub struct ShapesConfig {
     /// Seed of all scenes; default 0. It is not the seed of a training: runs of several seeds share one data set.
     pub seed: u64,
 }
+
+setters!(ShapesConfig { train: usize, val: usize, seed: u64 });
 
 impl ShapesConfig {
     /// The data set that `shapes.lock` describes.

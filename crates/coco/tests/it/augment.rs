@@ -9,18 +9,16 @@ use proptest::prelude::*;
 
 use crate::support::{annotation, categories, image};
 
-const RESIZE: Resize = Resize { shortest: 32, longest: 48, rule: ResizeRule::Torchvision };
-
 fn everything() -> Augment {
-    Augment {
-        scales: vec![24, 32, 40],
-        crop: Some(ScaleCrop::default()),
-        jitter: Some(ColourJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 }),
-    }
+    Augment::default()
+        .scales(vec![24, 32, 40])
+        .crop(Some(ScaleCrop::default()))
+        .jitter(Some(ColourJitter::default().brightness(0.4).contrast(0.4).saturation(0.4).hue(0.1)))
 }
 
 fn config(augment: Augment) -> LoaderConfig {
-    LoaderConfig { resize: RESIZE, augment, batch: 3, shuffle: true, seed: 9, flip: 0.5, ..LoaderConfig::default() }
+    let resize = Resize::default().shortest(32).longest(48).rule(ResizeRule::Torchvision);
+    LoaderConfig::default().resize(resize).augment(augment).batch(3).shuffle(true).seed(9).flip(0.5)
 }
 
 /// `n` dark images of 60 x 40 pixels, each with one bright object in its box, at another place in each.
@@ -56,19 +54,19 @@ fn each_change_is_drawn_alike_for_any_number_of_threads_and_alone() {
     let (_dir, set) = made(14);
     let base = config(everything());
     let one = items(&set, base.clone(), 2);
-    assert_eq!(one, items(&set, LoaderConfig { threads: 4, prefetch: 0, ..base.clone() }, 2));
+    assert_eq!(one, items(&set, base.clone().threads(4).prefetch(0), 2));
     assert_ne!(one, items(&set, base.clone(), 3));
-    assert_ne!(one, items(&set, LoaderConfig { seed: 10, ..base.clone() }, 2));
+    assert_ne!(one, items(&set, base.clone().seed(10), 2));
     // A later start gives the same rest.
-    let loader = Loader::new(Arc::clone(&set), LoaderConfig { threads: 3, ..base }).unwrap();
+    let loader = Loader::new(Arc::clone(&set), base.threads(3)).unwrap();
     let rest: Vec<TrainItem> = loader.epoch_from(2, 3).flat_map(|batch| batch.unwrap()).collect();
     assert_eq!(rest, one[9..]);
 
     // Order and flips stay what they are without; colours move no size and no box.
     let plain = items(&set, config(Augment::default()), 2);
-    let ids = |items: &[TrainItem]| items.iter().map(|i| (i.image_id, i.flipped)).collect::<Vec<_>>();
+    let ids = |items: &[TrainItem]| items.iter().map(|i| (i.key.image_id, i.key.transform.flip)).collect::<Vec<_>>();
     assert_eq!(ids(&plain), ids(&one));
-    let jittered = items(&set, config(Augment { jitter: everything().jitter, ..Augment::default() }), 2);
+    let jittered = items(&set, config(Augment::default().jitter(everything().jitter)), 2);
     assert!(plain.iter().zip(&jittered).all(|(a, b)| a.boxes == b.boxes && a.planes.height == b.planes.height));
     assert!(plain.iter().zip(&jittered).any(|(a, b)| a.planes.data != b.planes.data));
 }
@@ -76,7 +74,7 @@ fn each_change_is_drawn_alike_for_any_number_of_threads_and_alone() {
 #[test]
 fn a_batch_shares_its_size_and_batches_differ() {
     let (_dir, set) = made(40);
-    let loader = Loader::new(set, config(Augment { scales: vec![24, 32, 40], ..Augment::default() })).unwrap();
+    let loader = Loader::new(set, config(Augment::default().scales(vec![24, 32, 40]))).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for batch in loader.epoch(0) {
         let heights: std::collections::BTreeSet<usize> = batch.unwrap().iter().map(|i| i.planes.height).collect();
@@ -89,14 +87,12 @@ fn a_batch_shares_its_size_and_batches_differ() {
 #[test]
 fn a_crop_keeps_its_objects_in_their_boxes() {
     let (_dir, set) = made(40);
-    let crop = ScaleCrop { probability: 0.8, scale: [0.4, 0.9], min_visible: 0.5 };
+    let crop = ScaleCrop::default().probability(0.8).scale([0.4, 0.9]).min_visible(0.5);
     let (mut cropped, mut larger) = (0, 0);
     for epoch in 0..4 {
         let plain = items(&set, config(Augment::default()), epoch);
-        for (item, whole) in
-            items(&set, config(Augment { crop: Some(crop), ..Augment::default() }), epoch).iter().zip(&plain)
-        {
-            assert_eq!(item.original, (40, 60), "the file's own size");
+        for (item, whole) in items(&set, config(Augment::default().crop(Some(crop))), epoch).iter().zip(&plain) {
+            assert_eq!(item.key.original, (40, 60), "the file's own size");
             assert_eq!(item.boxes.len(), 1, "a region with nothing in it is drawn again");
             let (height, width) = (item.planes.height, item.planes.width);
             assert!(
@@ -142,7 +138,7 @@ proptest! {
         id in any::<u64>(),
     ) {
         let high = low + (1.0 - low) * more;
-        let crop = ScaleCrop { probability: 1.0, scale: [low, high], min_visible };
+        let crop = ScaleCrop::default().probability(1.0).scale([low, high]).min_visible(min_visible);
         crop.validate().unwrap();
         let Some(region) = crop.draw(&mut docent_coco::rng::keyed(1, "crop", 0, id), 200, 150, &boxes) else {
             prop_assert!(!boxes.is_empty(), "without boxes the first region is taken");

@@ -84,8 +84,8 @@ fn images_of_one_pixel_and_of_one_column() {
         boxes.push(annotation(id, id, 2, [0.0, 0.0, f64::from(width), f64::from(height)]));
     }
     let set = Arc::new(Dataset::from_parts("thin", dir.path(), images, boxes, categories()).unwrap());
-    let resize = Resize { shortest: 240, longest: 320, ..Resize::default() };
-    let loader = Loader::new(set, LoaderConfig { resize, flip: 1.0, ..LoaderConfig::default() }).unwrap();
+    let resize = Resize::default().shortest(240).longest(320);
+    let loader = Loader::new(set, LoaderConfig::default().resize(resize).flip(1.0)).unwrap();
     let items: Vec<_> = loader.epoch(0).map(|batch| batch.unwrap().remove(0)).collect();
     let made: Vec<_> = items.iter().map(|item| (item.planes.width, item.planes.height)).collect();
     assert_eq!(made, [(240, 240), (1, 320), (320, 1)]);

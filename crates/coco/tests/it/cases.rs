@@ -50,7 +50,7 @@ fn put(dir: &Path, json: &Value) {
 }
 
 fn open_with(dir: &Path, read: ReadConfig) -> Result<Splits, Error> {
-    open_dir(dir, &OpenOptions { read, ..OpenOptions::default() })
+    open_dir(dir, &OpenOptions::default().read(read))
 }
 
 fn open(dir: &Path) -> Splits {
@@ -275,7 +275,7 @@ fn boxes_in_another_convention_are_named_and_not_guessed() {
         assert!(matches!(error, Error::Undecided { .. }), "{error}");
         let flag = format!("--boxes {}", reading.name());
         assert!(error.to_string().contains(&flag), "{flag}: {error}");
-        let read = ReadConfig { boxes: Some(reading), ..ReadConfig::default() };
+        let read = ReadConfig::default().boxes(reading);
         let splits = open_with(dir.path(), read).unwrap();
         assert_eq!(boxes(&splits), correct_boxes(n), "{reading:?}");
         assert!(splits.train.all_annotations().iter().all(|a| (a.area - 120.0).abs() < 1e-6));
@@ -286,7 +286,7 @@ fn boxes_in_another_convention_are_named_and_not_guessed() {
     let mut json = coco(n);
     each(&mut json, "annotations").enumerate().for_each(|(i, a)| a["bbox"] = json!(of(BoxReading::Edges, i)));
     put(dir.path(), &json);
-    let read = ReadConfig { boxes: Some(BoxReading::Xywh), ..ReadConfig::default() };
+    let read = ReadConfig::default().boxes(BoxReading::Xywh);
     says(&open_with(dir.path(), read).unwrap(), &["--boxes xywh was given"]);
 }
 
@@ -299,7 +299,7 @@ fn crowds_alone_are_no_targets() {
     put(dir.path(), &json);
     let error = open(dir.path()).require_targets().unwrap_err().to_string();
     assert!(error.contains("crowds") && error.contains("--crowds keep"), "{error}");
-    let splits = open_with(dir.path(), ReadConfig { crowds: Crowds::Keep, ..ReadConfig::default() }).unwrap();
+    let splits = open_with(dir.path(), ReadConfig::default().crowds(Crowds::Keep)).unwrap();
     splits.require_targets().unwrap();
     assert_eq!(boxes(&splits), correct_boxes(12));
 }
@@ -355,7 +355,7 @@ fn a_turn_that_sizes_do_not_tell_is_asked_for() {
     let error = open_with(dir.path(), ReadConfig::default()).unwrap_err().to_string();
     assert!(error.contains("12 images") && error.contains("EXIF") && error.contains("--exif apply"), "{error}");
     for (exif, turned) in [(Exif::Apply, true), (Exif::Ignore, false)] {
-        let splits = open_with(dir.path(), ReadConfig { exif: Some(exif), ..ReadConfig::default() }).unwrap();
+        let splits = open_with(dir.path(), ReadConfig::default().exif(exif)).unwrap();
         assert_eq!(splits.train.is_turned(0), turned);
         let corner =
             splits.train.sample(0).unwrap().image.pixel(if turned { 62 } else { 1 }, if turned { 46 } else { 1 });

@@ -6,9 +6,17 @@ use docent_coco::{DecodeOptions, Error, Rgb8, decode_bytes, decode_file, image_h
 
 use crate::support::data;
 
-const PLAIN: DecodeOptions = DecodeOptions { upright: false, keep_truncated: false };
-const UPRIGHT: DecodeOptions = DecodeOptions { upright: true, keep_truncated: false };
-const KEEP: DecodeOptions = DecodeOptions { upright: false, keep_truncated: true };
+fn plain() -> DecodeOptions {
+    DecodeOptions::default()
+}
+
+fn upright() -> DecodeOptions {
+    plain().upright(true)
+}
+
+fn keep_truncated() -> DecodeOptions {
+    plain().keep_truncated(true)
+}
 
 /// Centres of the four 8x8 patches of the fixtures (16x16 pixels), row by row.
 const CENTRES: [(usize, usize); 4] = [(4, 4), (12, 4), (4, 12), (12, 12)];
@@ -18,7 +26,7 @@ const COLOURS: [[u8; 3]; 4] = [[200, 30, 40], [20, 180, 60], [10, 50, 220], [240
 const LUMA: [u8; 4] = [82, 118, 57, 240];
 
 fn check(name: &str, expected: [[u8; 3]; 4], tolerance: u8) {
-    let image = decode_file(&data(name), PLAIN).unwrap();
+    let image = decode_file(&data(name), plain()).unwrap();
     assert_eq!((image.width, image.height), (16, 16), "{name}");
     assert_eq!(image.data.len(), 16 * 16 * 3, "{name}");
     for ((x, y), want) in CENTRES.into_iter().zip(expected) {
@@ -45,35 +53,35 @@ fn every_pixel_format_becomes_rgb() {
 #[test]
 fn exif_rotation_is_not_applied_unasked() {
     // Its EXIF block asks for a quarter turn; the pixels are 32 wide and 16 high.
-    let image = decode_file(&data("rotated.jpg"), PLAIN).unwrap();
+    let image = decode_file(&data("rotated.jpg"), plain()).unwrap();
     assert_eq!((image.width, image.height), (32, 16));
 }
 
 #[test]
 fn upright_is_turned_as_exif_says() {
     let (flat, turned) =
-        (decode_file(&data("rotated.jpg"), PLAIN).unwrap(), decode_file(&data("rotated.jpg"), UPRIGHT).unwrap());
+        (decode_file(&data("rotated.jpg"), plain()).unwrap(), decode_file(&data("rotated.jpg"), upright()).unwrap());
     assert_eq!((turned.width, turned.height), (16, 32));
     // Orientation 6: the stored image is turned by a quarter, clockwise. Its lower left corner comes to the upper left.
     for (x, y) in [(0, 0), (5, 9), (15, 31)] {
         assert_eq!(turned.pixel(x, y), flat.pixel(y, 15 - x), "{x},{y}");
     }
     // A file without the block stays as it is, and a damaged one is an error as ever.
-    assert_eq!(decode_file(&data("rgb.jpg"), UPRIGHT).unwrap(), decode_file(&data("rgb.jpg"), PLAIN).unwrap());
-    assert!(decode_bytes(b"not an image", "x", UPRIGHT).is_err());
+    assert_eq!(decode_file(&data("rgb.jpg"), upright()).unwrap(), decode_file(&data("rgb.jpg"), plain()).unwrap());
+    assert!(decode_bytes(b"not an image", "x", upright()).is_err());
 }
 
 #[test]
 fn a_jpeg_that_is_written_can_be_read() {
     let image = Rgb8::filled(31, 17, [200, 100, 50]);
-    let read = decode_bytes(&image.to_jpeg().unwrap(), "made.jpg", PLAIN).unwrap();
+    let read = decode_bytes(&image.to_jpeg().unwrap(), "made.jpg", plain()).unwrap();
     assert_eq!((read.width, read.height), (31, 17));
     assert!(read.data.iter().zip(&image.data).all(|(a, b)| a.abs_diff(*b) < 8));
     assert!(Rgb8 { width: 3, height: 3, data: vec![0; 5] }.to_jpeg().is_err());
 }
 
 fn reason(bytes: &[u8]) -> String {
-    match decode_bytes(bytes, "photo.jpg", PLAIN) {
+    match decode_bytes(bytes, "photo.jpg", plain()) {
         Err(e @ Error::Decode { .. }) => {
             let text = e.to_string();
             assert!(text.contains("photo.jpg"), "{text}");
@@ -90,7 +98,7 @@ fn damaged_files_are_errors_that_name_the_file() {
     assert!(reason(b"not an image").contains("none of JPEG, PNG"));
     for name in ["rgb.jpg", "progressive.jpg", "grey.jpg", "rotated.jpg", "palette.png", "grey16.png"] {
         let whole = std::fs::read(data(name)).unwrap();
-        assert!(decode_bytes(&whole, name, PLAIN).is_ok());
+        assert!(decode_bytes(&whole, name, plain()).is_ok());
         for cut in [whole.len() / 2, whole.len() * 3 / 4, whole.len() - 2, 4] {
             // A PNG's last chunk holds nothing; without its last two bytes the image is all there.
             if name.ends_with(".png") && cut == whole.len() - 2 {
@@ -105,7 +113,7 @@ fn damaged_files_are_errors_that_name_the_file() {
 fn a_jpeg_with_bytes_after_its_end_is_read() {
     let mut bytes = std::fs::read(data("rgb.jpg")).unwrap();
     bytes.extend_from_slice(&[0, 0, 0xFF, 0x12, 7]);
-    assert!(decode_bytes(&bytes, "rgb.jpg", PLAIN).is_ok());
+    assert!(decode_bytes(&bytes, "rgb.jpg", plain()).is_ok());
 }
 
 /// A PNG header that claims `width` x `height`, with a correct checksum and nothing behind it.
@@ -154,7 +162,7 @@ fn rgb8_flips_and_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.png");
     before.save_png(&path).unwrap();
-    assert_eq!(decode_file(&path, PLAIN).unwrap(), before);
+    assert_eq!(decode_file(&path, plain()).unwrap(), before);
     let broken = Rgb8 { width: 5, height: 5, data: vec![0; 3] };
     assert!(broken.save_png(&path).unwrap_err().to_string().contains("75"));
     let nowhere = dir.path().join("no/such/folder/a.png");
@@ -170,7 +178,7 @@ fn webp_bmp_and_tiff_are_read_whatever_they_are_called() {
     for format in [image::ImageFormat::WebP, image::ImageFormat::Bmp, image::ImageFormat::Tiff] {
         let path = dir.path().join("called.jpg");
         pixels.save_with_format(&path, format).unwrap();
-        assert_eq!(decode_file(&path, PLAIN).unwrap(), image, "{format:?}");
+        assert_eq!(decode_file(&path, plain()).unwrap(), image, "{format:?}");
         let header = image_header(&path).unwrap();
         assert_eq!((header.width, header.height, header.is_marked()), (21, 13, false), "{format:?}");
     }
@@ -189,14 +197,14 @@ fn a_header_tells_size_and_turn() {
 #[test]
 fn a_jpeg_without_its_last_bytes_is_kept_if_asked() {
     let whole = std::fs::read(data("rgb.jpg")).unwrap();
-    let image = decode_bytes(&whole, "a.jpg", PLAIN).unwrap();
+    let image = decode_bytes(&whole, "a.jpg", plain()).unwrap();
     // Without its end marker nothing is missing.
-    assert!(decode_bytes(&whole[..whole.len() - 2], "a.jpg", PLAIN).is_err());
-    assert_eq!(decode_bytes(&whole[..whole.len() - 2], "a.jpg", KEEP).unwrap(), image);
+    assert!(decode_bytes(&whole[..whole.len() - 2], "a.jpg", plain()).is_err());
+    assert_eq!(decode_bytes(&whole[..whole.len() - 2], "a.jpg", keep_truncated()).unwrap(), image);
     // Of a taller image more than a row of blocks.
     let tall = Rgb8 { width: 64, height: 64, data: (0..64 * 64 * 3).map(|i| (i * 7919 % 251) as u8).collect() };
     let tall = tall.to_jpeg().unwrap();
-    assert!(decode_bytes(&tall[..tall.len() - 12], "a.jpg", KEEP).is_ok());
-    let error = decode_bytes(&tall[..tall.len() / 2], "a.jpg", KEEP).unwrap_err().to_string();
+    assert!(decode_bytes(&tall[..tall.len() - 12], "a.jpg", keep_truncated()).is_ok());
+    let error = decode_bytes(&tall[..tall.len() / 2], "a.jpg", keep_truncated()).unwrap_err().to_string();
     assert!(error.contains("more than its last row of blocks"), "{error}");
 }

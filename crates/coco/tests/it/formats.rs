@@ -227,7 +227,7 @@ fn csv(dir: &Path, scenes: &[Scene], split: Split) {
 type Found = BTreeMap<usize, (bool, Vec<(String, [i64; 4])>)>;
 
 fn read(dir: &Path, read: ReadConfig) -> Result<Found, String> {
-    let splits = open_dir(dir, &OpenOptions { read, ..OpenOptions::default() }).map_err(|e| e.to_string())?;
+    let splits = open_dir(dir, &OpenOptions::default().read(read)).map_err(|e| e.to_string())?;
     let mut found = Found::new();
     for (held_out, set) in [(false, &splits.train), (true, &splits.val)] {
         for i in 0..set.len() {
@@ -269,7 +269,7 @@ proptest! {
         for (format, write) in formats {
             let dir = tempfile::tempdir().unwrap();
             write(dir.path(), &scenes, split);
-            let edges = ReadConfig { boxes: (format == "voc").then_some(BoxReading::Edges), ..ReadConfig::default() };
+            let edges = ReadConfig::default().boxes((format == "voc").then_some(BoxReading::Edges));
             let found = read(dir.path(), edges).unwrap_or_else(|e| panic!("{format} {split:?}: {e}"));
             prop_assert_eq!(found.len(), scenes.len(), "{} {:?}", format, split);
             for (i, scene) in scenes.iter().enumerate() {

@@ -10,17 +10,16 @@ use docent_coco::{Augment, Dataset, Error, Loader, LoaderConfig, Resize, ResizeR
 use crate::support::{size_of, write_images};
 
 fn config(threads: usize) -> LoaderConfig {
-    LoaderConfig {
-        resize: Resize { shortest: 16, longest: 40, rule: ResizeRule::Torchvision },
-        flip: 0.5,
-        augment: Augment::default(),
-        batch: 3,
-        threads,
-        prefetch: 2,
-        seed: 5,
-        shuffle: true,
-        drop_last: false,
-    }
+    LoaderConfig::default()
+        .resize(Resize::default().shortest(16).longest(40).rule(ResizeRule::Torchvision))
+        .flip(0.5)
+        .augment(Augment::default())
+        .batch(3)
+        .threads(threads)
+        .prefetch(2)
+        .seed(5)
+        .shuffle(true)
+        .drop_last(false)
 }
 
 fn made(n: usize) -> (tempfile::TempDir, Arc<Dataset>) {
@@ -38,7 +37,7 @@ fn the_number_of_threads_changes_nothing() {
     let (_dir, set) = made(13);
     let one = Loader::new(set.clone(), config(1)).unwrap();
     let four = Loader::new(set.clone(), config(4)).unwrap();
-    let none_ahead = Loader::new(set, LoaderConfig { prefetch: 0, ..config(2) }).unwrap();
+    let none_ahead = Loader::new(set, config(2).prefetch(0)).unwrap();
     for epoch in 0..3 {
         let batches = run(&one, epoch);
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3, 3, 1]);
@@ -63,7 +62,7 @@ fn epochs_differ_seeds_differ_and_every_image_comes_once() {
     let mut sorted = first.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, (0..13).collect::<Vec<_>>());
-    let other = Loader::new(set, LoaderConfig { seed: 6, ..config(2) }).unwrap();
+    let other = Loader::new(set, config(2).seed(6)).unwrap();
     assert_ne!(other.order(1), first);
 }
 
@@ -71,10 +70,10 @@ fn epochs_differ_seeds_differ_and_every_image_comes_once() {
 fn evaluation_is_in_order_and_unflipped() {
     let (_dir, set) = made(7);
     let resize = config(1).resize;
-    let loader = Loader::new(set, LoaderConfig { resize, batch: 2, ..LoaderConfig::default() }).unwrap();
+    let loader = Loader::new(set, LoaderConfig::default().resize(resize).batch(2)).unwrap();
     let items: Vec<_> = run(&loader, 0).into_iter().flatten().collect();
     assert_eq!(items.iter().map(|i| i.index).collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
-    assert!(items.iter().all(|i| !i.flipped && i.image_id == 10 * i.index as u64 + 3));
+    assert!(items.iter().all(|i| !i.key.transform.flip && i.key.image_id == 10 * i.index as u64 + 3));
 }
 
 #[test]
@@ -82,28 +81,30 @@ fn boxes_follow_their_image() {
     let (_dir, set) = made(40);
     let loader = Loader::new(set.clone(), config(2)).unwrap();
     let items: Vec<_> = run(&loader, 0).into_iter().flatten().collect();
-    let flipped = items.iter().filter(|i| i.flipped).count();
+    let flipped = items.iter().filter(|i| i.key.transform.flip).count();
     assert!((8..=32).contains(&flipped), "{flipped} of 40");
     // The same image flips in one epoch and not in another.
     let again: Vec<_> = run(&loader, 1).into_iter().flatten().collect();
-    assert!(items.iter().any(|i| again.iter().any(|j| j.image_id == i.image_id && j.flipped != i.flipped)));
+    assert!(items.iter().any(|i| {
+        again.iter().any(|j| j.key.image_id == i.key.image_id && j.key.transform.flip != i.key.transform.flip)
+    }));
     for item in &items {
         let (w, h) = size_of(item.index);
         let (w, h) = (w as usize, h as usize);
-        assert_eq!(item.original, (h, w));
+        assert_eq!(item.key.original, (h, w));
         let (height, width) = config(1).resize.output_size(h, w);
         assert_eq!((item.planes.height, item.planes.width), (height, width));
         assert_eq!(item.planes.data.len(), 3 * height * width);
         // The white pixel stands in the upper left corner, or in the upper right one of a mirrored image.
         let red = &item.planes.data[..width];
-        let (marked, other) = if item.flipped { (red[width - 1], red[0]) } else { (red[0], red[width - 1]) };
+        let (marked, other) = if item.key.transform.flip { (red[width - 1], red[0]) } else { (red[0], red[width - 1]) };
         assert!(marked > other, "{marked} {other}");
         let ground_truth = set.ground_truth(item.index);
         assert_eq!(item.labels, ground_truth.labels);
         assert_eq!(item.boxes.len(), item.index % 3);
         for (got, b) in item.boxes.iter().zip(&ground_truth.boxes) {
             let (sx, sy) = (width as f32 / w as f32, height as f32 / h as f32);
-            let (x1, x2) = if item.flipped { (w as f32 - b[2], w as f32 - b[0]) } else { (b[0], b[2]) };
+            let (x1, x2) = if item.key.transform.flip { (w as f32 - b[2], w as f32 - b[0]) } else { (b[0], b[2]) };
             assert_eq!(*got, [x1 * sx, b[1] * sy, x2 * sx, b[3] * sy]);
         }
     }
@@ -112,11 +113,11 @@ fn boxes_follow_their_image() {
 #[test]
 fn a_short_last_batch_can_be_left_out() {
     let (_dir, set) = made(7);
-    let drop_last = LoaderConfig { drop_last: true, ..config(1) };
+    let drop_last = config(1).drop_last(true);
     let loader = Loader::new(set.clone(), drop_last.clone()).unwrap();
     assert_eq!(loader.batches(), 2);
     assert_eq!(run(&loader, 0).iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
-    let error = Loader::new(set, LoaderConfig { batch: 8, ..drop_last }).unwrap_err().to_string();
+    let error = Loader::new(set, drop_last.batch(8)).unwrap_err().to_string();
     assert!(error.contains("no batch is left"), "{error}");
 }
 
@@ -125,7 +126,7 @@ fn a_broken_image_is_an_error_that_names_it_and_the_rest_goes_on() {
     let (_dir, set) = made(9);
     std::fs::write(set.image_path(4), b"\x89PNG\r\n\x1a\nrubbish").unwrap();
     std::fs::remove_file(set.image_path(7)).unwrap();
-    let loader = Loader::new(set, LoaderConfig { shuffle: false, ..config(2) }).unwrap();
+    let loader = Loader::new(set, config(2).shuffle(false)).unwrap();
     let batches: Vec<_> = loader.epoch(0).collect();
     assert!(batches[0].is_ok());
     for (batch, id, file) in [(1, 43, "004.png"), (2, 73, "007.png")] {
@@ -142,7 +143,7 @@ fn it_ends_at_any_moment() {
     let (_dir, set) = made(30);
     let start = Instant::now();
     for taken in 0..8 {
-        let loader = Loader::new(set.clone(), LoaderConfig { prefetch: 4, ..config(3) }).unwrap();
+        let loader = Loader::new(set.clone(), config(3).prefetch(4)).unwrap();
         let mut epoch = loader.epoch(taken);
         for _ in 0..taken {
             epoch.next().unwrap().unwrap();
@@ -164,7 +165,7 @@ fn it_ends_at_any_moment() {
 #[test]
 fn no_more_than_asked_is_made_ahead() {
     let (dir, set) = made(30);
-    let loader = Loader::new(set.clone(), LoaderConfig { shuffle: false, prefetch: 2, ..config(4) }).unwrap();
+    let loader = Loader::new(set.clone(), config(4).shuffle(false).prefetch(2)).unwrap();
     let mut epoch = loader.epoch(0);
     epoch.next().unwrap().unwrap();
     std::thread::sleep(Duration::from_millis(300));
@@ -183,11 +184,11 @@ fn settings_are_checked() {
     let (_dir, set) = made(2);
     let good = config(1);
     let bad = [
-        (LoaderConfig { batch: 0, ..good.clone() }, "batch"),
-        (LoaderConfig { threads: 0, ..good.clone() }, "threads"),
-        (LoaderConfig { flip: 1.5, ..good.clone() }, "flip"),
-        (LoaderConfig { flip: f32::NAN, ..good.clone() }, "flip"),
-        (LoaderConfig { resize: Resize { shortest: 0, ..good.resize }, ..good.clone() }, "shortest"),
+        (good.clone().batch(0), "batch"),
+        (good.clone().threads(0), "threads"),
+        (good.clone().flip(1.5), "flip"),
+        (good.clone().flip(f32::NAN), "flip"),
+        (good.clone().resize(good.resize.shortest(0)), "shortest"),
     ];
     for (config, word) in bad {
         let error = Loader::new(set.clone(), config).unwrap_err().to_string();
@@ -221,7 +222,7 @@ fn a_slow_disk_slows_and_never_piles_images_up() {
             pipe.write_all(&bytes).unwrap();
         });
     }
-    let loader = Loader::new(set, LoaderConfig { batch: 2, prefetch: 2, ..config(3) }).unwrap();
+    let loader = Loader::new(set, config(3).batch(2).prefetch(2)).unwrap();
     let mut epoch = loader.epoch(0);
     for batch in 0..12 {
         if batch < 4 {

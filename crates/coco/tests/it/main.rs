@@ -13,6 +13,7 @@ mod decode;
 mod evaluate;
 mod formats;
 mod fuzz;
+mod image_key;
 mod loader;
 mod open;
 mod properties;

@@ -75,10 +75,7 @@ fn one_json_alone_is_split_by_name() {
         let ids =
             |d: &Dataset| d.images().iter().map(|i| i.id).filter(|&id| id != whole.image(0).id).collect::<Vec<_>>();
         assert_eq!(ids(&val), ids(&splits.val));
-        let share = |val_fraction| OpenOptions {
-            read: ReadConfig { val_fraction, ..ReadConfig::default() },
-            ..OpenOptions::default()
-        };
+        let share = |val_fraction| OpenOptions::default().read(ReadConfig::default().val_fraction(val_fraction));
         assert!(open_dir(dir.path(), &share(0.5)).unwrap().val.len() > splits.val.len());
         for bad in [0.0, 1.0, -0.1, f64::NAN] {
             assert!(open_dir(dir.path(), &share(bad)).is_err());
@@ -101,7 +98,7 @@ fn explicit_paths_win() {
         "{error}"
     );
     let json = |name: &str| Some(dir.path().join("annotations").join(name));
-    let mut options = OpenOptions { train_annotations: json("instances_train_small.json"), ..OpenOptions::default() };
+    let mut options = OpenOptions::default().train_annotations(json("instances_train_small.json"));
     let splits = open_dir(dir.path(), &options).unwrap();
     assert_eq!((splits.train.len(), splits.val.len()), (2, 3));
     options.val_annotations = json("instances_train.json");
@@ -111,17 +108,13 @@ fn explicit_paths_win() {
     // A validation file alone says nothing about what to train on.
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), "images", "instances_val.json", 6);
-    let options = OpenOptions {
-        val_annotations: Some(dir.path().join("annotations/instances_val.json")),
-        ..OpenOptions::default()
-    };
+    let options = OpenOptions::default().val_annotations(Some(dir.path().join("annotations/instances_val.json")));
     assert!(open_dir(dir.path(), &options).unwrap_err().to_string().contains("no training annotations"));
     // A training file that is named, with no validation file to be found, is split.
-    let options = OpenOptions { train_annotations: options.val_annotations, ..OpenOptions::default() };
+    let options = OpenOptions::default().train_annotations(options.val_annotations);
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), "images", "instances_train.json", 30);
-    let options =
-        OpenOptions { train_annotations: Some(dir.path().join("annotations/instances_train.json")), ..options };
+    let options = options.train_annotations(Some(dir.path().join("annotations/instances_train.json")));
     assert_eq!(open_dir(dir.path(), &options).map(|s| s.train.len() + s.val.len()).unwrap(), 30);
 }
 
@@ -149,7 +142,7 @@ fn absence_says_what_was_looked_for_and_found() {
     for part in ["missing image file", "000.png", "6 fault(s)", "--policy missing_image=drop"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let options = OpenOptions { images: Some(elsewhere.path().join("pictures")), ..OpenOptions::default() };
+    let options = OpenOptions::default().images(Some(elsewhere.path().join("pictures")));
     open_dir(dir.path(), &options).unwrap();
 
     // The same names in two places.

@@ -36,11 +36,10 @@ fn both_rules_agree_with_their_models() {
     assert_eq!(cases.len(), 7);
     for case in cases {
         let image = test_image(number(&case["height"]), number(&case["width"]));
-        let mut resize = Resize {
-            shortest: number(&case["shortest"]) as u32,
-            longest: number(&case["longest"]) as u32,
-            rule: ResizeRule::Torchvision,
-        };
+        let mut resize = Resize::default()
+            .shortest(number(&case["shortest"]) as u32)
+            .longest(number(&case["longest"]) as u32)
+            .rule(ResizeRule::Torchvision);
         let planes = resize.apply(&image).unwrap();
         let size = (number(&case["out"][0]), number(&case["out"][1]));
         assert_eq!((planes.height, planes.width), size);
@@ -71,7 +70,7 @@ fn sizes_agree_with_torchvision() {
     assert_eq!(sizes.len(), 300);
     for row in sizes {
         let [shortest, longest, h, w, oh, ow] = std::array::from_fn(|i| number(&row[i]));
-        let resize = Resize { shortest: shortest as u32, longest: longest as u32, rule: ResizeRule::Torchvision };
+        let resize = Resize::default().shortest(shortest as u32).longest(longest as u32).rule(ResizeRule::Torchvision);
         assert_eq!(resize.output_size(h, w), (oh, ow), "{row}");
     }
 }
@@ -79,7 +78,7 @@ fn sizes_agree_with_torchvision() {
 #[test]
 fn extreme_shapes_keep_a_pixel() {
     for rule in [ResizeRule::Torchvision, ResizeRule::Antialias] {
-        let resize = Resize { shortest: 8, longest: 20, rule };
+        let resize = Resize::default().shortest(8).longest(20).rule(rule);
         for (h, w, out) in [(1, 1, (8, 8)), (1, 4000, (1, 20)), (4000, 1, (20, 1)), (2, 300, (1, 20))] {
             let planes = resize.apply(&test_image(h, w)).unwrap();
             assert_eq!((planes.height, planes.width), out);
@@ -92,7 +91,7 @@ fn extreme_shapes_keep_a_pixel() {
 fn the_same_size_keeps_every_value() {
     let image = test_image(9, 12);
     for rule in [ResizeRule::Torchvision, ResizeRule::Antialias] {
-        let resize = Resize { shortest: 9, longest: 12, rule };
+        let resize = Resize::default().shortest(9).longest(12).rule(rule);
         let planes = resize.apply(&image).unwrap();
         assert_eq!(planes, Planes::from_rgb8(&image));
         assert_eq!(planes.data[9 * 12 + 5], f32::from(image.pixel(5, 0)[1]) / 255.0);
@@ -102,7 +101,7 @@ fn the_same_size_keeps_every_value() {
 #[test]
 fn settings_and_images_are_checked() {
     for (shortest, longest) in [(0, 10), (10, 0), (20_000, 10), (10, 20_000)] {
-        let resize = Resize { shortest, longest, ..Resize::default() };
+        let resize = Resize::default().shortest(shortest).longest(longest);
         let text = resize.validate().unwrap_err().to_string();
         assert!(text.contains("between 1 and 16384"), "{text}");
     }
@@ -122,7 +121,7 @@ proptest! {
     #[test]
     fn one_colour_stays(h in 1usize..60, w in 1usize..60, shortest in 1u32..50, longest in 1u32..80, colour: [u8; 3]) {
         for rule in [ResizeRule::Torchvision, ResizeRule::Antialias] {
-            let resize = Resize { shortest, longest, rule };
+            let resize = Resize::default().shortest(shortest).longest(longest).rule(rule);
             let planes = resize.apply(&Rgb8::filled(w, h, colour)).unwrap();
             prop_assert!(planes.height.max(planes.width) <= longest as usize);
             prop_assert!(planes.height.min(planes.width) <= shortest.max(1) as usize);

@@ -114,7 +114,7 @@ fn one_file_becomes_two_and_loses_nothing() {
 #[test]
 fn stratified_a_rare_class_is_on_both_sides() {
     let text = file();
-    let config = SplitConfig { val_share: 0.3, stratify: true, ..SplitConfig::default() };
+    let config = SplitConfig::default().val_share(0.3).stratify(true);
     let [train, val] = split_json(text.as_bytes(), "all.json".as_ref(), &config).unwrap();
     let dogs = |json: &str| read(json).all_annotations().iter().filter(|a| a.category_id == 9).count();
     assert_eq!((train.images, val.images, dogs(&train.json), dogs(&val.json)), (70, 30, 7, 3));
@@ -124,13 +124,13 @@ fn stratified_a_rare_class_is_on_both_sides() {
 #[test]
 fn what_cannot_be_split_says_why() {
     let fails = |text: &str, share: f64| {
-        let config = SplitConfig { val_share: share, ..SplitConfig::default() };
+        let config = SplitConfig::default().val_share(share);
         split_json(text.as_bytes(), "all.json".as_ref(), &config).unwrap_err().to_string()
     };
     assert!(fails(&file(), 0.0).contains("between 0 and 1"));
     assert!(fails(&file(), f64::NAN).contains("between 0 and 1"));
     // However small the share, an image is held out.
-    let tiny = SplitConfig { val_share: 0.000001, ..SplitConfig::default() };
+    let tiny = SplitConfig::default().val_share(0.000001);
     assert_eq!(split_json(file().as_bytes(), "all.json".as_ref(), &tiny).unwrap()[1].images, 1);
     assert!(fails("{", 0.5).contains("all.json"));
     assert!(fails(&file().replace(r#""image_id":7,"#, r#""image_id":777,"#), 0.5).contains("777"));

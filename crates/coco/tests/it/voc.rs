@@ -36,7 +36,7 @@ fn open(dir: &Path) -> docent_coco::Result<Splits> {
 }
 
 fn reading(read: ReadConfig) -> OpenOptions {
-    OpenOptions { read, ..OpenOptions::default() }
+    OpenOptions::default().read(read)
 }
 
 fn says(splits: &Splits, parts: &[&str]) {
@@ -208,7 +208,7 @@ fn difficult_objects_as_asked() {
     for (difficult, crowds, objects) in
         [(Difficult::Ignore, 10, 40), (Difficult::Keep, 0, 40), (Difficult::Drop, 0, 30)]
     {
-        let splits = open_dir(dir.path(), &reading(ReadConfig { difficult, ..ReadConfig::default() })).unwrap();
+        let splits = open_dir(dir.path(), &reading(ReadConfig::default().difficult(difficult))).unwrap();
         let all: Vec<_> = splits.train.all_annotations().iter().chain(splits.val.all_annotations()).collect();
         assert_eq!((all.iter().filter(|a| a.iscrowd).count(), all.len()), (crowds, objects), "{difficult:?}");
     }
@@ -328,7 +328,7 @@ fn images_without_xml_are_counted_and_used_if_asked() {
     let splits = open(dir.path()).unwrap();
     assert_eq!(splits.train.len() + splits.val.len(), 9);
     says(&splits, &["1 image(s) without XML", "--unlabeled as-negatives"]);
-    let options = reading(ReadConfig { unlabeled: Unlabeled::AsNegatives, ..ReadConfig::default() });
+    let options = reading(ReadConfig::default().unlabeled(Unlabeled::AsNegatives));
     let splits = open_dir(dir.path(), &options).unwrap();
     let all = [ids(&splits.train), ids(&splits.val)].concat();
     assert!(all.len() == 10 && all.contains(&4));
@@ -369,7 +369,7 @@ fn folders_of_xml_correspond_to_folders_of_images() {
 #[test]
 fn no_voc_folder() {
     let dir = tempfile::tempdir().unwrap();
-    let options = reading(ReadConfig { format: Some(Format::Voc), ..ReadConfig::default() });
+    let options = reading(ReadConfig::default().format(Format::Voc));
     let text = open_dir(dir.path(), &options).unwrap_err().to_string();
     assert!(text.contains("no PASCAL VOC annotations") && text.contains("XML files"), "{text}");
     assert!(open_dir(&dir.path().join("no"), &options).unwrap_err().to_string().contains("no"));
@@ -380,8 +380,8 @@ fn no_voc_folder() {
 fn bccd_xml_is_bccd_json() {
     let Some(root) = shared("bccd") else { return };
     let classes = ["WBC", "RBC", "Platelets"].map(str::to_owned).to_vec();
-    let voc = ReadConfig { format: Some(Format::Voc), ..ReadConfig::default() };
-    let options = reading(ReadConfig { boxes: Some(BoxReading::Edges), classes, ..voc.clone() });
+    let voc = ReadConfig::default().format(Format::Voc);
+    let options = reading(voc.clone().boxes(BoxReading::Edges).classes(classes));
     let xml = open_dir(&root, &options).unwrap();
     let json = open(&root).unwrap();
     let findings: Vec<_> = xml.train.findings().iter().chain(xml.val.findings()).collect();

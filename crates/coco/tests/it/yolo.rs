@@ -34,8 +34,8 @@ fn open(dir: &Path) -> docent_coco::Result<docent_coco::Splits> {
 }
 
 fn yolo() -> OpenOptions {
-    let read = ReadConfig { format: Some(Format::Yolo), ..ReadConfig::default() };
-    OpenOptions { read, ..OpenOptions::default() }
+    let read = ReadConfig::default().format(Format::Yolo);
+    OpenOptions::default().read(read)
 }
 
 fn check(splits: &docent_coco::Splits, train: usize, val: usize) {

@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Var};
-use docent_coco::{Planes, TrainItem};
+use docent_coco::{ImageKey, Planes, ResizeRule, TrainItem, Transform};
 use docent_detect::FasterRcnn;
 use docent_distill::{Channels, Distiller, Progress};
 use docent_train::build::{Built, build};
@@ -128,6 +128,7 @@ pub fn crowd(images: usize, (height, width): (usize, usize), boxes: usize) -> Ba
 }
 
 fn pictures(images: usize, (height, width): (usize, usize), objects: impl Fn(usize) -> Vec<([f32; 4], u32)>) -> Batch {
+    let unchanged = Transform::resize((height, width), (height, width), ResizeRule::Torchvision);
     let items: Vec<TrainItem> = (0..images)
         .map(|n| {
             let (boxes, labels): (Vec<_>, Vec<_>) = objects(n).into_iter().unzip();
@@ -146,13 +147,11 @@ fn pictures(images: usize, (height, width): (usize, usize), objects: impl Fn(usi
             let at = |i: usize| pixel((i / (height * width), i / width % height, i % width));
             let data = (0..3 * height * width).map(at).collect();
             TrainItem {
-                image_id: n as u64 + 1,
+                key: ImageKey::new(n as u64 + 1, (height, width), unchanged.clone()),
                 index: n,
                 planes: Planes { height, width, data },
                 boxes,
                 labels,
-                original: (height, width),
-                flipped: false,
             }
         })
         .collect();

@@ -70,18 +70,17 @@ fn is_default(read: &ReadConfig) -> bool {
 impl DataRecipe {
     /// How the data folder is opened.
     pub fn open_options(&self) -> OpenOptions {
-        OpenOptions {
-            train_annotations: self.train_annotations.clone(),
-            val_annotations: self.val_annotations.clone(),
-            images: self.images.clone(),
-            checks: self.checks.clone(),
-            read: self.read.clone(),
-        }
+        OpenOptions::default()
+            .train_annotations(self.train_annotations.clone())
+            .val_annotations(self.val_annotations.clone())
+            .images(self.images.clone())
+            .checks(self.checks.clone())
+            .read(self.read.clone())
     }
 
     /// Takes over how the data folder is opened.
     pub fn set_open_options(&mut self, options: OpenOptions) {
-        let OpenOptions { train_annotations, val_annotations, images, checks, read } = options;
+        let OpenOptions { train_annotations, val_annotations, images, checks, read, .. } = options;
         (self.train_annotations, self.val_annotations, self.images) = (train_annotations, val_annotations, images);
         (self.checks, self.read) = (checks, read);
     }

@@ -27,7 +27,7 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        generate(&root.path().join("data"), &ShapesConfig { train: 8, val: 4, seed: 0 }).unwrap();
+        generate(&root.path().join("data"), &ShapesConfig::default().train(8).val(4).seed(0)).unwrap();
         Self { root }
     }
 

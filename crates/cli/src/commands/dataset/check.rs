@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use docent_coco::{CheckConfig, Dataset, Error, Finding, FindingKind, OpenOptions, Policy, open_dir};
+use docent_coco::{CheckConfig, Dataset, Error, Finding, FindingKind, Policy, open_dir};
 
 use crate::output::say;
 use crate::reading::ReadArgs;
@@ -29,8 +29,8 @@ pub fn run(args: &Args) -> Result<()> {
     // Dropping what cannot be read takes a look at every pixel.
     let unreadable_image = if args.headers { Policy::Error } else { Policy::Drop };
     let checks =
-        CheckConfig { unreadable_image, truncated_image: given.checks.truncated_image, ..CheckConfig::lenient() };
-    let options = OpenOptions { checks, ..given.clone() };
+        CheckConfig::lenient().unreadable_image(unreadable_image).truncated_image(given.checks.truncated_image);
+    let options = given.clone().checks(checks);
     let policies = given.checks;
     // Faults that no policy forgives are listed in full like the others.
     let (splits, mut findings) = match open_dir(&args.dir, &options) {

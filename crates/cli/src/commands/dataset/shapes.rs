@@ -23,7 +23,7 @@ pub struct Args {
 
 /// Writes the folder.
 pub fn run(args: &Args) -> Result<()> {
-    let config = ShapesConfig { train: args.train, val: args.val, seed: args.seed };
+    let config = ShapesConfig::default().train(args.train).val(args.val).seed(args.seed);
     let splits = generate(&args.out, &config)?;
     for (name, set) in [("training", &splits.train), ("held-out", &splits.val)] {
         say!("{name}: {} images, {} objects in {}", set.len(), set.all_annotations().len(), set.source().display());

@@ -38,7 +38,7 @@ fn split(args: &Args, json: &Path) -> Result<()> {
     let to_coco::Args { out, val, read, .. } = &args.to;
     let files = to_coco::free_files(out)?;
     let bytes = std::fs::read(json).with_context(|| format!("cannot read {}", json.display()))?;
-    let config = SplitConfig { val_share: *val, stratify: args.stratify, checks: read.options()?.checks };
+    let config = SplitConfig::default().val_share(*val).stratify(args.stratify).checks(read.options()?.checks);
     let sides = split_json(&bytes, json, &config)?;
     for (path, side) in files.iter().zip(&sides) {
         side.save(path)?;

@@ -84,7 +84,7 @@ struct Tile {
 /// One image at its size on the sheet, with its boxes.
 fn tile(dataset: &Dataset, i: usize, args: &Args) -> Result<Tile> {
     let sample = dataset.sample(i)?;
-    let resize = Resize { shortest: args.size, longest: args.size, rule: ResizeRule::Antialias };
+    let resize = Resize::default().shortest(args.size).longest(args.size).rule(ResizeRule::Antialias);
     let planes = resize.apply(&sample.image)?;
     let (height, width) = (planes.height, planes.width);
     let byte = |v: f32| (v * 255.0).round().clamp(0.0, 255.0) as u8;

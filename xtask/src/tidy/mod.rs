@@ -25,10 +25,13 @@ const FOLDERS: [&str; 4] = ["crates", "xtask", "fuzz", "benches"];
 /// The longest file, in lines.
 const MAX_LINES: usize = 500;
 
+/// Crates that still have import cycles. One without cycles must leave this list, and then cannot get any again.
+const WITH_CYCLES: [&str; 3] = ["crates/detect/src/lib.rs", "crates/distill/src/lib.rs", "crates/train/src/lib.rs"];
+
 /// Checks all files of the workspace and prints what breaks a rule.
 pub fn run() -> Result<()> {
     let root = process::root()?;
-    let faults = check(&root)?;
+    let faults = check(&root, &WITH_CYCLES)?;
     for fault in &faults {
         println!("{fault}");
     }
@@ -38,8 +41,8 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// What breaks a rule in the Rust files under `root`.
-fn check(root: &Path) -> Result<Vec<String>> {
+/// What breaks a rule in the Rust files under `root`. Import cycles of the crates `with_cycles` are passed over.
+fn check(root: &Path, with_cycles: &[&str]) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for folder in FOLDERS.iter().map(|folder| root.join(folder)).filter(|folder| folder.is_dir()) {
         collect(&folder, &mut files)?;
@@ -51,7 +54,16 @@ fn check(root: &Path) -> Result<Vec<String>> {
         faults.extend(check_text(name, &text));
     }
     for file in files.iter().filter(|file| is_crate_root(file)) {
-        faults.extend(cycles::find(root, file)?);
+        let cycles = cycles::find(root, file)?;
+        let name = file.strip_prefix(root).unwrap_or(file);
+        if !with_cycles.iter().any(|known| name == Path::new(known)) {
+            faults.extend(cycles);
+        } else if cycles.is_empty() {
+            faults.push(format!(
+                "{}: no import cycle: take it off the list WITH_CYCLES in xtask/src/tidy/mod.rs",
+                name.display()
+            ));
+        }
     }
     Ok(faults)
 }

@@ -5,8 +5,12 @@ use std::path::Path;
 
 use super::*;
 
-/// Writes a crate's files into `crates/demo` and checks them.
 fn check_crate(files: &[(&str, &str)]) -> Vec<String> {
+    check_listed(files, &[])
+}
+
+/// Writes a crate's files into `crates/demo` and checks them; cycles of the crates `with_cycles` are passed over.
+fn check_listed(files: &[(&str, &str)], with_cycles: &[&str]) -> Vec<String> {
     let root = tempfile::tempdir().unwrap();
     let package = root.path().join("crates/demo");
     fs::create_dir_all(&package).unwrap();
@@ -16,7 +20,7 @@ fn check_crate(files: &[(&str, &str)]) -> Vec<String> {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, format!("//! Demo.\n{text}")).unwrap();
     }
-    check(root.path()).unwrap()
+    check(root.path(), with_cycles).unwrap()
 }
 
 fn cycles(files: &[(&str, &str)]) -> usize {
@@ -53,6 +57,18 @@ fn a_cycle_is_told_with_its_import_lines() {
                 \n  crates/demo/src/b.rs:4 uses crate::c::g of crates/demo/src/c.rs\
                 \n  crates/demo/src/c.rs:2 uses super::a::A of crates/demo/src/a.rs";
     assert_eq!(faults, [want]);
+}
+
+#[test]
+fn cycles_of_a_listed_crate_are_passed_over_and_one_without_must_leave_the_list() {
+    let lib = ("src/lib.rs", "mod a; mod b;");
+    let a = ("src/a.rs", "use crate::b::f; pub fn g() {}");
+    let cycle = [lib, a, ("src/b.rs", "use crate::a::g; pub fn f() {}")];
+    let list = ["crates/demo/src/lib.rs"];
+    assert_eq!(check_listed(&cycle, &list), Vec::<String>::new());
+    assert_eq!(check_listed(&cycle, &["crates/other/src/lib.rs"]).len(), 1);
+    let faults = check_listed(&[lib, a, ("src/b.rs", "pub fn f() {}")], &list);
+    assert!(faults.len() == 1 && faults[0].contains("WITH_CYCLES"), "{faults:?}");
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use hotcoco::metrics::counts::average_precision;
 use serde::{Deserialize, Serialize};
 
+use crate::coco_metrics::{figures, free_left, matched, mean_of_known};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::evaluate::{Detection, Metrics, figures, free_left, matched, mean_of_known};
+use crate::evaluate::Metrics;
+use crate::results::Detection;
 
 /// A detection that overlaps an object by less than this (IoU) is on background, in the analysis of errors.
 pub const BACKGROUND_IOU: f64 = 0.1;

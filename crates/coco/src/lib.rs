@@ -20,10 +20,13 @@
 //! | `finding`, `checks`, `files`, `policy` | what is wrong with annotations and image files, and what is done about it |
 //! | `image_reader`, `header`, `decode`, `rgb8`, `resize` | image files to RGB8; RGB8 to planes of 0..1 |
 //! | `augment`, `jitter` | crops, sizes and colours of training images, by keyed draws |
-//! | `transform` | what was drawn for an image, its pixels and boxes after that, and the key that tells them |
+//! | `transform` | what was drawn for an image, its pixels and boxes after that, and the key of these pixels |
 //! | `loader` | batches from threads, in order, the same for any number of threads |
-//! | `evaluate` | the trait `Evaluator` and COCO's box metrics |
+//! | `results` | detections and COCO results files |
+//! | `evaluate` | the trait `Evaluator` and the figures that it gives |
+//! | `coco_metrics` | COCO's box metrics |
 //! | `analysis` | what stands behind them: curves, kinds of error, images and detections one by one |
+//! | `resample` | the AP of other choices of images, for bootstrap intervals |
 //! | [`rng`] | randomness keyed by (seed, purpose, epoch, id) |
 //! | [`shapes`] | a data set that is drawn, not downloaded |
 //!
@@ -39,12 +42,24 @@
 //! - Nothing is guessed that could put a box in the wrong place: numbers or orientations that can mean two things are
 //!   [`Error::Undecided`], whose message names the options that decide.
 //!
+//! # Features
+//! All are on by default. Without any, the crate decodes, resizes and batches images, and reads the JSON of COCO, labelme and VIA.
+//!
+//! | feature | what it adds | dependency |
+//! |---|---|---|
+//! | `metrics` | `CocoMetrics`, `analyze`, `Resampled` | hotcoco |
+//! | `plots` | `chart` | plotters |
+//! | `voc` | PASCAL VOC's XML | roxmltree |
+//! | `yolo` | YOLO's text and `data.yaml`; without it label files are not looked for | serde-saphyr |
+//! | `csv` | CSV tables | csv |
+//!
+//! Without the reader of a format that is found or asked for, [`open_dir`] gives an error that names the feature.
+//!
 //! # Example
 //! ```
 //! use std::sync::Arc;
 //! use docent_coco::{
-//!     Annotation, Category, CocoMetrics, Dataset, Detection, Evaluator, Image, Loader, LoaderConfig, OpenOptions, Resize, Rgb8,
-//!     open_dir,
+//!     Annotation, Category, Dataset, Detection, Image, Loader, LoaderConfig, OpenOptions, Resize, Rgb8, open_dir,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -76,13 +91,18 @@
 //! }
 //!
 //! let found = [Detection { image_id: 2, category_id: 18, bbox: [8.0, 8.0, 20.0, 16.0], score: 0.8 }];
+//! # #[cfg(feature = "metrics")]
+//! # {
+//! use docent_coco::{CocoMetrics, Evaluator};
 //! let metrics = CocoMetrics.evaluate(&splits.val, &found)?;
 //! println!("AP {:.3}", metrics.ap());
 //! # assert!((metrics.ap() - 1.0).abs() < 1e-12);
+//! # }
 //! # Ok(())
 //! # }
 //! ```
 
+#[cfg(feature = "metrics")]
 mod analysis;
 mod atomic;
 mod augment;
@@ -90,6 +110,8 @@ mod box_reading;
 mod checks;
 mod choose_images;
 mod coco_json;
+#[cfg(feature = "metrics")]
+mod coco_metrics;
 mod dataset;
 mod decode;
 mod digest;
@@ -112,8 +134,10 @@ mod outline;
 mod parallel;
 mod parts;
 mod policy;
+#[cfg(feature = "metrics")]
 mod resample;
 mod resize;
+mod results;
 mod rgb8;
 pub mod rng;
 mod setters;
@@ -121,15 +145,19 @@ mod settle;
 pub mod shapes;
 mod split_file;
 mod stats;
+#[cfg(feature = "csv")]
 mod table;
 mod text_file;
 mod transform;
 mod types;
 mod via;
+#[cfg(feature = "voc")]
 mod voc;
 mod write_json;
+#[cfg(feature = "yolo")]
 mod yolo;
 
+#[cfg(feature = "metrics")]
 pub use analysis::{
     Analysis, BACKGROUND_IOU, Curve, DetectionMatch, ErrorKind, ErrorShare, Errors, ImageScore, analyze,
 };
@@ -137,12 +165,12 @@ pub use atomic::write_atomic;
 pub use augment::{Augment, ScaleCrop};
 pub use box_reading::BoxReading;
 pub use checks::{OUTSIDE_TOLERANCE, checks, summarize};
+#[cfg(feature = "metrics")]
+pub use coco_metrics::CocoMetrics;
 pub use dataset::{Dataset, GroundTruth, Sample};
 pub use decode::{DecodeOptions, decode_bytes, decode_file};
 pub use error::{Error, Result, io_hint};
-pub use evaluate::{
-    ClassMetrics, CocoMetrics, Detection, Evaluator, Metrics, STAT_NAMES, parse_results, read_results, write_results,
-};
+pub use evaluate::{ClassMetrics, Evaluator, Metrics, STAT_NAMES};
 pub use files::ImageCheck;
 pub use finding::{Finding, FindingKind};
 pub use header::{ImageHeader, image_header, image_header_of_bytes};
@@ -157,14 +185,21 @@ pub use named::{
 pub use open::{Splits, annotation_file, open_annotations, open_dir, split_by_name};
 pub use open_options::{Crowds, Difficult, Exif, Format, OpenOptions, ReadConfig, Unlabeled};
 pub use policy::{CheckConfig, Policy};
+#[cfg(feature = "metrics")]
 pub use resample::Resampled;
 pub use resize::{Planes, Resize, ResizeRule};
+pub use results::{Detection, parse_results, read_results, write_results};
 pub use rgb8::Rgb8;
 pub use split_file::{SplitConfig, SplitJson, split_json};
-pub use stats::{Areas, ClassStats, Distribution, SizeCount, Stats, chart};
+#[cfg(feature = "plots")]
+pub use stats::chart;
+pub use stats::{Areas, ClassStats, Distribution, SizeCount, Stats};
+#[cfg(feature = "csv")]
 pub use table::{CsvRow, parse_csv};
 pub use transform::{ImageKey, Transform};
 pub use types::{Annotation, Category, Image};
 pub use via::{ViaImage, parse_via};
+#[cfg(feature = "voc")]
 pub use voc::{VocFile, VocObject, parse_voc};
+#[cfg(feature = "yolo")]
 pub use yolo::{DataYaml, YoloRow, parse_data_yaml, parse_yolo, read_class_names};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::evaluate::{Detection, parse, write};
+use crate::results::{Detection, parse, write};
 use crate::types::Image;
 
 /// A detection with the name of the file that it was made on. A results file may leave the name out.

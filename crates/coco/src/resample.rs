@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::coco_metrics::matched;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::evaluate::{Detection, matched};
+use crate::results::Detection;
 
 /// numpy's `spacing(1)`, which pycocotools adds to the divisor of a precision.
 const EPS: f64 = f64::EPSILON;

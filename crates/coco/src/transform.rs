@@ -1,4 +1,4 @@
-//! What is drawn for one image and done with it, and the key that tells its pixels by that.
+//! What is drawn for one image, what that makes of its pixels and boxes, and the key of these pixels.
 
 use crate::dataset::has_area;
 use crate::error::Result;
@@ -6,8 +6,9 @@ use crate::jitter::ColourChange;
 use crate::resize::{Planes, ResizeRule, resized};
 use crate::rgb8::Rgb8;
 
-/// Everything that is drawn for one image. The pixels of a batch are made from the file's by this alone, in the order of the fields:
-/// a new augmentation needs a field here, and so becomes a part of [`ImageKey`].
+/// Every drawn parameter of one image's augmentation, and its size afterwards. The pixels of a [`TrainItem`](crate::TrainItem) are made
+/// from those of the image file by this alone, in the order of the fields. A new augmentation gets a field here, and with it is part of
+/// [`ImageKey`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Transform {
@@ -23,7 +24,11 @@ pub struct Transform {
     pub rule: ResizeRule,
 }
 
-/// Tells an image's pixels without looking at them: of one data set, items with equal keys have equal [`Planes`].
+/// Identifies the pixels of a [`TrainItem`](crate::TrainItem) without looking at them: items of one data set with equal keys have equal
+/// [`Planes`].
+///
+/// To cache what a model computes from an image, add to the key what it does not know: the model, and the height and width that the
+/// image's batch is padded to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ImageKey {
@@ -31,7 +36,7 @@ pub struct ImageKey {
     pub image_id: u64,
     /// Height and width of the original image in pixels, before any crop.
     pub original: (usize, usize),
-    /// What was drawn for it.
+    /// What was drawn for it, and its size afterwards.
     pub transform: Transform,
 }
 

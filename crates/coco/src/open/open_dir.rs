@@ -13,7 +13,13 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::open_options::{Format, OpenOptions};
 use crate::settle::{Settled, settle};
-use crate::{labelme, table, via, voc, yolo};
+#[cfg(feature = "csv")]
+use crate::table;
+#[cfg(feature = "voc")]
+use crate::voc;
+#[cfg(feature = "yolo")]
+use crate::yolo;
+use crate::{labelme, via};
 
 /// A training and a held-out split with the same ordered categories.
 #[derive(Debug, Clone)]
@@ -95,11 +101,16 @@ pub fn open_dir(dir: &Path, options: &OpenOptions) -> Result<Splits> {
     let mut notes = Vec::new();
     let plan = match format(&source, &mut notes)? {
         Format::Coco => coco::plan(&source, &mut notes)?,
+        #[cfg(feature = "voc")]
         Format::Voc => voc::plan(&source, &mut notes)?,
+        #[cfg(feature = "yolo")]
         Format::Yolo => yolo::plan(&source, &mut notes)?,
         Format::Labelme => labelme::plan(&source, &mut notes)?,
         Format::Via => via::plan(&source, &mut notes)?,
+        #[cfg(feature = "csv")]
         Format::Csv => table::plan(&source, &mut notes)?,
+        #[cfg(not(all(feature = "voc", feature = "yolo", feature = "csv")))]
+        format => return Err(without_reader(format)),
     };
     let (train, val, fingerprints, by_author) = match plan {
         Plan::Two { train, val } => {
@@ -160,6 +171,18 @@ pub fn annotation_file(dir: &Path, options: &OpenOptions) -> Result<Option<PathB
     }
 }
 
+/// The error for a format whose reader is not part of this build.
+#[cfg(not(all(feature = "voc", feature = "yolo", feature = "csv")))]
+fn without_reader(format: Format) -> Error {
+    let feature = match format {
+        Format::Voc => "voc",
+        Format::Yolo => "yolo",
+        _ => "csv",
+    };
+    let name = format.name();
+    Error::Config(format!("this build has no reader of {name}: build docent-coco with its feature `{feature}`"))
+}
+
 /// The format of a folder's annotations: the caller's, or the first that is found.
 fn format(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Format> {
     if let Some(format) = source.options.read.format {
@@ -186,9 +209,10 @@ fn format(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Format> {
             FileFormat::Other => {}
         }
     }
-    let labels = yolo::count_labels(source);
-    if labels > 0 {
-        covered.insert(Format::Yolo, labels);
+    #[cfg(feature = "yolo")]
+    match yolo::count_labels(source) {
+        0 => {}
+        labels => drop(covered.insert(Format::Yolo, labels)),
     }
     // The first of those that tell of half as many images as the one that tells of most: a stray file hides no data set.
     let most = covered.values().max().copied().unwrap_or(0);
@@ -229,14 +253,19 @@ fn not_read(source: &DataFolder<'_>, files: &[(&str, String)]) -> Error {
     Error::Folder {
         dir: source.index.root.clone(),
         problem: format!("this looks like {name}, which is not read ({file})"),
-        looked_for: LOOKED_FOR.to_owned(),
+        looked_for: looked_for(),
         found: some_of(&files.iter().map(|(_, file)| file.clone()).collect::<Vec<_>>()),
         hint: "export the annotations in one of these formats",
     }
 }
 
-const LOOKED_FOR: &str = "COCO JSON, PASCAL VOC XML, YOLO text files (labels/*.txt), labelme JSON, VIA JSON, or CSV with the columns \
-                          filename, class, xmin, ymin, xmax, ymax";
+/// The formats that [`format()`] tries.
+fn looked_for() -> String {
+    let yolo = if cfg!(feature = "yolo") { "YOLO text files (labels/*.txt), " } else { "" };
+    format!(
+        "COCO JSON, PASCAL VOC XML, {yolo}labelme JSON, VIA JSON, or CSV with the columns filename, class, xmin, ymin, xmax, ymax"
+    )
+}
 
 fn nothing(source: &DataFolder<'_>) -> Error {
     let broken: Vec<String> = source.index.with_extension(&["json", "xml"]).map(|f| f.below.clone()).collect();
@@ -247,7 +276,7 @@ fn nothing(source: &DataFolder<'_>) -> Error {
     Error::Folder {
         dir: source.index.root.clone(),
         problem,
-        looked_for: LOOKED_FOR.to_owned(),
+        looked_for: looked_for(),
         found: some_of(&source.index.top_names()),
         hint: NAME_THE_FILES,
     }

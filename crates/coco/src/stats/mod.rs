@@ -1,5 +1,6 @@
 //! What a split holds, in figures: images, classes, boxes an image, sizes and shapes of boxes.
 
+#[cfg(feature = "plots")]
 mod draw;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::dataset::Dataset;
+#[cfg(feature = "plots")]
 pub use draw::chart;
 
 /// COCO's bound between small and medium objects: an area of 32 x 32 pixels.

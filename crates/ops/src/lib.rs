@@ -70,6 +70,8 @@ mod subsample;
 pub mod testing;
 mod topk;
 
+pub use candle_core as candle;
+
 pub use coder::BoxCoder;
 pub use conv::{Affine, BiasOrResidual, Conv2dParams, conv2d, set_winograd};
 pub use elementwise::{add_relu, relu};

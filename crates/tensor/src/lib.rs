@@ -58,6 +58,8 @@ mod view;
 
 pub mod process;
 
+pub use candle_core as candle;
+
 pub use backward::backward_freeing;
 pub use custom_op::{apply_op1, apply_op2, apply_op3, free_saved};
 pub use error::{Error, Result};

@@ -62,6 +62,8 @@ mod step;
 mod teacher_cache;
 mod trainer;
 
+pub use candle_core as candle;
+
 pub use batch::Batch;
 pub use cancel::CancelToken;
 pub use clip::{Clip, clip_grad_norm};

@@ -186,11 +186,13 @@ pub(crate) fn part(
     found.digest = Some(digest);
     found.findings = findings;
     found.categories = categories;
-    let (finder, place) = (source.finder(), source.place_of(file, below));
+    let place = source.place_of(file, below);
+    let names = images.iter().map(|image| (image.file_name.as_str(), place, file.parent()));
+    let lookups = source.finder().find_all(names);
     let mut changed = ChangedNames::default();
     let mut items = Vec::with_capacity(images.len());
     let mut ids_of_file: HashMap<String, u64> = HashMap::with_capacity(images.len());
-    for mut image in images {
+    for (mut image, lookup) in images.into_iter().zip(lookups) {
         let spelled = std::mem::take(&mut image.file_name);
         let fault = |kind, detail| Finding {
             kind,
@@ -199,7 +201,7 @@ pub(crate) fn part(
             annotation_id: None,
             detail,
         };
-        match source.locate(finder.find(&spelled, place, file.parent()), &spelled) {
+        match source.locate(lookup, &spelled) {
             Ok(located) => {
                 changed.add(&spelled, &located);
                 if let Some(first) = ids_of_file.insert(located.file_name.clone(), image.id) {

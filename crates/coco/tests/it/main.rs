@@ -22,4 +22,5 @@ mod stats;
 mod support;
 mod voc;
 mod voc_xml;
+mod wrong_image;
 mod yolo;

@@ -1,6 +1,6 @@
 //! What the files of a YOLO folder say of it: the names of its classes, and where its splits lie.
 
-use super::classes::{is_yaml, obj_data, read};
+use super::classes::{is_meant, is_yaml, obj_data, read};
 use super::label_files::{LabelFiles, NAME_FILES};
 use crate::error::{Error, Result};
 use crate::open::data_folder::DataFolder;
@@ -72,14 +72,19 @@ fn depth(file: &IndexedFile) -> usize {
 /// The `data.yaml` of the folder: of the YAML files that name classes or parts the one nearest the top, and above the images.
 fn yaml(source: &DataFolder<'_>, labels: &LabelFiles<'_>, encoding: Option<&str>) -> Result<Option<Described>> {
     let usual = |f: &IndexedFile| ["data", "dataset"].contains(&f.stem().to_lowercase().as_str());
-    let mut yamls = Vec::new();
+    let (mut yamls, mut unreadable) = (Vec::new(), None);
     for file in source.index.files.iter().filter(|f| is_yaml(&f.path)) {
         match read(&file.path, encoding) {
             Ok(yaml) if yaml.names.is_empty() && yaml.train.is_empty() && yaml.val.is_empty() => {}
             Ok(yaml) => yamls.push((file, yaml)),
             // A file of that name is meant; others may be anything.
             Err(e) if usual(file) => return Err(e),
-            Err(_) => {}
+            Err(e) => {
+                let is_above = labels.lie_below(file.folder());
+                if is_above && read_text(&file.path, encoding).is_ok_and(|text| is_meant(&decoded(&text))) {
+                    unreadable.get_or_insert(e);
+                }
+            }
         }
     }
     // A YAML in a folder beside the images (a checkout of YOLO, say) describes other data, if its paths lead nowhere here.
@@ -88,7 +93,8 @@ fn yaml(source: &DataFolder<'_>, labels: &LabelFiles<'_>, encoding: Option<&str>
         labels.lie_below(file.folder()) || yaml.train.iter().any(|path| place_of_path(source, &at, path).is_some())
     });
     yamls.sort_by_key(|(f, _)| (depth(f), !usual(f)));
-    let Some((first, _)) = yamls.first() else { return Ok(None) };
+    // Where no other file tells the author's split and names, they must not be lost without a word.
+    let Some((first, _)) = yamls.first() else { return unreadable.map_or(Ok(None), Err) };
     let rivals: Vec<String> = yamls
         .iter()
         .filter(|(f, _)| depth(f) == depth(first) && usual(f) == usual(first))

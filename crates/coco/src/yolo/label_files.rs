@@ -37,6 +37,34 @@ pub(crate) fn count_labels(source: &DataFolder<'_>) -> usize {
     if 4 * good >= all { files.len() } else { 0 }
 }
 
+/// What the text files of images are, where they are no labels of YOLO's and their lines tell it, with an example.
+pub(crate) fn other_text(source: &DataFolder<'_>) -> Option<(&'static str, String)> {
+    let labels = LabelFiles::new(source);
+    let mut files: Vec<&IndexedFile> = labels.of_image.values().copied().collect();
+    files.sort_by(|a, b| a.below.cmp(&b.below));
+    files.iter().find_map(|file| {
+        let text = read_text(&file.path, source.options.read.encoding.as_deref()).ok()?;
+        let kind = decoded(&text).lines().find_map(kind_of_line)?;
+        Some((kind, file.below.clone()))
+    })
+}
+
+/// What a line of another tool's labels is.
+fn kind_of_line(line: &str) -> Option<&'static str> {
+    let words: Vec<&str> = line.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty()).collect();
+    let is_number = |word: &&str| word.parse::<f64>().is_ok();
+    let leading = words.iter().take_while(|word| is_number(word)).count();
+    let behind = words.iter().rev().take_while(|word| is_number(word)).count();
+    match (leading, behind, words.len()) {
+        (8, _, 9 | 10) => Some("DOTA's text (four corners, a class and a difficulty on each line)"),
+        (0, 14 | 15, 15 | 16) => Some("KITTI's text (a class and 14 numbers on each line)"),
+        (0, 4.., _) => Some(
+            "YOLO text with names of classes in place of their numbers (write 0, 1, 2, .., and the names into classes.txt)",
+        ),
+        _ => None,
+    }
+}
+
 /// The text files of a folder, and whose labels they are.
 pub(super) struct LabelFiles<'i> {
     texts: Vec<&'i IndexedFile>,

@@ -26,7 +26,7 @@ use crate::types::Category;
 pub use classes::{DataYaml, parse_data_yaml, read_class_names};
 use files::{Described, described, place_of_path};
 use label_files::LabelFiles;
-pub(crate) use label_files::count_labels;
+pub(crate) use label_files::{count_labels, other_text};
 use rows::Columns;
 pub use rows::{YoloRow, parse_yolo};
 
@@ -232,6 +232,9 @@ fn read_entries(
     notes.extend(columns.note(with_more));
     let most = flat.iter().map(|row| row.class + 1).max().unwrap_or(0);
     found.categories = categories(described, source, most, notes);
+    // Messages name a class by its number in the file.
+    let unnamed = flat.iter().filter(|row| row.class >= found.categories.len() as u64);
+    found.other_classes = unnamed.map(|row| (row.class + 1, row.class.to_string())).collect();
     for (i, rows) in all_rows.iter().enumerate() {
         for row in rows {
             match columns.object(row) {

@@ -14,6 +14,7 @@ mod evaluate;
 mod formats;
 mod fuzz;
 mod loader;
+mod odd_input;
 mod open;
 mod properties;
 mod resample;

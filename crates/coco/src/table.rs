@@ -70,7 +70,9 @@ fn position<S: AsRef<str>>(header: &[S], names: &[&str]) -> Option<usize> {
 
 /// The columns of the boxes, and what their numbers are where the names tell.
 fn box_columns<S: AsRef<str>>(header: &[S]) -> Option<(Vec<usize>, Option<BoxReading>)> {
-    BOXES.iter().find_map(|(columns, reading)| {
+    // Beside one far edge, width and height are the image's, and the other edge is lacking.
+    let has_far_edge = position(header, XMAX).or(position(header, YMAX)).is_some();
+    BOXES[..if has_far_edge { 1 } else { BOXES.len() }].iter().find_map(|(columns, reading)| {
         let at: Option<Vec<usize>> = columns.iter().map(|names| position(header, names)).collect();
         at.map(|at| (at, *reading))
     })
@@ -81,13 +83,19 @@ pub(crate) fn cells(header: &str) -> Vec<String> {
     header.split([',', ';', '\t']).map(|cell| cell.trim().trim_matches('"').to_lowercase()).collect()
 }
 
-/// Whether the names of a header's columns tell what a box's numbers are; `None` where it has no columns for boxes.
+/// Whether the names of a header's columns tell what a box's numbers are; `None` where it is no table of boxes. One that lacks a column
+/// is one: whoever reads it says which.
 pub(crate) fn tells_boxes(header: &[String]) -> Option<bool> {
-    let (_, reading) = box_columns(header)?;
-    // Other tables have an x and a y too.
+    let columns = box_columns(header);
+    let edges = [XMIN, YMIN, XMAX, YMAX].iter().filter(|names| position(header, names).is_some()).count();
     let names_images =
         header.iter().any(|cell| ["file", "image", "img", "path"].iter().any(|word| cell.contains(word)));
-    (reading.is_some() || names_images).then_some(reading.is_some())
+    match columns {
+        Some((_, Some(_))) => Some(true),
+        // Other tables have an x and a y too.
+        Some((_, None)) => names_images.then_some(false),
+        None => (names_images && edges >= 2).then_some(false),
+    }
 }
 
 /// Rows, and each line that is none with what is wrong with it.
@@ -282,6 +290,7 @@ mod tests {
         }
         for (header, lacking) in [
             ("filename,class,xmin,ymin,xmax", "ymax"),
+            ("filename,width,height,class,xmin,ymin,xmax", "ymax"),
             ("class,xmin,ymin,xmax,ymax", "filename"),
             ("image_id,width,height,bbox,source", "filename"),
             ("filename,x,y,w,h", "class"),

@@ -62,6 +62,9 @@ impl<'a> ImageFinder<'a> {
         names: impl Iterator<Item = (&'n str, Place<'n>, Option<&'n Path>)> + Clone,
     ) -> Vec<Lookup> {
         let found: Vec<Step> = names.clone().map(|(name, place, dir)| self.find(name, place, dir)).collect();
+        if found.iter().all(|step| step.dropped == 0) {
+            return found.into_iter().map(|step| step.lookup).collect();
+        }
         let mut kept = KeptFolders::default();
         for ((name, ..), step) in names.clone().zip(&found) {
             if step.lookup != Lookup::Missing {

@@ -143,7 +143,7 @@ impl<'i> LabelFiles<'i> {
         let beside: Vec<&&&IndexedFile> = same.iter().filter(|f| alone && parent(f) == parent(image)).collect();
         match (&same[..], &beside[..]) {
             (_, [file]) => Some(file),
-            ([file], []) if images.len() == 1 => Some(file),
+            ([file], []) if images.len() == 1 || last(image.folder()) == last(file.folder()) => Some(file),
             _ => None,
         }
     }
@@ -172,26 +172,28 @@ impl<'i> LabelFiles<'i> {
         let is_orphan = |file: &&&IndexedFile| {
             let folder = file.folder();
             let is_test = tests_alone && Role::of_folder(folder) == Some(Role::Test);
-            let unlabelled = |image: &&IndexedFile| self.of(image).is_none();
-            let named = self.images.get(&file.stem().to_lowercase());
+            let named = self.images.get(&file.stem().to_lowercase()).map_or(&[][..], |images| images);
+            let labelled = named.iter().filter(|image| self.of(image).is_some()).count();
+            // A folder beside may be a copy, if all its names have labels.
+            let is_beside = || self.folders.iter().any(|other| are_siblings(other, folder));
             !used.contains(file.below.as_str())
                 && !is_test
                 && !self.image_folders.contains(folder)
-                && (self.holds_labels(folder) || named.is_some_and(|images| images.iter().any(unlabelled)))
+                && (self.holds_labels(folder) || labelled < named.len() || (labelled == 0 && is_beside()))
                 && is_label(file)
         };
         let named = |file: &IndexedFile| self.images.get(&file.stem().to_lowercase()).cloned().unwrap_or_default();
         self.texts.iter().filter(is_orphan).map(|file| (*file, named(file))).collect()
     }
 
-    /// Whether labels of images lie in a folder, in one beside it, or in that of another part.
+    /// Whether labels of images lie in a folder, or in that of another part.
     fn holds_labels(&self, folder: &str) -> bool {
-        let are_roles = |a: &str, b: &str| Role::of_name(a).is_some() && Role::of_name(b).is_some();
+        let are_roles = |a: &str, b: &str| Role::of_list(a).is_some() && Role::of_list(b).is_some();
         let differ_in_part = |other: &str| {
             let count = folder.split('/').count() == other.split('/').count();
             count && folder.split('/').zip(other.split('/')).all(|(a, b)| a == b || are_roles(a, b))
         };
-        self.folders.iter().any(|other| differ_in_part(other) || are_siblings(other, folder))
+        self.folders.iter().any(|other| differ_in_part(other))
     }
 }
 

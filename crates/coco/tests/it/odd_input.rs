@@ -222,6 +222,17 @@ fn tables_with_other_columns() {
 }
 
 #[test]
+fn a_table_that_lacks_a_column_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    csv(dir.path(), "width,height,xmin,ymin,xmax", |_| "64,48,1,2,9".to_owned());
+    let error = refusal(open(dir.path()));
+    assert!(error.contains("boxes.csv") && error.contains("no column ymax"), "{error}");
+    put(&dir.path().join("boxes.csv"), "images/0.png,1,2,9,7,nut\n");
+    let error = refusal(open(dir.path()));
+    assert!(error.contains("boxes.csv") && error.contains("without a header"), "{error}");
+}
+
+#[test]
 fn images_that_nothing_lists_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     csv(dir.path(), "xmin,ymin,xmax,ymax", |i| joined(corners(i)));

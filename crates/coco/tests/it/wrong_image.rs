@@ -188,6 +188,32 @@ fn of_yolo_labels_of_another_part() {
     }
 }
 
+#[test]
+fn copies_of_labels_are_no_labels_of_missing_images() {
+    let dir = tempfile::tempdir().unwrap();
+    for (part, names) in [("train", ["a", "b", "c"]), ("val", ["d", "e", "f"])] {
+        for name in names {
+            image(&dir.path().join(format!("images/{part}/{name}.png")));
+            yolo_label(dir.path(), &format!("labels/{part}/{name}.txt"));
+            yolo_label(dir.path(), &format!("labels/{part}_old/{name}.txt"));
+            yolo_label(dir.path(), &format!("runs/{part}/labels/{name}.txt"));
+        }
+    }
+    let splits = open(dir.path()).unwrap();
+    assert_eq!((splits.train.len(), splits.val.len()), (3, 3));
+    // Folders whose names are not the usual ones correspond by their own names.
+    let dir = tempfile::tempdir().unwrap();
+    for (camera, names) in [("cam1", ["a", "b", "x"]), ("cam2", ["c", "d", "x"])] {
+        for name in names {
+            image(&dir.path().join(format!("shots/{camera}/{name}.png")));
+            yolo_label(dir.path(), &format!("boxes/{camera}/{name}.txt"));
+        }
+    }
+    let splits = open(dir.path()).unwrap();
+    let objects = splits.train.all_annotations().len() + splits.val.all_annotations().len();
+    assert_eq!((splits.train.len() + splits.val.len(), objects), (6, 6));
+}
+
 /// A line of a list that names no image is an error with the file and the line.
 fn refuses_line(dir: &Path, list: &str, line: usize, name: &str) {
     let error = open(dir).map(|s| s.notes).unwrap_err().to_string();

@@ -192,7 +192,7 @@ fn corners_that_are_swapped_in_most_boxes_are_put_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let swapped = |i: usize| {
         let [x1, y1, x2, y2] = corners(i);
-        joined(if i % 4 == 0 { [x1, y1, x2, y2] } else { [x2, y1, x1, y2] })
+        joined(if i.is_multiple_of(4) { [x1, y1, x2, y2] } else { [x2, y1, x1, y2] })
     };
     csv(dir.path(), "xmin,ymin,xmax,ymax", swapped);
     let splits = open(dir.path()).unwrap();

@@ -34,7 +34,7 @@ pub struct ReadArgs {
     /// COCO's crowds: ignore (no training targets; the default) or keep (objects like others).
     #[arg(long, value_name = "WHAT", value_parser = parsed::<Crowds>)]
     crowds: Option<Crowds>,
-    /// Images without an annotation file, in VOC's and labelme's folders: skip (the default) or as-negatives (images without objects).
+    /// Images without annotations, in VOC's, labelme's, VIA's and CSV folders: skip (the default) or as-negatives (images without objects).
     #[arg(long, value_name = "WHAT", value_parser = parsed::<Unlabeled>)]
     unlabeled: Option<Unlabeled>,
     /// The classes in the order of their ids, or a file that names them (YOLO's data.yaml, or one name a line).

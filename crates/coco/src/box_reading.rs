@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::checks::OUTSIDE_TOLERANCE;
+use crate::checks::{OUTSIDE_TOLERANCE, is_outside};
 
 /// What the four numbers of a box mean. Each format has its own reading; tools that write another are common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -130,6 +130,11 @@ fn fits([x, y, w, h]: [f64; 4], width: f64, height: f64) -> bool {
     inside(x, w, width) && inside(y, h, height)
 }
 
+/// Whether left, top, width and height reach over the image's border, and would be a box inside it as corners.
+pub(crate) fn look_like_corners(numbers: &[f64; 4], width: f64, height: f64) -> bool {
+    is_outside(numbers, width, height) && fits(BoxReading::Edges.bbox(*numbers, width, height), width, height)
+}
+
 /// The numbers of one box and the size of its image.
 pub(crate) type Measured = ([f64; 4], f64, f64);
 
@@ -140,6 +145,8 @@ pub(crate) struct ReadingCheck {
     pub boxes: usize,
     /// Those that fit the reading in use as they stand.
     pub fitting: usize,
+    /// Those that fit it once swapped corners are put in order.
+    pub fitting_ordered: usize,
     /// Other readings that nearly all boxes fit, the best first, each with the number that fit.
     pub others: Vec<(BoxReading, usize)>,
     /// Boxes with a coordinate below 1, where the reading counts from 1.
@@ -153,6 +160,10 @@ impl ReadingCheck {
             |r: BoxReading, (n, w, h): &Measured| (r.is_shares() || !are_shares(n)) && fits(r.bbox(*n, *w, *h), *w, *h);
         let count = |r: BoxReading| boxes.iter().filter(|b| fit(r, b)).count();
         let fitting = count(reading);
+        let fits_ordered = |(n, w, h): &&Measured| {
+            (reading.is_shares() || !are_shares(n)) && fits(reading.ordered_bbox(*n, *w, *h).0, *w, *h)
+        };
+        let fitting_ordered = boxes.iter().filter(fits_ordered).count();
         let mut others = Vec::new();
         if 10 * (boxes.len() - fitting) >= boxes.len() && !boxes.is_empty() {
             others = BoxReading::ALL
@@ -171,12 +182,12 @@ impl ReadingCheck {
         }
         let zero = |n: &[f64; 4]| n[0].min(n[2]) < 1.0 || n[1].min(n[3]) < 1.0;
         let zeros = if reading == BoxReading::Pixels { boxes.iter().filter(|(n, _, _)| zero(n)).count() } else { 0 };
-        Self { boxes: boxes.len(), fitting, others, zeros }
+        Self { boxes: boxes.len(), fitting, fitting_ordered, others, zeros }
     }
 
     /// What was seen and the flags that decide, where a guess could put boxes in the wrong place; else `None`.
     pub fn complaint(&self, reading: BoxReading) -> Option<(String, String)> {
-        let Self { boxes, fitting, others, zeros } = self;
+        let Self { boxes, fitting, fitting_ordered, others, zeros } = self;
         if let [(best, best_count), rest @ ..] = &others[..] {
             let mut problem = format!(
                 "{} of {boxes} boxes do not fit their images when read as {}; read as {}, {best_count} of {boxes} fit",
@@ -196,10 +207,10 @@ impl ReadingCheck {
             return Some((problem, hint));
         }
         // A few boxes over the border are a matter for the checks; most of them are none.
-        if 2 * fitting < *boxes {
+        if 2 * fitting_ordered < *boxes {
             let problem = format!(
                 "{} of {boxes} boxes do not fit their images when read as {}, and no other reading fits them",
-                boxes - fitting,
+                boxes - fitting_ordered,
                 reading.meaning()
             );
             let hint = format!(

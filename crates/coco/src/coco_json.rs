@@ -130,6 +130,16 @@ enum Key {
     Text(String),
 }
 
+impl Key {
+    /// As messages show it.
+    fn quoted(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => format!("{text:?}"),
+        }
+    }
+}
+
 fn key_of(id: &Loose) -> Option<Key> {
     id.whole().map(Key::Number).or_else(|| id.text().map(Key::Text))
 }
@@ -307,13 +317,21 @@ impl<'a> Reading<'a> {
                 self.broken(detail);
                 continue;
             };
-            // Ids that no list has are faults of their own kind.
-            let image_id = images.of(&image).unwrap_or(u64::MAX);
             let by_name = |key: &Key| match key {
                 Key::Text(name) => self.out.categories.iter().find(|c| c.name == *name).map(|c| c.id),
                 Key::Number(_) => None,
             };
-            let category_id = categories.of(&category).or_else(|| by_name(&category)).unwrap_or(u64::MAX);
+            let category_id = categories.of(&category).or_else(|| by_name(&category));
+            // Texts that no list has are no numbers that another check could name.
+            let (Some(image_id), Some(category_id)) = (images.of(&image), category_id) else {
+                let (kind, detail) = match images.of(&image) {
+                    None => (FindingKind::UnlistedImage, format!("{own} has image_id {}", image.quoted())),
+                    Some(_) => (FindingKind::UnknownCategory, format!("{own} has category_id {}", category.quoted())),
+                };
+                let (file, annotation_id) = (self.path.to_owned(), Some(id));
+                self.out.findings.push(Finding { kind, file, image_id: None, annotation_id, detail });
+                continue;
+            };
             let size = sizes.get(&image_id).copied().flatten();
             let outline = |a: &AnnotationIn<'_>| a.segmentation.and_then(|raw| box_of_segmentation(raw.get(), size));
             let has_outline = |a: &AnnotationIn<'_>| {

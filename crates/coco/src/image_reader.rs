@@ -18,6 +18,9 @@ pub(crate) const FORMATS: &str = "JPEG, PNG, WebP, BMP and TIFF";
 /// Endings of the files that are taken for images, in lower case. What a file is shows in its first bytes.
 pub const IMAGE_EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "tif", "tiff"];
 
+/// Endings of images that are not read, in lower case.
+pub(crate) const NOT_DECODED: [&str; 6] = ["gif", "heic", "heif", "avif", "jp2", "jxl"];
+
 /// Something decoded, or what is wrong with the bytes.
 pub(crate) type Decoded<T> = std::result::Result<T, String>;
 

@@ -115,7 +115,7 @@ pub fn parse_labelme(bytes: &[u8]) -> std::result::Result<LabelmeFile, String> {
 
 /// The labelme files of a folder.
 pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
-    source.index.with_extension(&["json"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Labelme)).collect()
+    source.annotation_files(&["json"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Labelme)).collect()
 }
 
 /// Reads all labelme files of a folder and plans its split.

@@ -147,6 +147,7 @@ mod split_file;
 mod stats;
 #[cfg(feature = "csv")]
 mod table;
+mod table_header;
 mod text_file;
 mod transform;
 mod types;

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::text_file::{decode, utf16_without_mark};
+
 /// A number, a text, or something else.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) enum Loose {
@@ -236,8 +238,8 @@ impl<'de> Deserialize<'de> for BoxNumbers {
 pub(crate) fn plain_json(bytes: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     match encoding_rs::Encoding::for_bom(bytes) {
         Some((encoding, length)) if encoding == encoding_rs::UTF_8 => bytes[length..].into(),
-        Some((encoding, _)) => encoding.decode(bytes).0.into_owned().into_bytes().into(),
-        None => bytes.into(),
+        None if utf16_without_mark(bytes).is_none() => bytes.into(),
+        _ => decode(bytes, None).into_owned().into_bytes().into(),
     }
 }
 
@@ -305,5 +307,6 @@ mod tests {
         assert_eq!(String::from_utf8(fixed).unwrap(), r#"{"NaN \" Infinity": [null, null, null, 1]}"#);
         assert_eq!(&*plain_json(b"\xEF\xBB\xBF[]"), b"[]");
         assert_eq!(&*plain_json(b"\xFF\xFE[\0]\0"), b"[]");
+        assert_eq!(&*plain_json(b"\0[\0]"), b"[]");
     }
 }

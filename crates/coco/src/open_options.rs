@@ -79,7 +79,8 @@ pub enum Crowds {
     Keep,
 }
 
-/// What becomes of images without an annotation file, where each image has one of its own.
+/// What becomes of images without an annotation file, where each image has one of its own, and of those that VIA's file or a CSV file does
+/// not list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unlabeled {
@@ -115,7 +116,8 @@ pub struct ReadConfig {
     pub difficult: Difficult,
     /// COCO's crowds. Default `ignore`.
     pub crowds: Crowds,
-    /// Images without an annotation file, where each image has one of its own. Default `skip`.
+    /// Images without an annotation file, where each image has one of its own; images that VIA's file or a CSV file does not list. Default
+    /// `skip`.
     pub unlabeled: Unlabeled,
     /// The encoding of text and XML files that do not declare one, by its name in the WHATWG Encoding Standard (`windows-1252`,
     /// `gbk`). Default: UTF-8.

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
-use crate::box_reading::{BoxReading, Measured, ReadingCheck, are_shares};
+use crate::box_reading::{BoxReading, Measured, ReadingCheck, are_shares, look_like_corners};
 use crate::checks::{checks, locate};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
-use crate::found::Found;
+use crate::found::{Found, FoundObject};
 use crate::header::{Probe, probe};
 use crate::open_options::{Exif, OpenOptions};
 use crate::parallel::in_order;
@@ -196,7 +196,10 @@ fn orientations(
             }
         }
         for (i, (w, h), (width, height)) in mismatched {
-            let detail = format!("{} is {width}x{height}, annotated as {w}x{h}", found.path(i).display());
+            let mut detail = format!("{} is {width}x{height}, annotated as {w}x{h}", found.path(i).display());
+            if (w, h) == (height, width) {
+                detail.push_str(" (width and height are exchanged)");
+            }
             found.fault(FindingKind::SizeMismatch, i, detail);
         }
     }
@@ -242,7 +245,10 @@ fn check_reading(
     // The parts of a data set may come from different tools.
     let mut by_folder: BTreeMap<(usize, &str), Vec<Measured>> = BTreeMap::new();
     for (part, (found, looked)) in parts.iter().zip(looked).enumerate() {
-        let known = found.images.iter().zip(looked);
+        // An image of another size than annotated is a fault of its own, and says nothing about the boxes.
+        let of_another_size = found.findings.iter().filter(|f| f.kind == FindingKind::SizeMismatch);
+        let of_another_size: HashSet<u64> = of_another_size.filter_map(|f| f.image_id).collect();
+        let known = found.images.iter().zip(looked).filter(|(image, _)| !of_another_size.contains(&image.id));
         let folder = |name: &'_ str| name.rsplit_once('/').map_or(0, |(folder, _)| folder.len());
         let images: HashMap<u64, ((u32, u32), &str)> =
             known.filter_map(|(im, l)| Some((im.id, (l.size?, &im.file_name[..folder(&im.file_name)])))).collect();
@@ -264,7 +270,19 @@ fn check_reading(
         let (problem, hint) = ReadingCheck::of(boxes, reading).complaint(reading)?;
         Some((if folder.is_empty() { problem } else { format!("in {folder}: {problem}") }, hint))
     };
-    let Some((problem, hint)) = whole.or_else(|| by_folder.iter().find_map(of_folder)) else { return Ok(()) };
+    let Some((problem, hint)) = whole.or_else(|| by_folder.iter().find_map(of_folder)) else {
+        let corners = all.iter().filter(|(n, w, h)| look_like_corners(n, *w, *h)).count();
+        if reading == BoxReading::Xywh && corners > 0 {
+            notes.push(format!(
+                "{corners} of {} boxes reach over the border of their images when read as {}, and would fit as {}: are they another \
+                 tool's? `docent dataset view` draws them",
+                all.len(),
+                reading.meaning(),
+                BoxReading::Edges.meaning()
+            ));
+        }
+        return Ok(());
+    };
     if given.is_some() {
         // The caller has decided; the doubt is told all the same.
         notes.push(format!("{problem}; --boxes {} was given, so they are read that way", reading.name()));
@@ -283,13 +301,13 @@ fn build(found: Found, looked: &[Looked], options: &OpenOptions) -> Result<Datas
     let index: HashMap<u64, usize> = images.iter().enumerate().map(|(i, image)| (image.id, i)).collect();
     let mut annotations = Vec::with_capacity(objects.len());
     // Classes by name in messages: ids mean nothing to somebody who has a folder of XML files.
-    let known = categories.iter().map(|c| (c.id, c.name.as_str()));
-    let names: HashMap<u64, &str> = known.chain(other_classes.iter().map(|(id, name)| (*id, name.as_str()))).collect();
-    let place = |line: u32, category_id: u64| {
-        let class = names.get(&category_id).copied().unwrap_or("?");
-        if line > 0 { format!("line {line}, {class:?} ") } else { String::new() }
+    let names: HashMap<u64, &str> = categories.iter().map(|c| (c.id, c.name.as_str())).collect();
+    let place = |line: u32, category_id: u64| match names.get(&category_id) {
+        _ if line == 0 => String::new(),
+        Some(class) => format!("line {line}, {class:?} "),
+        None => format!("line {line}, "),
     };
-    let mut fault = |kind, object: &crate::found::FoundObject, detail: String| {
+    let mut fault = |kind, object: &FoundObject, detail: String| {
         let i = index.get(&object.image_id);
         let file = i.and_then(|&i| images[i].annotation_file.as_deref()).unwrap_or(&source).to_owned();
         let detail = place(object.line, object.category_id) + &detail;
@@ -360,6 +378,26 @@ fn build(found: Found, looked: &[Looked], options: &OpenOptions) -> Result<Datas
         })
         .collect();
     let mut found = checks(&source, &sized, &annotations, &categories);
+    let at_fault: HashSet<u64> = found.iter().filter_map(|f| f.annotation_id).collect();
+    let by_id: HashMap<u64, &FoundObject> =
+        objects.iter().filter(|o| at_fault.contains(&o.id)).map(|o| (o.id, o)).collect();
+    for finding in &mut found {
+        let Some(object) = finding.annotation_id.and_then(|id| by_id.get(&id)) else { continue };
+        let size = index.get(&object.image_id).map(|&i| size_of(i));
+        match (finding.kind, size) {
+            (FindingKind::OutsideBox, Some((width, height)))
+                if object.reading.unwrap_or(reading) == BoxReading::Xywh
+                    && look_like_corners(&object.numbers, f64::from(width), f64::from(height)) =>
+            {
+                finding.detail.push_str("; as corners (x1, y1, x2, y2) it would fit");
+            }
+            (FindingKind::UnknownCategory, _) if other_classes.contains_key(&object.category_id) => {
+                let class = &other_classes[&object.category_id];
+                finding.detail = format!("class {class:?} is not among the classes");
+            }
+            _ => {}
+        }
+    }
     let places: HashMap<u64, String> =
         objects.iter().filter(|o| o.line > 0).map(|o| (o.id, place(o.line, o.category_id))).collect();
     let files = images.iter().filter_map(|image| Some((image.id, image.annotation_file.as_deref()?))).collect();

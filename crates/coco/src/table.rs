@@ -13,6 +13,7 @@ use crate::open::named::{NamedImage, NamedImages, numbered};
 use crate::open::roles::Role;
 use crate::open::sniff::{FileFormat, format_of};
 use crate::open_options::Format;
+use crate::table_header::{XMAX, XMIN, YMAX, YMIN, box_columns, position};
 use crate::text_file::{decode, encoding_named};
 
 /// One line of a CSV file.
@@ -22,8 +23,11 @@ pub struct CsvRow {
     pub filename: String,
     /// Width and height, where they are there.
     pub size: Option<(u32, u32)>,
-    /// The class and the four numbers in the order xmin, ymin, xmax, ymax; `None` for an image without objects.
+    /// The class and the four numbers of its box, in the order of the columns xmin, ymin, xmax, ymax (or those in their place);
+    /// `None` for an image without objects.
     pub object: Option<(String, [f64; 4])>,
+    /// What the numbers are; `None` where the columns' names leave it open (`x`, `y`, `width`, `height`; `bbox`).
+    pub reading: Option<BoxReading>,
     /// The part of the split (`train`, `val`), where the file has a column for it.
     pub split: Option<String>,
     /// From 1.
@@ -31,15 +35,11 @@ pub struct CsvRow {
 }
 
 /// The columns that are read, each under the names that tools give it.
-const COLUMNS: [(&str, &[&str]); 9] = [
+const COLUMNS: [(&str, &[&str]); 5] = [
     ("filename", &["filename", "file_name", "file", "image", "image_name", "image_path", "img", "path"]),
-    ("width", &["width", "image_width", "img_width"]),
-    ("height", &["height", "image_height", "img_height"]),
+    ("width", &["image_width", "img_width", "width"]),
+    ("height", &["image_height", "img_height", "height"]),
     ("class", &["class_name", "label_name", "class", "label", "name", "category"]),
-    ("xmin", &["xmin", "x_min", "x1", "left"]),
-    ("ymin", &["ymin", "y_min", "y1", "top"]),
-    ("xmax", &["xmax", "x_max", "x2", "right"]),
-    ("ymax", &["ymax", "y_max", "y2", "bottom"]),
     ("split", &["split", "subset", "set", "usage"]),
 ];
 
@@ -47,7 +47,8 @@ const COLUMNS: [(&str, &[&str]); 9] = [
 type Rows = (Vec<CsvRow>, Vec<(u32, String)>);
 
 /// Reads a CSV file with a header: `filename,width,height,class,xmin,ymin,xmax,ymax` in any order (and other names that tools give
-/// these), separated by commas, semicolons or tabs. Width and height may be missing.
+/// these), separated by commas, semicolons or tabs. Width and height may be missing. In place of the last two `w` and `h` may stand, and
+/// in place of all four one column `bbox`.
 ///
 /// # Errors
 /// A header without one of the columns.
@@ -69,16 +70,19 @@ pub fn parse_csv(text: &str) -> std::result::Result<Rows, String> {
         .trim(csv::Trim::All)
         .from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| e.to_string())?.clone();
+    let header: Vec<&str> = header.iter().collect();
+    let lacks = |column: &str| format!("no column {column} (found {})", header.join(", "));
+    let (of_box, reading) = box_columns(&header).ok_or_else(|| {
+        let corners = [("xmin", XMIN), ("ymin", YMIN), ("xmax", XMAX), ("ymax", YMAX)];
+        lacks(corners.iter().find(|(_, names)| position(&header, names).is_none()).map_or("xmin", |(name, _)| name))
+    })?;
     let mut at = HashMap::new();
     for (column, names) in COLUMNS {
-        // The names' own order decides where a file has two of them.
-        let found = names.iter().find_map(|name| header.iter().position(|h| h.eq_ignore_ascii_case(name)));
-        match found {
-            Some(position) => {
-                at.insert(column, position);
-            }
+        // A column is the image's width or the box's, not both.
+        match position(&header, names).filter(|position| !of_box.contains(position)) {
+            Some(position) => _ = at.insert(column, position),
             None if ["width", "height", "split"].contains(&column) => {}
-            None => return Err(format!("no column {column} (found {})", header.iter().collect::<Vec<_>>().join(", "))),
+            None => return Err(lacks(column)),
         }
     }
     let (mut rows, mut broken) = (Vec::new(), Vec::new());
@@ -93,41 +97,56 @@ pub fn parse_csv(text: &str) -> std::result::Result<Rows, String> {
         };
         let line = record.position().map_or(0, |p| p.line() as u32);
         let field = |column: &str| at.get(column).and_then(|&i| record.get(i)).unwrap_or_default();
-        match row(&field, line) {
-            Ok(row) => rows.push(row),
+        let of_box: Vec<(&str, &str)> =
+            of_box.iter().map(|&i| (header[i], record.get(i).unwrap_or_default())).collect();
+        match row(&field, &of_box, line) {
+            Ok(row) => rows.push(CsvRow { reading, ..row }),
             Err(what) => broken.push((line, what)),
         }
     }
     Ok((rows, broken))
 }
 
-fn row<'r>(field: &impl Fn(&str) -> &'r str, line: u32) -> std::result::Result<CsvRow, String> {
+fn row<'r>(
+    field: &impl Fn(&str) -> &'r str,
+    of_box: &[(&str, &str)],
+    line: u32,
+) -> std::result::Result<CsvRow, String> {
     let filename = field("filename").to_owned();
     if filename.is_empty() {
         return Err("no filename".to_owned());
     }
     let pixels = |column| field(column).parse::<f64>().ok().filter(|v| *v >= 1.0 && *v < 1e9).map(|v| v.round() as u32);
-    let corners = ["xmin", "ymin", "xmax", "ymax"];
     let class = field("class").to_owned();
     let split = Some(field("split").to_owned()).filter(|split| !split.is_empty());
-    if class.is_empty() && corners.iter().all(|c| field(c).is_empty()) {
-        return Ok(CsvRow { filename, size: pixels("width").zip(pixels("height")), object: None, split, line });
+    let size = pixels("width").zip(pixels("height"));
+    let row = CsvRow { filename, size, object: None, reading: None, split, line };
+    if class.is_empty() && of_box.iter().all(|(_, text)| text.is_empty()) {
+        return Ok(row);
     }
     if class.is_empty() {
         return Err("no class".to_owned());
     }
-    let mut numbers = [0.0; 4];
-    for (number, column) in numbers.iter_mut().zip(corners) {
-        let text = field(column);
+    let number = |(column, text): &(&str, &str)| {
         let value = text.parse::<f64>().ok().filter(|v| v.is_finite());
-        *number = value.ok_or_else(|| format!("{column} is {text:?}, which is no number"))?;
-    }
-    Ok(CsvRow { filename, size: pixels("width").zip(pixels("height")), object: Some((class, numbers)), split, line })
+        value.ok_or_else(|| format!("{column} is {text:?}, which is no number"))
+    };
+    let numbers: Vec<f64> = match of_box {
+        // One column holds all: `[1, 2, 3, 4]`.
+        [(column, text)] => {
+            let words = text.split(|c: char| c.is_whitespace() || "[](),;".contains(c)).filter(|word| !word.is_empty());
+            words.map(|word| number(&(column, word))).collect::<std::result::Result<_, _>>()?
+        }
+        columns => columns.iter().map(number).collect::<std::result::Result<_, _>>()?,
+    };
+    let numbers: [f64; 4] =
+        numbers.try_into().map_err(|n: Vec<f64>| format!("{} holds {} numbers; a box has 4", of_box[0].0, n.len()))?;
+    Ok(CsvRow { object: Some((class, numbers)), ..row })
 }
 
 /// The CSV files of a folder that list objects.
 pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
-    source.index.with_extension(&["csv"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Csv)).collect()
+    source.annotation_files(&["csv"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Csv)).collect()
 }
 
 /// Plans a folder's CSV files.
@@ -143,6 +162,7 @@ fn read(source: &DataFolder<'_>, path: &Path, below: Option<&str>, notes: &mut V
     let encoding = source.options.read.encoding.as_deref().map(encoding_named).transpose()?;
     let text = decode(&bytes, encoding);
     let (rows, bad) = parse_csv(&text).map_err(|what| Error::Config(format!("{}: {what}", path.display())))?;
+    let reading = rows.first().map_or(Some(BoxReading::Edges), |row| row.reading);
     let mut findings: Vec<_> =
         bad.into_iter().map(|(line, what)| broken(path, format!("line {line}: {what}"))).collect();
     let mut images: Vec<NamedImage> = Vec::new();
@@ -169,7 +189,19 @@ fn read(source: &DataFolder<'_>, path: &Path, below: Option<&str>, notes: &mut V
             line: row.line,
         }));
     }
-    let read = NamedImages { images, findings, notes: Vec::new(), reading: BoxReading::Edges };
+    let reading = match (reading, source.options.read.boxes) {
+        (Some(reading), _) | (None, Some(reading)) => reading,
+        (None, None) => {
+            return Err(Error::Undecided {
+                path: path.to_owned(),
+                problem: "its columns do not tell what the four numbers of a box are (x and y may be a corner or the centre)".to_owned(),
+                hint: "say it: --boxes xywh (left, top, width, height), --boxes centers or --boxes edges (two corners); or call the \
+                       columns xmin, ymin, xmax, ymax"
+                    .to_owned(),
+            });
+        }
+    };
+    let read = NamedImages { images, findings, notes: Vec::new(), reading };
     Ok(numbered(source, path, below, &bytes, read, notes))
 }
 
@@ -201,7 +233,41 @@ mod tests {
             let (rows, broken) = parse_csv(&format!("{head}{line}")).unwrap();
             assert!(rows.is_empty() && broken[0].0 == 2 && broken[0].1.contains(part), "{line}: {broken:?}");
         }
-        assert!(parse_csv("filename,class,xmin,ymin,xmax\n").unwrap_err().contains("ymax"));
+        for (header, lacking) in [
+            ("filename,class,xmin,ymin,xmax", "ymax"),
+            ("filename,width,height,class,xmin,ymin,xmax", "ymax"),
+            ("class,xmin,ymin,xmax,ymax", "filename"),
+            ("image_id,width,height,bbox,source", "filename"),
+            ("filename,x,y,w,h", "class"),
+        ] {
+            let error = parse_csv(&format!("{header}\n")).unwrap_err();
+            assert!(error.contains(&format!("no column {lacking}")), "{header}: {error}");
+        }
         assert!(parse_csv("").is_err());
+    }
+
+    #[test]
+    fn boxes_in_other_columns() {
+        let read = |text: &str| {
+            let (rows, broken) = parse_csv(text).unwrap();
+            assert_eq!(broken, [], "{text}");
+            (rows[0].reading, rows[0].size, rows[0].object.clone().unwrap().1)
+        };
+        let numbers = [1.0, 2.0, 9.0, 7.0];
+        for (text, reading, size) in [
+            ("file,class,left,top,width,height\na.jpg,cat,1,2,9,7\n", Some(BoxReading::Xywh), None),
+            (
+                "file,class,image_width,image_height,x_min,y_min,w,h\na.jpg,cat,64,48,1,2,9,7\n",
+                Some(BoxReading::Xywh),
+                Some((64, 48)),
+            ),
+            ("file,class,cx,cy,w,h\na.jpg,cat,1,2,9,7\n", Some(BoxReading::Centers), None),
+            ("file,class,x,y,width,height\na.jpg,cat,1,2,9,7\n", None, None),
+            ("file,class,width,height,bbox\na.jpg,cat,64,48,\"[1, 2.0, 9 7]\"\n", None, Some((64, 48))),
+        ] {
+            assert_eq!(read(text), (reading, size, numbers), "{text}");
+        }
+        let (_, broken) = parse_csv("file,class,bbox\na.jpg,cat,\"1,2,3\"\nb.jpg,cat,\"1,2,x,4\"\n").unwrap();
+        assert!(broken[0].1.contains("bbox holds 3 numbers") && broken[1].1.contains("\"x\""), "{broken:?}");
     }
 }

@@ -42,5 +42,14 @@ pub(crate) fn decoded(file: &TextFile) -> Cow<'_, str> {
 
 /// Bytes as text; see [`decoded`].
 pub(crate) fn decode<'a>(bytes: &'a [u8], encoding: Option<&'static Encoding>) -> Cow<'a, str> {
-    encoding.unwrap_or(encoding_rs::UTF_8).decode(bytes).0
+    utf16_without_mark(bytes).or(encoding).unwrap_or(encoding_rs::UTF_8).decode(bytes).0
+}
+
+/// UTF-16 that lacks its byte order mark, told by the zero bytes of its first two characters: no other text has any.
+pub(crate) fn utf16_without_mark(bytes: &[u8]) -> Option<&'static Encoding> {
+    match bytes {
+        [1..=255, 0, 1..=255, 0, ..] => Some(encoding_rs::UTF_16LE),
+        [0, 1..=255, 0, 1..=255, ..] => Some(encoding_rs::UTF_16BE),
+        _ => None,
+    }
 }

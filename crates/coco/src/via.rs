@@ -1,6 +1,6 @@
 //! VIA 2, the VGG Image Annotator: one JSON file with the regions of many images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -18,7 +18,8 @@ use crate::open::sniff::{FileFormat, format_of};
 use crate::open_options::Format;
 use crate::outline::around;
 
-/// The attributes whose value is taken for the class, the first that a region has; else its only attribute.
+/// The attributes whose value is taken for the class, the first that a region has; else its only attribute. Attributes that have a value
+/// in no region of the file are passed over.
 const CLASS_ATTRIBUTES: [&str; 6] = ["class", "label", "type", "name", "category", "object"];
 
 /// The class of regions without attributes, where no region of the file has any.
@@ -31,6 +32,8 @@ pub struct ViaImage {
     pub filename: String,
     /// The class and the box `[x, y, width, height]` in pixels of each region with an area.
     pub objects: Vec<(String, [f64; 4])>,
+    /// The attributes that tell the classes, each with the number of its objects.
+    pub class_attributes: BTreeMap<String, usize>,
     /// What is wrong with the other regions.
     pub faults: Vec<String>,
     /// How many regions are points or lines, which have no box.
@@ -86,19 +89,23 @@ pub fn parse_via(bytes: &[u8]) -> std::result::Result<Vec<ViaImage>, String> {
             Value::Null => Vec::new(),
             _ => return Err(format!("no VIA file: the regions of {key:?} are no list")),
         };
-        let mut out = ViaImage { filename: image.filename, objects: Vec::new(), faults: Vec::new(), without_area: 0 };
+        let mut image = Image { filename: image.filename, ..Image::default() };
         for (i, region) in regions.into_iter().enumerate() {
             match region_of(region) {
-                Ok(Some(object)) => out.objects.push(object),
-                Ok(None) => out.without_area += 1,
-                Err(what) => out.faults.push(format!("{}, regions[{i}]: {what}", out.filename)),
+                Ok(Some(region)) => image.regions.push((i, region)),
+                Ok(None) => image.without_area += 1,
+                Err(what) => image.faults.push((i, what)),
             }
         }
-        read.push(out);
+        read.push(image);
     }
+    // An attribute that nobody filled in tells no class: VIA's own default is `unknown`.
+    let all = read.iter().flat_map(|image| &image.regions).flat_map(|(_, region)| &region.attributes);
+    let told: BTreeSet<String> = all.filter(|(_, value)| is_set(value)).map(|(name, _)| name.clone()).collect();
+    let mut images: Vec<ViaImage> = read.into_iter().map(|image| image.with_classes(&told)).collect();
     // A file without attributes knows one class; in another file such a region is not finished.
-    let classed = read.iter().flat_map(|image| &image.objects).any(|(class, _)| !class.is_empty());
-    for image in &mut read {
+    let classed = images.iter().flat_map(|image| &image.objects).any(|(class, _)| !class.is_empty());
+    for image in &mut images {
         let ViaImage { filename, objects, faults, .. } = image;
         if classed {
             let nameless = objects.iter().filter(|(class, _)| class.is_empty()).count();
@@ -110,11 +117,59 @@ pub fn parse_via(bytes: &[u8]) -> std::result::Result<Vec<ViaImage>, String> {
             objects.iter_mut().for_each(|(class, _)| class.push_str(ONLY_CLASS));
         }
     }
-    Ok(read)
+    Ok(images)
 }
 
-/// The class (empty where there is no attribute) and the box of a region; `None` for a shape without area.
-fn region_of(region: Value) -> std::result::Result<Option<(String, [f64; 4])>, String> {
+/// A region with an area.
+struct Region {
+    attributes: BTreeMap<String, Value>,
+    bbox: [f64; 4],
+}
+
+/// An image whose regions have no classes yet; regions and faults with their positions.
+#[derive(Default)]
+struct Image {
+    filename: String,
+    regions: Vec<(usize, Region)>,
+    faults: Vec<(usize, String)>,
+    without_area: usize,
+}
+
+impl Image {
+    /// Gives each region the class that one of the attributes in `told` names.
+    fn with_classes(self, told: &BTreeSet<String>) -> ViaImage {
+        let Self { filename, regions, mut faults, without_area } = self;
+        let (mut objects, mut class_attributes) = (Vec::new(), BTreeMap::new());
+        for (i, Region { mut attributes, bbox }) in regions {
+            attributes.retain(|name, _| told.contains(name));
+            match class_of(&attributes) {
+                Ok(Some((name, class))) => {
+                    *class_attributes.entry(name.to_owned()).or_default() += 1;
+                    objects.push((class, bbox));
+                }
+                Ok(None) => objects.push((String::new(), bbox)),
+                Err(what) => faults.push((i, what)),
+            }
+        }
+        faults.sort_by_key(|(i, _)| *i);
+        let faults = faults.into_iter().map(|(i, what)| format!("{filename}, regions[{i}]: {what}")).collect();
+        ViaImage { filename, objects, class_attributes, faults, without_area }
+    }
+}
+
+/// Whether somebody has given an attribute a value.
+fn is_set(value: &Value) -> bool {
+    let is_word = |text: &str| !["", "unknown", "undefined"].contains(&text.trim().to_lowercase().as_str());
+    match value {
+        Value::Null => false,
+        Value::String(text) => is_word(text),
+        Value::Object(options) => options.iter().any(|(option, on)| *on == Value::Bool(true) && is_word(option)),
+        _ => true,
+    }
+}
+
+/// The attributes and the box of a region; `None` for a shape without area.
+fn region_of(region: Value) -> std::result::Result<Option<Region>, String> {
     let RegionIn { shape_attributes: shape, region_attributes: attributes } =
         serde_json::from_value(region).map_err(|e| e.to_string())?;
     let number =
@@ -149,47 +204,48 @@ fn region_of(region: Value) -> std::result::Result<Option<(String, [f64; 4])>, S
         "point" | "polyline" => return Ok(None),
         other => return Err(format!("its shape is {other:?}, which is not read")),
     };
-    let class = class_of(&attributes)?;
-    Ok(Some((class, bbox)))
+    Ok(Some(Region { attributes, bbox }))
 }
 
-/// The class that the attributes of a region tell.
-fn class_of(attributes: &BTreeMap<String, Value>) -> std::result::Result<String, String> {
+/// The class that the attributes of a region tell, and the attribute that tells it.
+fn class_of(attributes: &BTreeMap<String, Value>) -> std::result::Result<Option<(&str, String)>, String> {
     let usual =
         CLASS_ATTRIBUTES.iter().find_map(|name| attributes.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
     let (key, value) = match (usual, attributes.len()) {
         (Some(found), _) => found,
-        (None, 0) => return Ok(String::new()),
+        (None, 0) => return Ok(None),
         (None, 1) => attributes.iter().next().ok_or("no attribute")?,
         (None, _) => {
             let keys: Vec<&str> = attributes.keys().map(String::as_str).collect();
             return Err(format!(
-                "several attributes ({}), and none is called class, label, type or name",
-                keys.join(", ")
+                "several attributes ({}), and none is called {}",
+                keys.join(", "),
+                CLASS_ATTRIBUTES.join(", ")
             ));
         }
     };
-    match value {
-        Value::String(text) => Ok(text.trim().to_owned()),
-        Value::Number(number) => Ok(number.to_string()),
+    let class = match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
         // A checkbox holds each option that is ticked.
         Value::Object(options) => {
             let ticked: Vec<&String> =
                 options.iter().filter(|(_, on)| **on == Value::Bool(true)).map(|(o, _)| o).collect();
             match ticked[..] {
-                [one] => Ok(one.clone()),
-                [] => Ok(String::new()),
-                _ => Err(format!("its attribute {key} has several values")),
+                [one] => one.clone(),
+                [] => String::new(),
+                _ => return Err(format!("its attribute {key} has several values")),
             }
         }
-        Value::Null => Ok(String::new()),
-        other => Err(format!("its attribute {key} is {other}")),
-    }
+        Value::Null => String::new(),
+        other => return Err(format!("its attribute {key} is {other}")),
+    };
+    Ok((!class.is_empty()).then_some((key.as_str(), class)))
 }
 
 /// The VIA files of a folder.
 pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
-    source.index.with_extension(&["json"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Via)).collect()
+    source.annotation_files(&["json"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Via)).collect()
 }
 
 /// Plans a folder's VIA files.
@@ -207,6 +263,14 @@ fn read(source: &DataFolder<'_>, path: &Path, below: Option<&str>, notes: &mut V
     let mut said = Vec::new();
     if without_area > 0 {
         said.push(format!("{}: {without_area} regions are points or lines, which have no box", path.display()));
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (name, count) in images.iter().flat_map(|image| &image.class_attributes) {
+        *counts.entry(name).or_default() += count;
+    }
+    if !counts.is_empty() {
+        let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{name:?} ({count} regions)")).collect();
+        said.push(format!("{}: the classes are the values of the attribute {}", path.display(), counts.join(" and ")));
     }
     let findings = images.iter().flat_map(|i| &i.faults).map(|what| broken(path, what.clone())).collect();
     // A class that no attribute tells is ours.
@@ -275,5 +339,37 @@ mod tests {
         for bad in ["[]", "{\"a\": 1}", "{\"_via_img_metadata\": 3}", ""] {
             assert!(parse_via(bad.as_bytes()).unwrap_err().contains("no VIA file"), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_attribute_that_nobody_filled_in_tells_no_class() {
+        let region = |attributes: &str| {
+            format!(
+                r#"{{"shape_attributes": {{"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4}}, "region_attributes": {attributes}}}"#
+            )
+        };
+        let read = |regions: &[&str]| {
+            let regions: Vec<String> = regions.iter().map(|r| region(r)).collect();
+            let text = format!(r#"{{"k": {{"filename": "a.jpg", "regions": [{}]}}}}"#, regions.join(","));
+            let image = parse_via(text.as_bytes()).unwrap().remove(0);
+            assert_eq!(image.faults, [""; 0]);
+            let classes: Vec<String> = image.objects.into_iter().map(|(class, _)| class).collect();
+            (classes, image.class_attributes.into_keys().collect::<Vec<_>>())
+        };
+        let all = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            read(&[r#"{"name": "bolt", "type": "unknown"}"#, r#"{"name": "nut", "type": ""}"#]),
+            (all(&["bolt", "nut"]), all(&["name"]))
+        );
+        assert_eq!(
+            read(&[r#"{"part": "bolt", "class": {"unknown": true, "a": false}}"#]),
+            (all(&["bolt"]), all(&["part"]))
+        );
+        // One region with a value is enough.
+        assert_eq!(
+            read(&[r#"{"name": "bolt", "type": "unknown"}"#, r#"{"name": "nut", "type": "metal"}"#]),
+            (all(&["unknown", "metal"]), all(&["type"]))
+        );
+        assert_eq!(read(&[r#"{"type": "unknown"}"#]), (all(&["object"]), all(&[])));
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::data_folder::{ChangedNames, DataFolder, NAME_THE_FILES, Plan, name_of};
 use super::hold_out::held_out;
-use super::index::{IndexedFile, below_root};
+use super::index::{IndexedFile, below_root, slashed, without_extension};
 use super::roles::{Role, assign};
 use super::sides::{Item, Sides, sides};
 use super::sniff::{FileFormat, format_of};
@@ -13,8 +13,8 @@ use crate::box_reading::BoxReading;
 use crate::coco_json::{CocoJson, parse};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
-use crate::found::Found;
-use crate::open_options::{Crowds, Format};
+use crate::found::{Found, FoundImage};
+use crate::open_options::{Crowds, Format, Unlabeled};
 use crate::types::Category;
 
 /// One annotation file with the images it names.
@@ -31,7 +31,7 @@ pub(crate) struct Part {
 pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
     let named = |f: &&IndexedFile| f.name().to_lowercase().starts_with("instances_");
     let is_coco = |f: &&IndexedFile| format_of(&f.path) == FileFormat::Of(Format::Coco);
-    let all: Vec<&IndexedFile> = source.index.with_extension(&["json"]).collect();
+    let all: Vec<&IndexedFile> = source.annotation_files(&["json"]).collect();
     let instances: Vec<&IndexedFile> = all.iter().copied().filter(named).filter(is_coco).collect();
     if instances.is_empty() { all.into_iter().filter(is_coco).collect() } else { instances }
 }
@@ -119,7 +119,11 @@ pub(crate) fn plan_files(
                     if wanted_train && val.is_some() {
                         notes.extend(parts.notes);
                     }
-                    for file in roles.get(&None).into_iter().flatten() {
+                    let is_given = |file: &&&IndexedFile| {
+                        let given = [&options.train_annotations, &options.val_annotations].into_iter().flatten();
+                        given.filter_map(|path| below_root(path, &source.index.root)).any(|below| below == file.below)
+                    };
+                    for file in roles.get(&None).into_iter().flatten().filter(|file| !is_given(file)) {
                         notes.push(format!("{} is not used: its name tells no part of a split", file.below));
                     }
                     (train, val)
@@ -131,16 +135,70 @@ pub(crate) fn plan_files(
         return Err(ambiguous(source, "no training annotations", found));
     };
     let train = read(source, &train, train_below.as_deref(), notes)?;
-    let Some((val, below)) = val else { return one(source, train, notes) };
+    let Some((val, below)) = val else { return alone(source, train, notes) };
     let val = read(source, &val, below.as_deref(), notes)?;
     if val.found.objects.is_empty() && options.val_annotations.is_none() {
         notes.push(format!(
             "{} lists no object, so nothing could be scored on it; it is not used",
             val.found.source.display()
         ));
-        return one(source, train, notes);
+        return alone(source, train, notes);
     }
+    unlisted(source, &[&train, &val], "", notes)?;
     two(train, val, notes)
+}
+
+/// Plans a data set that one file describes, with the images that it does not list where the caller asks for them.
+fn alone(source: &DataFolder<'_>, mut part: Part, notes: &mut Vec<String>) -> Result<Plan> {
+    // A format that lists images by themselves lists those without objects too.
+    let flag = if part.only_named { "; --unlabeled as-negatives uses them as images without objects" } else { "" };
+    let images = unlisted(source, &[&part], flag, notes)?;
+    let first = part.found.images.iter().map(|image| image.id).max().map_or(1, |id| id.saturating_add(1));
+    for (id, image) in (first..).zip(images) {
+        let file_name = slashed(image.path.strip_prefix(&part.found.image_root).unwrap_or(&image.path));
+        part.items.push(Item { paths: vec![without_extension(&image.below).to_owned()] });
+        part.found.images.push(FoundImage { id, file_name, size: None, annotation_file: None });
+    }
+    one(source, part, notes)
+}
+
+/// Tells how many images beside the listed ones no annotation file lists, and gives those that are to be used as images without
+/// objects. `flag` is what to say of that, and empty where it cannot be done.
+///
+/// # Errors
+/// The caller asks for images without objects where that cannot be done.
+fn unlisted<'i>(
+    source: &DataFolder<'i>,
+    parts: &[&Part],
+    flag: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<&'i IndexedFile>> {
+    let paths = || parts.iter().flat_map(|part| &part.items).filter_map(|item| item.paths.last());
+    let listed: HashSet<&str> = paths().map(String::as_str).collect();
+    let folders: HashSet<&str> = paths().map(|path| path.rsplit_once('/').map_or("", |(folder, _)| folder)).collect();
+    let is_unlisted =
+        |image: &&IndexedFile| folders.contains(image.folder()) && !listed.contains(without_extension(&image.below));
+    let images: Vec<&IndexedFile> = source.images.images().filter(is_unlisted).collect();
+    let Some(first) = images.first() else { return Ok(images) };
+    let found = format!(
+        "{} images beside those of the annotations are listed nowhere ({}, for one)",
+        images.len(),
+        first.below
+    );
+    match (source.options.read.unlabeled, flag) {
+        (Unlabeled::Skip, flag) => {
+            notes.push(format!("{found} and are not used{flag}"));
+            Ok(Vec::new())
+        }
+        (Unlabeled::AsNegatives, "") => Err(Error::Config(format!(
+            "{found}; --unlabeled as-negatives is for formats that do not list images by themselves, and for one file: list these images \
+             in the annotations, or leave the flag out"
+        ))),
+        (Unlabeled::AsNegatives, _) => {
+            notes.push(format!("{found}; they are used as images without objects"));
+            Ok(images)
+        }
+    }
 }
 
 fn ambiguous(source: &DataFolder<'_>, problem: &str, files: &[&IndexedFile]) -> Error {
@@ -186,11 +244,13 @@ pub(crate) fn part(
     found.digest = Some(digest);
     found.findings = findings;
     found.categories = categories;
-    let (finder, place) = (source.finder(), source.place_of(file, below));
+    let place = source.place_of(file, below);
+    let names = images.iter().map(|image| (image.file_name.as_str(), place, file.parent()));
+    let lookups = source.finder().find_all(names);
     let mut changed = ChangedNames::default();
     let mut items = Vec::with_capacity(images.len());
     let mut ids_of_file: HashMap<String, u64> = HashMap::with_capacity(images.len());
-    for mut image in images {
+    for (mut image, lookup) in images.into_iter().zip(lookups) {
         let spelled = std::mem::take(&mut image.file_name);
         let fault = |kind, detail| Finding {
             kind,
@@ -199,7 +259,7 @@ pub(crate) fn part(
             annotation_id: None,
             detail,
         };
-        match source.locate(finder.find(&spelled, place, file.parent()), &spelled) {
+        match source.locate(lookup, &spelled) {
             Ok(located) => {
                 changed.add(&spelled, &located);
                 if let Some(first) = ids_of_file.insert(located.file_name.clone(), image.id) {

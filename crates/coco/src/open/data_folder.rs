@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::find_image::{ImageFinder, Lookup, Place};
-use super::index::{FileIndex, nfc, slashed, without_extension};
+use super::index::{FileIndex, IndexedFile, nfc, slashed, without_extension};
 use crate::finding::{Finding, FindingKind};
 use crate::found::Found;
 use crate::open_options::OpenOptions;
@@ -18,6 +18,8 @@ pub(crate) struct DataFolder<'a> {
     pub index: &'a FileIndex,
     /// The folder of images: the data folder, or the one that the caller names.
     pub images: &'a FileIndex,
+    /// The only annotation file to be read, where the caller names one in place of a folder.
+    pub only: Option<&'a IndexedFile>,
     pub options: &'a OpenOptions,
 }
 
@@ -67,6 +69,12 @@ impl ChangedNames {
 }
 
 impl<'a> DataFolder<'a> {
+    /// The annotation files with one of these extensions (lower case, without dot).
+    pub fn annotation_files(&self, extensions: &'a [&str]) -> impl Iterator<Item = &'a IndexedFile> {
+        let only = self.only;
+        self.index.with_extension(extensions).filter(move |file| only.is_none_or(|only| only.below == file.below))
+    }
+
     pub fn finder(&self) -> ImageFinder<'a> {
         ImageFinder::new(self.images, self.options.images.is_some())
     }

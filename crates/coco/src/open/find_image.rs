@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
-use super::index::{FileIndex, IndexedFile, extension_of, nfc, without_extension};
+use super::index::{FileIndex, IndexedFile, extension_of, nfc, starts, without_extension};
+use super::kept_folders::KeptFolders;
 use super::roles::Role;
 use crate::image_reader::IMAGE_EXTENSIONS;
 
@@ -19,6 +20,13 @@ pub(crate) enum Lookup {
     Missing,
     /// Several files fit equally well.
     Several(Vec<String>),
+}
+
+/// One name's file, and how many of the name's first folders it was found without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Step {
+    lookup: Lookup,
+    dropped: usize,
 }
 
 /// Where a name is looked for first.
@@ -43,44 +51,70 @@ impl<'a> ImageFinder<'a> {
         Self { index, named }
     }
 
-    /// Where `file_name` of an annotation file in the folder `dir` lies.
+    /// Where the names of one annotation file lie, each with its place and the folder of the annotation file.
     ///
-    /// The name is tried as it is; with `/` for `\`; with percent signs decoded and in composed Unicode; then the last parts of its path
-    /// alone; then without case and extension; then without the prefix that Label Studio gives to uploads. The first step that
-    /// fits a file decides: one file is the answer, several are [`Lookup::Several`].
-    pub fn find(&self, file_name: &str, place: Place<'_>, dir: Option<&Path>) -> Lookup {
+    /// A name is tried as it is; with `/` for `\`; with percent signs decoded and in composed Unicode; then the last parts of its path
+    /// alone, the longest first, each also without case and extension; then without the prefix that Label Studio gives to uploads. The
+    /// first step that fits a file decides: one file is the answer, several are [`Lookup::Several`]. A name does not lose a folder
+    /// where another name of the file keeps one (see [`KeptFolders`]).
+    pub fn find_all<'n>(
+        &self,
+        names: impl Iterator<Item = (&'n str, Place<'n>, Option<&'n Path>)> + Clone,
+    ) -> Vec<Lookup> {
+        let found: Vec<Step> = names.clone().map(|(name, place, dir)| self.find(name, place, dir)).collect();
+        if found.iter().all(|step| step.dropped == 0) {
+            return found.into_iter().map(|step| step.lookup).collect();
+        }
+        let mut kept = KeptFolders::default();
+        for ((name, ..), step) in names.clone().zip(&found) {
+            if step.lookup != Lookup::Missing {
+                kept.add(&path_of(name), step.dropped);
+            }
+        }
+        let allowed = |name: &str, step: &Step| step.dropped == 0 || kept.allow(&path_of(name), step.dropped);
+        names
+            .zip(found)
+            .map(|((name, ..), step)| if allowed(name, &step) { step.lookup } else { Lookup::Missing })
+            .collect()
+    }
+
+    /// Where one name lies, whatever the others say.
+    fn find(&self, file_name: &str, place: Place<'_>, dir: Option<&Path>) -> Step {
         let slashed = file_name.replace('\\', "/");
         let decoded = decoded(&slashed);
         let plain = nfc(trimmed(file_name));
         for (variant, changed) in [(&plain, false), (&nfc(trimmed(&slashed)), true), (&nfc(trimmed(&decoded)), true)] {
-            let found = self.among(self.index.ending_with(variant), variant, place, changed || plain != file_name);
-            if found != Lookup::Missing {
-                return found;
+            let lookup = self.among(self.index.ending_with(variant), variant, place, changed || plain != file_name);
+            if lookup != Lookup::Missing {
+                return Step { lookup, dropped: 0 };
             }
         }
         if let Some(path) = self.outside(file_name, dir) {
-            return Lookup::Elsewhere(path);
+            return Step { lookup: Lookup::Elsewhere(path), dropped: 0 };
         }
         let decoded = nfc(trimmed(&decoded));
         let unprefixed = without_upload_prefix(&decoded);
-        for whole in std::iter::once(decoded.as_str()).chain(unprefixed.as_deref()) {
-            for tail in tails(whole) {
-                let found = self.among(self.index.ending_with(tail), tail, place, true);
-                if found != Lookup::Missing {
-                    return found;
-                }
-            }
+        let folders = decoded.matches('/').count();
+        let wholes = std::iter::once((decoded.as_str(), 0)).chain(unprefixed.as_deref().map(|name| (name, folders)));
+        for (whole, before) in wholes {
             // What follows a dot may be a part of the name: then no image extension is cut off.
             let known = IMAGE_EXTENSIONS.contains(&extension_of(whole).as_str());
             let bare = if known { without_extension(whole) } else { whole };
-            for tail in tails(bare) {
-                let found = self.among(self.index.images_like(tail), tail, place, true);
-                if found != Lookup::Missing {
-                    return found;
+            for (dropped, start) in starts(whole).enumerate() {
+                let (tail, bare) = (&whole[start..], &bare[start..]);
+                if bare.is_empty() {
+                    continue;
+                }
+                let mut lookup = self.among(self.index.ending_with(tail), tail, place, true);
+                if lookup == Lookup::Missing {
+                    lookup = self.among(self.index.images_like(bare), bare, place, true);
+                }
+                if lookup != Lookup::Missing {
+                    return Step { lookup, dropped: before + dropped };
                 }
             }
         }
-        Lookup::Missing
+        Step { lookup: Lookup::Missing, dropped: 0 }
     }
 
     /// The image with this name without extension that belongs to an annotation file of the same name: beside it, or in the folder
@@ -145,18 +179,23 @@ fn decoded(name: &str) -> String {
         Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
         None => name,
     };
-    let is_url = path.len() != name.len() || name.starts_with("/data/");
+    let is_image = |path: &str| IMAGE_EXTENSIONS.contains(&extension_of(path).as_str());
     let path = match path.split_once('?') {
-        Some((before, query)) if is_url => query.split('&').find_map(|pair| pair.strip_prefix("d=")).unwrap_or(before),
+        // Storage services sign their URLs: what follows is no name.
+        Some((before, _)) if is_image(before) => before,
+        Some((before, query)) if path.len() != name.len() || name.starts_with("/data/") => {
+            query.split('&').find_map(|pair| pair.strip_prefix("d=")).unwrap_or(before)
+        }
         _ => path,
     };
     percent_decode_str(path).decode_utf8().map_or_else(|_| path.to_owned(), |text| text.replace('\\', "/"))
 }
 
-/// `a/b/c`, `b/c`, `c`. A drive letter is no folder.
-fn tails(path: &str) -> impl Iterator<Item = &str> {
-    let starts = std::iter::once(0).chain(path.match_indices('/').map(|(i, _)| i + 1));
-    starts.map(|i| &path[i..]).filter(|tail| !tail.is_empty())
+/// A name with `/` between folders, absolute where it is a path or URL of another machine's root.
+fn path_of(name: &str) -> String {
+    let slashed = name.replace('\\', "/");
+    let root = if slashed.starts_with('/') || slashed.contains("://") { "/" } else { "" };
+    format!("{root}{}", nfc(trimmed(&decoded(&slashed))))
 }
 
 /// `3f2a9c1b-name.jpg` is `name.jpg`: Label Studio puts eight hexadecimal digits before an upload's name.
@@ -188,7 +227,7 @@ mod tests {
     fn names_as_tools_write_them() {
         let (_dir, index) = folder(&["images/a 1.jpg", "images/b.jpg", "other/é.jpg", "images/c.d.jpg"]);
         let finder = ImageFinder::new(&index, false);
-        let find = |name: &str| match finder.find(name, ANYWHERE, None) {
+        let find = |name: &str| match finder.find(name, ANYWHERE, None).lookup {
             Lookup::Found { below, changed, .. } => (below, changed),
             other => panic!("{name}: {other:?}"),
         };
@@ -201,6 +240,8 @@ mod tests {
             ("/data/upload/3/b.jpg", "images/b.jpg", true),
             ("/data/local-files/?d=images/b.jpg", "images/b.jpg", true),
             ("https://example.org/x/images/a%201.jpg?v=2", "images/a 1.jpg", true),
+            ("https://example.org/x/images/b.jpg?d=20240101&sig=ab%2Fc", "images/b.jpg", true),
+            ("images/b.jpg?token=7", "images/b.jpg", true),
             ("a%201.jpg", "images/a 1.jpg", true),
             ("B.JPG", "images/b.jpg", true),
             ("b.png", "images/b.jpg", true),
@@ -212,7 +253,7 @@ mod tests {
             assert_eq!(find(name), (below.to_owned(), changed), "{name}");
         }
         for name in ["d.jpg", "", "images/", "c.jpg"] {
-            assert_eq!(finder.find(name, ANYWHERE, None), Lookup::Missing, "{name}");
+            assert_eq!(finder.find(name, ANYWHERE, None).lookup, Lookup::Missing, "{name}");
         }
     }
 
@@ -221,14 +262,38 @@ mod tests {
         let (_dir, index) = folder(&["train/x.jpg", "val/x.jpg", "a/y.jpg", "b/y.jpg", "images/z.jpg", "old/z.jpg"]);
         let finder = ImageFinder::new(&index, false);
         let several = |lookup: Lookup| matches!(lookup, Lookup::Several(files) if files.len() == 2);
-        assert!(several(finder.find("C:\\x.jpg", ANYWHERE, None)));
-        assert!(several(finder.find("y.jpg", ANYWHERE, None)));
-        let below = |name: &str, place| match finder.find(name, place, None) {
+        assert!(several(finder.find("C:\\x.jpg", ANYWHERE, None).lookup));
+        assert!(several(finder.find("y.jpg", ANYWHERE, None).lookup));
+        let below = |name: &str, place| match finder.find(name, place, None).lookup {
             Lookup::Found { below, .. } => below,
             other => panic!("{other:?}"),
         };
         assert_eq!(below("x.jpg", Place { beside: None, role: Some(Role::Val) }), "val/x.jpg");
         assert_eq!(below("y.jpg", Place { beside: Some("b"), role: None }), "b/y.jpg");
         assert_eq!(below("z.jpg", ANYWHERE), "images/z.jpg");
+    }
+
+    #[test]
+    fn a_missing_image_is_no_image_of_another_folder() {
+        let (_dir, index) =
+            folder(&["images/camA/1.jpg", "images/camB/1.jpg", "images/camB/2.JPG", "images/camC/1.jpg"]);
+        let finder = ImageFinder::new(&index, false);
+        let find = |names: &[&'static str]| {
+            let names = names.iter().map(|name| (*name, ANYWHERE, None));
+            let below = |lookup| match lookup {
+                Lookup::Found { below, .. } => below,
+                Lookup::Missing => "missing".to_owned(),
+                other => panic!("{other:?}"),
+            };
+            finder.find_all(names).into_iter().map(below).collect::<Vec<_>>()
+        };
+        assert_eq!(find(&["camA/1.jpg", "camA/2.jpg"]), ["images/camA/1.jpg", "missing"]);
+        let absolute = ["/home/me/images/camA/1.jpg", "/home/me/images/camA/2.jpg", "/home/me/images/gone/1.jpg"];
+        assert_eq!(find(&absolute), ["images/camA/1.jpg", "missing", "missing"]);
+        assert_eq!(find(&["C:\\p\\camA\\1.jpg", "C:\\p\\camA\\2.jpg"]), ["images/camA/1.jpg", "missing"]);
+        // The folder says more than case and extension.
+        assert_eq!(find(&["CAMB/1.png"]), ["images/camB/1.jpg"]);
+        // Without a name that has its folder here, folders are another machine's.
+        assert_eq!(find(&["x/2.jpg", "2.jpg"]), ["images/camB/2.JPG"; 2]);
     }
 }

@@ -156,6 +156,11 @@ pub(crate) fn is_tail(path: &str, tail: &str) -> bool {
     path.strip_suffix(tail).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
+/// Where each part of a path starts.
+pub(crate) fn starts(path: &str) -> impl Iterator<Item = usize> {
+    std::iter::once(0).chain(path.match_indices('/').map(|(i, _)| i + 1))
+}
+
 /// A name or path in Unicode's composed form.
 pub(crate) fn nfc(text: &str) -> String {
     text.nfc().collect()

@@ -56,17 +56,18 @@ pub(crate) struct Labelled<'i> {
 /// # Errors
 /// As [`sides`]; too few images to split.
 pub(crate) fn plan(source: &DataFolder<'_>, labelled: Labelled<'_>, notes: &mut Vec<String>) -> Result<Plan> {
-    let Labelled { files, mut findings, reading, what } = labelled;
+    let Labelled { mut files, mut findings, reading, what } = labelled;
     let mut disagreeing = Vec::new();
     let mut changed = ChangedNames::default();
     let mut images: Vec<(LabelledFile<'_>, Located)> = Vec::with_capacity(files.len());
     let mut owner: HashMap<String, String> = HashMap::new();
-    for mut file in files {
-        let spelled = file.image.take();
-        match image_of(source, file.file, spelled.as_deref()) {
+    let spelled: Vec<Option<String>> = files.iter_mut().map(|file| file.image.take()).collect();
+    let named = named_images(source, &files, &spelled);
+    for ((file, spelled), named) in files.into_iter().zip(spelled).zip(named) {
+        match image_of(source, file.file, spelled.as_deref(), named) {
             Ok(located) => {
                 let name = spelled.as_deref().unwrap_or(file.file.name());
-                let said = stem_of(name.rsplit(['/', '\\']).next().unwrap_or_default());
+                let said = stem_of(last(name));
                 let real = located.item.rsplit('/').next().unwrap_or_default();
                 if spelled.is_some() && !same_stem(said, real) {
                     disagreeing.push(format!("{} says {name:?}, and {} is used", file.file.below, located.file_name));
@@ -114,11 +115,20 @@ fn same_stem(said: &str, real: &str) -> bool {
     said.to_lowercase() == real.to_lowercase()
 }
 
+/// The images that the annotation files name, `Missing` where one names none.
+fn named_images(source: &DataFolder<'_>, files: &[LabelledFile<'_>], spelled: &[Option<String>]) -> Vec<Lookup> {
+    source.finder().find_all(files.iter().zip(spelled).map(|(LabelledFile { file, .. }, name)| {
+        let place = source.place_of(&file.path, Some(&file.below));
+        (name.as_deref().unwrap_or_default(), place, file.path.parent())
+    }))
+}
+
 /// The image of an annotation file: of the same name, or else the one that it names.
 fn image_of(
     source: &DataFolder<'_>,
     file: &IndexedFile,
     spelled: Option<&str>,
+    named: Lookup,
 ) -> std::result::Result<Located, (FindingKind, String)> {
     let finder = source.finder();
     let place = source.place_of(&file.path, Some(&file.below));
@@ -133,23 +143,26 @@ fn image_of(
         }),
         other => other,
     };
-    match (own, spelled) {
-        (Lookup::Missing, Some(name)) => {
-            source.locate(in_its_folder(source, file, finder.find(name, place, file.path.parent())), name)
-        }
-        (Lookup::Missing, None) => source.locate(Lookup::Missing, file.stem()),
+    let Some(name) = spelled else { return source.locate(own, file.stem()) };
+    match (own, named) {
+        (Lookup::Missing, named) => source.locate(in_its_folder(source, file, named), name),
         // The name's extension tells two images of one stem apart.
-        (Lookup::Several(files), Some(name)) => match finder.find(name, place, file.path.parent()) {
-            found @ Lookup::Found { .. } => source.locate(found, name),
-            _ => source.locate(Lookup::Several(files), file.stem()),
-        },
-        (Lookup::Found { path, below, .. }, spelled) => {
-            let exact = |name: &str| super::index::is_tail(&below, &super::index::nfc(name));
-            let changed = spelled.is_some_and(|name| !exact(name));
+        (Lookup::Several(_), named @ Lookup::Found { .. }) => source.locate(named, name),
+        // `<filename>` has a folder of the data in which this image is missing: the one of that name is another folder's.
+        (Lookup::Found { .. }, Lookup::Missing) if same_stem(stem_of(last(name)), stem) && last(name) != name => {
+            source.locate(Lookup::Missing, name)
+        }
+        (Lookup::Found { path, below, .. }, _) => {
+            let changed = !super::index::is_tail(&below, &super::index::nfc(name));
             source.locate(Lookup::Found { path, below, changed }, file.stem())
         }
         (own, _) => source.locate(own, file.stem()),
     }
+}
+
+/// A name without the folders before it, however they are separated.
+fn last(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or_default()
 }
 
 /// What was found, if it lies in the folder that belongs to the annotation file: where images lie in folders of the same name as the

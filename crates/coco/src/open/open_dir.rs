@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use super::coco;
 use super::data_folder::{DataFolder, NAME_THE_FILES, Plan};
 use super::hold_out::split;
-use super::index::{FileIndex, some_of};
+use super::index::{FileIndex, below_root, some_of};
 use super::shared::separate;
 use super::sniff::{FileFormat, format_of};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::image_reader::{FORMATS, NOT_DECODED};
 use crate::open_options::{Format, OpenOptions};
 use crate::settle::{Settled, settle};
 #[cfg(feature = "csv")]
 use crate::table;
+use crate::table_header::{cells, tells_boxes};
+use crate::text_file::decode;
 #[cfg(feature = "voc")]
 use crate::voc;
 #[cfg(feature = "yolo")]
@@ -91,13 +94,20 @@ impl Splits {
 /// file names (see [`split_by_name`](crate::split_by_name)). The headers of all image files are read, so that sizes, EXIF orientations and
 /// box readings are settled.
 ///
+/// `dir` may be one annotation file that names many images: then no other is read.
+///
 /// # Errors
 /// Annotations or images that are missing or ambiguous (the message lists what was looked for and what was found); numbers or
 /// orientations that can mean two things; splits with different categories; faults whose policy is `error`.
 pub fn open_dir(dir: &Path, options: &OpenOptions) -> Result<Splits> {
-    let index = FileIndex::new(dir)?;
+    let file = is_annotation_file(dir).then_some(dir);
+    let index = match file {
+        Some(file) => FileIndex::new(folder_of(file, options.images.is_some()))?,
+        None => FileIndex::new(dir)?,
+    };
+    let only = file.and_then(|file| index.at(&below_root(file, &index.root)?));
     let images = options.images.as_deref().map(FileIndex::new).transpose()?;
-    let source = DataFolder { index: &index, images: images.as_ref().unwrap_or(&index), options };
+    let source = DataFolder { index: &index, images: images.as_ref().unwrap_or(&index), only, options };
     let mut notes = Vec::new();
     let plan = match format(&source, &mut notes)? {
         Format::Coco => coco::plan(&source, &mut notes)?,
@@ -138,6 +148,22 @@ pub fn open_dir(dir: &Path, options: &OpenOptions) -> Result<Splits> {
     Ok(Splits { train, val, notes })
 }
 
+/// Whether a path is a file that names many images, which is opened alone.
+fn is_annotation_file(path: &Path) -> bool {
+    path.is_file()
+        && matches!(format_of(path), FileFormat::Of(Format::Coco | Format::Via | Format::Csv) | FileFormat::NotRead(_))
+}
+
+/// The data folder of an annotation file: its own, or the one above where the file lies in a folder of annotations without images.
+fn folder_of(file: &Path, with_images: bool) -> &Path {
+    let own = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_of_annotations =
+        own.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().starts_with("annot"));
+    let holds_images = || FileIndex::new(own).is_ok_and(|index| index.images().next().is_some());
+    let above = own.parent().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    above.filter(|_| is_of_annotations && !with_images && !holds_images()).unwrap_or(own)
+}
+
 /// Opens one annotation file of COCO's as one data set with its images, unsplit: to score a detector on it.
 ///
 /// # Errors
@@ -145,7 +171,7 @@ pub fn open_dir(dir: &Path, options: &OpenOptions) -> Result<Splits> {
 pub fn open_annotations(json: &Path, options: &OpenOptions) -> Result<Dataset> {
     let beside = json.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let index = FileIndex::new(options.images.as_deref().unwrap_or(beside))?;
-    let source = DataFolder { index: &index, images: &index, options };
+    let source = DataFolder { index: &index, images: &index, only: None, options };
     let mut notes = Vec::new();
     let part = coco::read(&source, json, None, &mut notes)?;
     let mut settled = settle(vec![part.found], options)?;
@@ -161,7 +187,7 @@ pub fn annotation_file(dir: &Path, options: &OpenOptions) -> Result<Option<PathB
         return Ok(Some(json.clone()).filter(|json| format_of(json) == FileFormat::Of(Format::Coco)));
     }
     let index = FileIndex::new(dir)?;
-    let source = DataFolder { index: &index, images: &index, options };
+    let source = DataFolder { index: &index, images: &index, only: None, options };
     if format(&source, &mut Vec::new())? != Format::Coco {
         return Ok(None);
     }
@@ -202,7 +228,7 @@ fn format(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Format> {
     // Images that each format tells of, as far as a glance shows.
     let mut covered: BTreeMap<Format, usize> = BTreeMap::new();
     let mut others = Vec::new();
-    for file in source.index.with_extension(&["json", "xml", "csv"]) {
+    for file in source.annotation_files(&["json", "xml", "csv"]) {
         match format_of(&file.path) {
             FileFormat::Of(format) => *covered.entry(format).or_default() += images_of(format, &file.path),
             FileFormat::NotRead(name) => others.push((name, file.below.clone())),
@@ -210,9 +236,11 @@ fn format(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Format> {
         }
     }
     #[cfg(feature = "yolo")]
-    match yolo::count_labels(source) {
-        0 => {}
-        labels => drop(covered.insert(Format::Yolo, labels)),
+    if source.only.is_none() {
+        let labels = yolo::count_labels(source);
+        if labels > 0 {
+            covered.insert(Format::Yolo, labels);
+        }
     }
     // The first of those that tell of half as many images as the one that tells of most: a stray file hides no data set.
     let most = covered.values().max().copied().unwrap_or(0);
@@ -244,6 +272,11 @@ fn images_of(format: Format, path: &Path) -> usize {
         return usize::MAX / 16;
     }
     let bytes = std::fs::read(path).unwrap_or_default();
+    let header = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    // A table that may be something else hides no data set.
+    if format == Format::Csv && tells_boxes(&cells(&decode(header, None))) != Some(true) {
+        return 1;
+    }
     // A file that is cut, or lists none, is read all the same, and says so.
     bytes.windows(word.len()).filter(|w| *w == word).count().max(1)
 }
@@ -268,6 +301,20 @@ fn looked_for() -> String {
 }
 
 fn nothing(source: &DataFolder<'_>) -> Error {
+    #[cfg(feature = "yolo")]
+    if let Some((name, file)) = yolo::other_text(source) {
+        return not_read(source, &[(name, file)]);
+    }
+    let undecoded: Vec<String> = source.images.with_extension(&NOT_DECODED).map(|file| file.below.clone()).collect();
+    if source.images.images().next().is_none() && !undecoded.is_empty() {
+        return Error::Folder {
+            dir: source.images.root.clone(),
+            problem: format!("no image of a format that is read, and {} of formats that are not", undecoded.len()),
+            looked_for: format!("{FORMATS} images"),
+            found: some_of(&undecoded),
+            hint: "convert the images to JPEG or PNG, under the same names",
+        };
+    }
     let broken: Vec<String> = source.index.with_extension(&["json", "xml"]).map(|f| f.below.clone()).collect();
     let problem = match broken.len() {
         0 => "no annotations".to_owned(),

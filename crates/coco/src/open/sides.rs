@@ -1,14 +1,12 @@
 //! The author's split: lists of images, or folders that are named after the parts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
 
 use super::data_folder::DataFolder;
-use super::index::{FileIndex, IndexedFile, below_root, extension_of, is_tail, nfc, without_extension};
+use super::index::{FileIndex, IndexedFile, below_root};
+use super::list_lines::{Names, last};
 use super::roles::{Role, assign};
 use crate::error::{Error, Result};
-use crate::image_reader::IMAGE_EXTENSIONS;
-use crate::text_file::{decoded, read_text};
 
 /// One image with its annotations, as far as a split goes by them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +50,9 @@ pub(crate) fn sides(items: &[Item], source: &DataFolder<'_>, notes: &mut Vec<Str
         ));
     }
     if !lists.is_empty() {
-        let names = Names::new(items);
+        let files: Vec<&IndexedFile> = lists.iter().map(|(_, list)| *list).collect();
         let mut members = BTreeMap::new();
-        for (role, list) in &lists {
-            let found = names.members(list, index, notes)?;
+        for ((role, list), found) in lists.iter().zip(Names::new(items).members(&files, source, notes)?) {
             if found.is_empty() {
                 return Err(Error::Undecided {
                     path: list.path.clone(),
@@ -137,8 +134,8 @@ fn named_by_caller(
                 source.index.root.display()
             )));
         };
-        let found = match source.index.at(&below) {
-            Some(list) => Names::new(items).members(list, source.index, notes)?,
+        let found: HashSet<usize> = match source.index.at(&below) {
+            Some(list) => Names::new(items).members(&[list], source, notes)?.into_iter().flatten().collect(),
             None => {
                 let in_it =
                     |p: &String| below.is_empty() || p.strip_prefix(&below).is_some_and(|rest| rest.starts_with('/'));
@@ -262,136 +259,4 @@ fn lists(index: &FileIndex) -> Result<Lists<'_>> {
         lists.extend(files.first().map(|file| (role, *file)));
     }
     Ok((lists, unused))
-}
-
-/// What a line of a list names.
-enum Named {
-    /// An image with annotations, by its position.
-    Item(usize),
-    /// An image without annotations.
-    Unlabelled,
-    /// An annotation file whose image is not there.
-    WithoutImage,
-}
-
-/// Items by their names.
-pub(crate) struct Names<'a> {
-    items: &'a [Item],
-    by_name: HashMap<String, Vec<usize>>,
-}
-
-impl<'a> Names<'a> {
-    pub fn new(items: &'a [Item]) -> Self {
-        let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
-        for (i, item) in items.iter().enumerate() {
-            let mut names: Vec<&str> = item.paths.iter().map(|path| last(path)).collect();
-            names.dedup();
-            for name in names {
-                by_name.entry(name.to_owned()).or_default().push(i);
-            }
-        }
-        Self { items, by_name }
-    }
-
-    /// The items that a list names.
-    pub fn members(&self, list: &IndexedFile, index: &FileIndex, notes: &mut Vec<String>) -> Result<HashSet<usize>> {
-        let text = read_text(&list.path, None)?;
-        let mut members = HashSet::new();
-        let mut without = 0;
-        for (number, line) in (1..).zip(decoded(&text).lines()) {
-            let line = nfc(line.trim().trim_start_matches('\u{feff}').trim());
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            match self.item(&line, &list.path, number, index)? {
-                Named::Item(item) => {
-                    members.insert(item);
-                }
-                Named::Unlabelled => without += 1,
-                // The annotation file without its image is a fault of its own.
-                Named::WithoutImage => {}
-            }
-        }
-        if without > 0 {
-            notes.push(format!(
-                "{without} images of the list {} have no annotations and are not used (--unlabeled as-negatives uses them as images \
-                 without objects)",
-                list.below
-            ));
-        }
-        Ok(members)
-    }
-
-    /// What a line names.
-    fn item(&self, line: &str, list: &Path, number: usize, index: &FileIndex) -> Result<Named> {
-        let unmarked = line.rsplit_once(char::is_whitespace).filter(|(_, mark)| ["1", "0", "-1"].contains(mark));
-        // Pairs of an image and its annotations, and marks of several kinds.
-        let rest_are_marks = |rest: &str| {
-            rest.split_whitespace()
-                .all(|word| word.parse::<i64>().is_ok() || [".xml", ".txt", ".json"].iter().any(|e| word.ends_with(e)))
-        };
-        let first = line.split_once(char::is_whitespace).filter(|(_, rest)| rest_are_marks(rest)).map(|(name, _)| name);
-        let names = [Some(line), unmarked.map(|(name, _)| name.trim_end()), first];
-        for name in names.iter().flatten() {
-            if let Some(found) = self.named(name, list, number)? {
-                return Ok(Named::Item(found));
-            }
-        }
-        for name in names.iter().flatten() {
-            let name = name.replace('\\', "/");
-            if !index.images_like(last(bare(&name))).is_empty() || !index.ending_with(last(&name)).is_empty() {
-                return Ok(Named::Unlabelled);
-            }
-            if ["xml", "json"].iter().any(|e| !index.ending_with(&format!("{}.{e}", last(bare(&name)))).is_empty()) {
-                return Ok(Named::WithoutImage);
-            }
-        }
-        Err(Error::Undecided {
-            path: list.to_owned(),
-            problem: format!("line {number} names {line:?}, and there is no such image"),
-            hint: "correct the line, or take it out".to_owned(),
-        })
-    }
-
-    /// The item of this name or path, with or without an image's extension.
-    fn named(&self, name: &str, list: &Path, number: usize) -> Result<Option<usize>> {
-        let name = name.replace('\\', "/");
-        let name = name.trim_start_matches("./").trim_start_matches('/');
-        for variant in [name, bare(name)] {
-            let candidates = self.by_name.get(last(variant)).map_or(&[][..], |c| &c[..]);
-            let starts = std::iter::once(0).chain(variant.match_indices('/').map(|(i, _)| i + 1));
-            for tail in starts.map(|i| &variant[i..]) {
-                let fits = |i: &&usize| self.items[**i].paths.iter().any(|path| is_tail(path, tail));
-                let fitting: Vec<&usize> = candidates.iter().filter(fits).collect();
-                match fitting[..] {
-                    [] => {}
-                    [item] => return Ok(Some(*item)),
-                    [first, second, ..] => {
-                        return Err(Error::Undecided {
-                            path: list.to_owned(),
-                            problem: format!(
-                                "line {number} names {name:?}, and {} images are called so: {}, {}",
-                                fitting.len(),
-                                self.items[*first].paths.join(" and "),
-                                self.items[*second].paths.join(" and ")
-                            ),
-                            hint: "write the folder before the name".to_owned(),
-                        });
-                    }
-                }
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// Without the extension, where that is an image's or an annotation file's.
-fn bare(name: &str) -> &str {
-    let extension = extension_of(last(name));
-    let known = IMAGE_EXTENSIONS.contains(&extension.as_str()) || ["xml", "txt", "json"].contains(&extension.as_str());
-    if known { without_extension(name) } else { name }
-}
-
-fn last(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
 }

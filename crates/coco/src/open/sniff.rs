@@ -5,7 +5,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::image_reader::IMAGE_EXTENSIONS;
+use crate::open::index::extension_of;
 use crate::open_options::Format;
+use crate::table_header::{cells, tells_boxes};
+use crate::text_file::decode;
 
 /// How much of a file is looked at.
 const SNIFFED: u64 = 1 << 18;
@@ -28,10 +32,7 @@ pub(crate) fn format_of(path: &Path) -> FileFormat {
     if read.is_err() {
         return FileFormat::Other;
     }
-    let text = match encoding_rs::Encoding::for_bom(&bytes) {
-        Some((encoding, _)) => encoding.decode(&bytes).0.into_owned(),
-        None => String::from_utf8_lossy(&bytes).into_owned(),
-    };
+    let text = decode(&bytes, None);
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     match extension.as_str() {
@@ -68,6 +69,8 @@ fn format_of_json(text: &str, cut: bool) -> FileFormat {
         // Files without objects: captions have no categories, image_info no annotations.
         return if coco == 3 || cut {
             FileFormat::Of(Format::Coco)
+        } else if !outer.contains("categories") && text.contains("\"category_id\"") {
+            FileFormat::NotRead("COCO JSON without `categories` (add that list: the id and the name of each class)")
         } else {
             FileFormat::NotRead("COCO JSON without boxes")
         };
@@ -113,14 +116,17 @@ fn format_of_xml(text: &str) -> FileFormat {
 }
 
 fn format_of_csv(text: &str) -> FileFormat {
-    let header = text.lines().next().unwrap_or_default().to_lowercase();
-    let has = |names: &[&str]| {
-        names.iter().any(|name| header.split([',', ';', '\t']).any(|c| c.trim().trim_matches('"') == *name))
-    };
-    if has(&["xmin", "x_min", "x1", "left"]) && has(&["ymax", "y_max", "y2", "bottom"]) {
+    let cells = cells(text.lines().next().unwrap_or_default());
+    let is_image = |cell: &String| IMAGE_EXTENSIONS.contains(&extension_of(cell).as_str());
+    let numbers = cells.iter().filter(|cell| cell.parse::<f64>().is_ok()).count();
+    if tells_boxes(&cells).is_some() {
         FileFormat::Of(Format::Csv)
-    } else if has(&["region_shape_attributes"]) {
+    } else if cells.iter().any(|cell| cell == "region_shape_attributes") {
         FileFormat::NotRead("VIA's CSV (save the project, or export as JSON)")
+    } else if numbers >= 4 && cells.iter().any(is_image) {
+        FileFormat::NotRead(
+            "CSV without a header (write the columns' names into its first line: filename,class,xmin,ymin,xmax,ymax)",
+        )
     } else {
         FileFormat::Other
     }
@@ -185,6 +191,12 @@ mod tests {
             ),
             (r#"{"images": [], "annotations": [{"caption": "x"}]}"#, FileFormat::NotRead("COCO JSON without boxes")),
             (
+                r#"{"images": [], "annotations": [{"category_id": 1}]}"#,
+                FileFormat::NotRead(
+                    "COCO JSON without `categories` (add that list: the id and the name of each class)",
+                ),
+            ),
+            (
                 r#"{"version": "5", "shapes": [{"label": "a"}], "imagePath": "x\"y.jpg"}"#,
                 FileFormat::Of(Format::Labelme),
             ),
@@ -209,6 +221,11 @@ mod tests {
         assert!(matches!(format_of_xml("<annotations><version>1.1</version><image id=\"0\">"), FileFormat::NotRead(_)));
         assert_eq!(format_of_xml("<project>"), FileFormat::Other);
         assert_eq!(format_of_csv("filename,width,height,class,xmin,ymin,xmax,ymax\n"), FileFormat::Of(Format::Csv));
-        assert_eq!(format_of_csv("name;age\n"), FileFormat::Other);
+        assert_eq!(format_of_csv("image;label;bbox\n"), FileFormat::Of(Format::Csv));
+        assert_eq!(format_of_csv("filename,class,x,y,width,height\n"), FileFormat::Of(Format::Csv));
+        assert!(matches!(format_of_csv("a/b.jpg,1,2,9,7,cat\n"), FileFormat::NotRead(_)));
+        for other in ["name;age\n", "filename,width,height\n", "x,y\n", "a.jpg,cat\n"] {
+            assert_eq!(format_of_csv(other), FileFormat::Other, "{other}");
+        }
     }
 }

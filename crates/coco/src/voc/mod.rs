@@ -16,7 +16,7 @@ pub use parse::{VocFile, VocObject, parse_voc};
 
 /// The XML files of a folder that are VOC's.
 pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
-    source.index.with_extension(&["xml"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Voc)).collect()
+    source.annotation_files(&["xml"]).filter(|f| format_of(&f.path) == FileFormat::Of(Format::Voc)).collect()
 }
 
 /// Reads all XML files of a folder and plans its split.
@@ -24,7 +24,7 @@ pub(crate) fn files<'i>(source: &DataFolder<'i>) -> Vec<&'i IndexedFile> {
 /// # Errors
 /// A folder without XML files; files that cannot be read; an unknown encoding.
 pub(crate) fn plan(source: &DataFolder<'_>, notes: &mut Vec<String>) -> Result<Plan> {
-    let mut files: Vec<&IndexedFile> = source.index.with_extension(&["xml"]).collect();
+    let mut files: Vec<&IndexedFile> = source.annotation_files(&["xml"]).collect();
     // Of XML files of other kinds those that are none of VOC's are passed over; a folder of XML without any is listed file by file.
     let voc = self::files(source);
     if !voc.is_empty() {

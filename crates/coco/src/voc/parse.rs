@@ -6,7 +6,7 @@ use encoding_rs::Encoding;
 use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::outline::around;
-use crate::text_file::decode;
+use crate::text_file::{decode, utf16_without_mark};
 
 /// What one XML file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,14 +139,8 @@ fn object(node: Node<'_, '_>, line: u32) -> Parsed<VocObject> {
 
 /// The XML as text. What cannot be read in its encoding is U+FFFD: much of a file is not read at all.
 fn text_of_xml<'a>(xml: &'a [u8], encoding: Option<&'static Encoding>) -> Parsed<Cow<'a, str>> {
-    if Encoding::for_bom(xml).is_some() {
+    if Encoding::for_bom(xml).is_some() || utf16_without_mark(xml).is_some() {
         return Ok(decode(xml, None));
-    }
-    // UTF-16 without its mark: `<?` or `<a`, each with a zero byte.
-    match xml {
-        [b'<', 0, _, 0, ..] => return Ok(encoding_rs::UTF_16LE.decode_without_bom_handling(xml).0),
-        [0, b'<', 0, _, ..] => return Ok(encoding_rs::UTF_16BE.decode_without_bom_handling(xml).0),
-        _ => {}
     }
     let head = &xml[..xml.len().min(256)];
     let head = String::from_utf8_lossy(head);

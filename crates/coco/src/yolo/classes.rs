@@ -1,9 +1,10 @@
 //! What a YOLO folder says of itself: the names of its classes and where its splits lie, in `data.yaml`, `obj.data` or a list of names.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
 use crate::open::roles::Role;
@@ -31,22 +32,82 @@ pub struct DataYaml {
     pub kpt_shape: Option<[usize; 2]>,
 }
 
-/// The keys of a `data.yaml` that are read; the rest (`download`, ...) is passed over.
-#[derive(Deserialize)]
+/// The keys of a `data.yaml` that are read, in any case of letters; the rest (`download`, ...) is passed over.
+#[derive(Default)]
 struct Yaml {
     path: Option<Scalar>,
     train: Option<Paths>,
     val: Option<Paths>,
-    valid: Option<Paths>,
-    validation: Option<Paths>,
     test: Option<Paths>,
     nc: Option<Scalar>,
     kpt_shape: Option<Vec<usize>>,
     names: Option<Names>,
+    /// Some tools call the names so, and others their number.
+    classes: Option<Classes>,
+}
+
+impl<'de> Deserialize<'de> for Yaml {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct YamlVisitor;
+        impl<'de> Visitor<'de> for YamlVisitor {
+            type Value = Yaml;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("keys with values")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Yaml, A::Error> {
+                let mut yaml = Yaml::default();
+                while let Some(key) = map.next_key::<Scalar>()? {
+                    match key.text().unwrap_or_default().to_lowercase().as_str() {
+                        "path" => yaml.path = once(yaml.path, &mut map, "path")?,
+                        "train" => yaml.train = once(yaml.train, &mut map, "train")?,
+                        key @ ("val" | "valid" | "validation") => {
+                            let value: Option<Paths> = map.next_value()?;
+                            match (&yaml.val, value) {
+                                (Some(Paths::One(Scalar::Null(()))) | None, value) => yaml.val = value,
+                                (Some(_), None | Some(Paths::One(Scalar::Null(())))) => {}
+                                _ => {
+                                    return Err(de::Error::custom(format!(
+                                        "`{key}` is a second list of held-out images"
+                                    )));
+                                }
+                            }
+                        }
+                        "test" => yaml.test = once(yaml.test, &mut map, "test")?,
+                        "nc" => yaml.nc = once(yaml.nc, &mut map, "nc")?,
+                        "kpt_shape" => yaml.kpt_shape = once(yaml.kpt_shape, &mut map, "kpt_shape")?,
+                        "names" => yaml.names = once(yaml.names, &mut map, "names")?,
+                        "classes" => yaml.classes = once(yaml.classes, &mut map, "classes")?,
+                        _ => _ = map.next_value::<IgnoredAny>()?,
+                    }
+                }
+                Ok(yaml)
+            }
+        }
+        deserializer.deserialize_map(YamlVisitor)
+    }
+}
+
+/// The value of a key, which stands in the file once, in whatever case of letters.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    before: Option<T>,
+    map: &mut A,
+    key: &str,
+) -> std::result::Result<Option<T>, A::Error> {
+    match before {
+        None => map.next_value(),
+        Some(_) => Err(de::Error::custom(format!("`{key}` stands there twice"))),
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Classes {
+    Names(Names),
+    Count(Scalar),
 }
 
 /// A scalar as text: `1`, `true` and `1.5` are names like others.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Scalar {
     Whole(i64),
@@ -68,14 +129,14 @@ impl Scalar {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Paths {
     Many(Vec<Scalar>),
     One(Scalar),
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Names {
     List(Vec<Scalar>),
@@ -159,7 +220,12 @@ pub fn parse_data_yaml(text: &str) -> std::result::Result<DataYaml, String> {
         .or_else(|e| read(&with_slashes(text)).map_err(|_| e))
         .map_err(|e| format!("is no data.yaml with `names` (a list, or numbers with names): {e}"))?;
     let texts = |names: Vec<Scalar>| names.into_iter().map(|name| name.text().unwrap_or_default()).collect::<Vec<_>>();
-    let names = match yaml.names {
+    let (names, count) = match (yaml.names, yaml.classes) {
+        (None, Some(Classes::Names(names))) => (Some(names), yaml.nc),
+        (names, Some(Classes::Count(count))) => (names, yaml.nc.or(Some(count))),
+        (names, _) => (names, yaml.nc),
+    };
+    let names = match names {
         None => Vec::new(),
         Some(Names::List(names)) => texts(names),
         Some(Names::Text(text)) => {
@@ -193,13 +259,12 @@ pub fn parse_data_yaml(text: &str) -> std::result::Result<DataYaml, String> {
         Some(&[points, values @ 2..=3]) if points < 10_000 => Some([points, values]),
         Some(other) => return Err(format!("`kpt_shape` is {other:?}; it is [number of key points, 2 or 3]")),
     };
-    let val = [yaml.val, yaml.valid, yaml.validation].into_iter().map(paths).find(|paths| !paths.is_empty());
     Ok(DataYaml {
         names: names.into_iter().map(|name| name.trim().to_owned()).collect(),
-        count: yaml.nc.and_then(Scalar::text).and_then(|n| n.parse().ok()),
+        count: count.and_then(Scalar::text).and_then(|n| n.parse().ok()),
         root: yaml.path.and_then(Scalar::text).filter(|path| !path.is_empty()),
         train: paths(yaml.train),
-        val: val.unwrap_or_default(),
+        val: paths(yaml.val),
         test: paths(yaml.test),
         kpt_shape,
     })
@@ -213,13 +278,23 @@ fn by_number(names: BTreeMap<u64, String>) -> std::result::Result<Vec<String>, S
     }
 }
 
+/// Whether a line of YAML holds one of these keys, in any case of letters.
+fn has_key(line: &str, keys: &[&str]) -> bool {
+    let key = line.trim_start_matches(|c: char| c.is_whitespace() || "{\"'".contains(c)).split(':').next();
+    let key = key.filter(|key| key.len() < line.len()).unwrap_or_default().trim_end_matches(['"', '\'', ' ']);
+    keys.iter().any(|name| key.eq_ignore_ascii_case(name))
+}
+
+/// Whether a YAML that cannot be read is meant to describe a data set: it has a key of one.
+pub(super) fn is_meant(text: &str) -> bool {
+    let keys = ["names", "classes", "nc", "train", "val", "valid", "validation", "test"];
+    text.trim_start_matches('\u{feff}').lines().any(|line| has_key(line, &keys))
+}
+
 /// The text with `/` for `\` on the lines of paths.
 fn with_slashes(text: &str) -> String {
-    let is_path = |line: &str| {
-        ["path:", "train:", "val:", "valid:", "validation:", "test:", "- "]
-            .iter()
-            .any(|key| line.trim_start().starts_with(key))
-    };
+    let keys = ["path", "train", "val", "valid", "validation", "test"];
+    let is_path = |line: &str| has_key(line, &keys) || line.trim_start().starts_with("- ");
     text.lines().map(|line| if is_path(line) { line.replace('\\', "/") } else { line.to_owned() } + "\n").collect()
 }
 
@@ -271,6 +346,16 @@ mod tests {
             assert_eq!(parse_data_yaml(text).unwrap().names, ["a", "b"], "{text}");
         }
         assert_eq!(parse_data_yaml("train: x\nnc: 2\n").unwrap().names, Vec::<String>::new());
+        for text in ["TRAIN: x\nVal: y\nNames: [a, b]\n", "Train: x\nvalid: y\nval:\nclasses: {0: a, 1: b}\nNC: 2\n"] {
+            let yaml = parse_data_yaml(text).unwrap();
+            assert_eq!(
+                (yaml.train.len(), yaml.val.len(), yaml.names),
+                (1, 1, vec!["a".to_owned(), "b".into()]),
+                "{text}"
+            );
+        }
+        assert_eq!(parse_data_yaml("classes: 2\nnames: [a, b]\n").unwrap().count, Some(2));
+        assert!(is_meant("x: [\nNames : [a\n") && is_meant("{\"train\": x") && !is_meant("services:\n  a: names\n"));
         let windows =
             parse_data_yaml("path: \"C:\\Users\\anna\\parts\"\ntrain: train\\images\nnames: ['a']\n").unwrap();
         assert_eq!(
@@ -288,6 +373,8 @@ mod tests {
             ("names:\n  0: a\n  2: b\n", "no class 1"),
             ("names: [a, [b]]\n", "names"),
             ("names: {", "names"),
+            ("train: a\nTrain: b\n", "twice"),
+            ("val: a\nvalid: b\n", "second"),
             ("names: [a]\nkpt_shape: [4, 7]\n", "kpt_shape"),
         ] {
             let message = parse_data_yaml(text).unwrap_err();

@@ -1,11 +1,10 @@
-//! The files of a YOLO folder: which labels belong to which image, where the classes' names and the splits stand.
+//! What the files of a YOLO folder say of it: the names of its classes, and where its splits lie.
 
-use std::collections::{HashMap, HashSet};
-
-use super::classes::{is_yaml, obj_data, read};
+use super::classes::{is_meant, is_yaml, obj_data, read};
+use super::label_files::{LabelFiles, NAME_FILES};
 use crate::error::{Error, Result};
 use crate::open::data_folder::DataFolder;
-use crate::open::index::{IndexedFile, without_extension};
+use crate::open::index::IndexedFile;
 use crate::open::roles::Role;
 use crate::text_file::{decoded, read_text};
 
@@ -24,28 +23,6 @@ pub(super) struct Described {
     /// Image folders or lists of the parts.
     pub parts: Vec<(Role, Vec<String>)>,
     pub kpt_shape: Option<[usize; 2]>,
-}
-
-/// Files with one class name a line, as tools call them.
-const NAME_FILES: [&str; 6] =
-    ["classes.txt", "obj.names", "classes.names", "_darknet.labels", "predefined_classes.txt", "names.txt"];
-
-/// How many images have a text file of YOLO labels; 0 where the text files are something else.
-pub(crate) fn count_labels(source: &DataFolder<'_>) -> usize {
-    let labels = LabelFiles::new(source);
-    let files: Vec<&IndexedFile> = source.images.images().filter_map(|image| labels.of(image)).collect();
-    let is_label = |file: &IndexedFile| -> Option<bool> {
-        let text = read_text(&file.path, source.options.read.encoding.as_deref()).ok()?;
-        let text = decoded(&text).into_owned();
-        let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
-        let (rows, _) = super::parse_yolo(line);
-        Some(!rows.is_empty())
-    };
-    // Empty files are images without objects; the first that is not tells.
-    match files.iter().find_map(|file| is_label(file)) {
-        Some(false) => 0,
-        Some(true) | None => files.len(),
-    }
 }
 
 /// Reads the YAML, `obj.data` or list of names.
@@ -95,14 +72,19 @@ fn depth(file: &IndexedFile) -> usize {
 /// The `data.yaml` of the folder: of the YAML files that name classes or parts the one nearest the top, and above the images.
 fn yaml(source: &DataFolder<'_>, labels: &LabelFiles<'_>, encoding: Option<&str>) -> Result<Option<Described>> {
     let usual = |f: &IndexedFile| ["data", "dataset"].contains(&f.stem().to_lowercase().as_str());
-    let mut yamls = Vec::new();
+    let (mut yamls, mut unreadable) = (Vec::new(), None);
     for file in source.index.files.iter().filter(|f| is_yaml(&f.path)) {
         match read(&file.path, encoding) {
             Ok(yaml) if yaml.names.is_empty() && yaml.train.is_empty() && yaml.val.is_empty() => {}
             Ok(yaml) => yamls.push((file, yaml)),
             // A file of that name is meant; others may be anything.
             Err(e) if usual(file) => return Err(e),
-            Err(_) => {}
+            Err(e) => {
+                let is_above = labels.lie_below(file.folder());
+                if is_above && read_text(&file.path, encoding).is_ok_and(|text| is_meant(&decoded(&text))) {
+                    unreadable.get_or_insert(e);
+                }
+            }
         }
     }
     // A YAML in a folder beside the images (a checkout of YOLO, say) describes other data, if its paths lead nowhere here.
@@ -111,7 +93,8 @@ fn yaml(source: &DataFolder<'_>, labels: &LabelFiles<'_>, encoding: Option<&str>
         labels.lie_below(file.folder()) || yaml.train.iter().any(|path| place_of_path(source, &at, path).is_some())
     });
     yamls.sort_by_key(|(f, _)| (depth(f), !usual(f)));
-    let Some((first, _)) = yamls.first() else { return Ok(None) };
+    // Where no other file tells the author's split and names, they must not be lost without a word.
+    let Some((first, _)) = yamls.first() else { return unreadable.map_or(Ok(None), Err) };
     let rivals: Vec<String> = yamls
         .iter()
         .filter(|(f, _)| depth(f) == depth(first) && usual(f) == usual(first))
@@ -260,118 +243,4 @@ fn place_at<'i>(source: &DataFolder<'i>, below: &str) -> Option<Place<'i>> {
         }
     }
     folder.map(Place::Folder)
-}
-
-/// The folder above a file's own.
-fn parent(file: &IndexedFile) -> String {
-    file.folder().rsplit_once('/').map_or(String::new(), |(parent, _)| parent.to_owned())
-}
-
-/// The text files of a folder, and whose labels they are.
-pub(super) struct LabelFiles<'i> {
-    /// By path without extension, as it is written and in lower case.
-    texts: HashMap<String, &'i IndexedFile>,
-    lower: HashMap<String, &'i IndexedFile>,
-    by_stem: HashMap<String, Vec<&'i IndexedFile>>,
-    /// How many images have a name, and how many have it in folders with one parent.
-    images: HashMap<String, usize>,
-    by_parent: HashMap<(String, String), usize>,
-    /// The folders that labels lie in, and those among them that hold no images.
-    pub folders: HashSet<String>,
-    without_images: HashSet<String>,
-}
-
-impl<'i> LabelFiles<'i> {
-    pub fn new(source: &DataFolder<'i>) -> Self {
-        let (mut texts, mut lower, mut by_stem): (HashMap<_, _>, HashMap<_, _>, HashMap<String, Vec<_>>) =
-            Default::default();
-        for file in
-            source.index.with_extension(&["txt"]).filter(|f| !NAME_FILES.contains(&f.name().to_lowercase().as_str()))
-        {
-            let path = without_extension(&file.below);
-            lower.insert(path.to_lowercase(), file);
-            texts.insert(path.to_owned(), file);
-            by_stem.entry(file.stem().to_lowercase()).or_default().push(file);
-        }
-        let mut images: HashMap<String, usize> = HashMap::new();
-        let mut image_folders = HashSet::new();
-        let mut by_parent: HashMap<(String, String), usize> = HashMap::new();
-        for image in source.images.images() {
-            *by_parent.entry((parent(image), image.stem().to_lowercase())).or_default() += 1;
-            *images.entry(image.stem().to_lowercase()).or_default() += 1;
-            image_folders.insert(image.folder());
-        }
-        let mut found =
-            Self { texts, lower, by_stem, images, by_parent, folders: HashSet::new(), without_images: HashSet::new() };
-        let folders = source.images.images().filter_map(|image| found.of(image).map(|l| l.folder().to_owned()));
-        found.folders = folders.collect::<HashSet<_>>();
-        found.without_images = found.folders.iter().filter(|f| !image_folders.contains(f.as_str())).cloned().collect();
-        found
-    }
-
-    /// Whether labels lie in this folder or below it.
-    pub fn lie_below(&self, folder: &str) -> bool {
-        folder.is_empty()
-            || self
-                .folders
-                .iter()
-                .any(|f| f == folder || f.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
-    }
-
-    fn at(&self, path: &str) -> Option<&'i IndexedFile> {
-        self.texts.get(path).or_else(|| self.lower.get(&path.to_lowercase())).copied()
-    }
-
-    /// The labels of an image: where its folder `images` is `labels`, beside it, in a folder beside its own, or the one file of its name.
-    pub fn of(&self, image: &IndexedFile) -> Option<&'i IndexedFile> {
-        let path = without_extension(&image.below);
-        let parts: Vec<&str> = path.split('/').collect();
-        let folder = |p: &&str| ["images", "jpegimages", "image", "imgs", "img"].contains(&p.to_lowercase().as_str());
-        let folders = &parts[..parts.len() - 1];
-        if let Some(at) = folders.iter().rposition(folder) {
-            for labels in ["labels", "label", "annotations", "txt"] {
-                let mut parts = parts.clone();
-                parts[at] = labels;
-                if let Some(file) = self.at(&parts.join("/")) {
-                    return Some(file);
-                }
-            }
-        }
-        if let Some(file) = self.at(path) {
-            return Some(file);
-        }
-        let stem = image.stem().to_lowercase();
-        // Masks of the same name beside the images leave open whose labels they are.
-        let alone = self.by_parent.get(&(parent(image), stem.clone())) == Some(&1);
-        let same: Vec<&&IndexedFile> = self.by_stem.get(&stem)?.iter().collect();
-        let beside: Vec<&&&IndexedFile> = same.iter().filter(|f| alone && parent(f) == parent(image)).collect();
-        let role = |f: &IndexedFile| Role::of_folder(f.folder());
-        match (&same[..], &beside[..]) {
-            (_, [file]) => Some(file),
-            ([file], [])
-                if self.images.get(&stem) == Some(&1) && (role(file).is_none() || role(file) == role(image)) =>
-            {
-                Some(file)
-            }
-            _ => None,
-        }
-    }
-
-    /// Label files that no image has, in folders that hold labels alone. A text that is no label (a `README.txt`) is none of them.
-    pub fn orphans(&self) -> Vec<&'i IndexedFile> {
-        let is_label = |f: &IndexedFile| {
-            read_text(&f.path, None).is_ok_and(|text| {
-                let (rows, broken) = super::parse_yolo(&decoded(&text));
-                broken.is_empty() && !rows.is_empty()
-            })
-        };
-        let is_orphan = |f: &&&IndexedFile| {
-            self.without_images.contains(f.folder())
-                && !self.images.contains_key(&f.stem().to_lowercase())
-                && is_label(f)
-        };
-        let mut orphans: Vec<&IndexedFile> = self.texts.values().filter(is_orphan).copied().collect();
-        orphans.sort_by(|a, b| a.below.cmp(&b.below));
-        orphans
-    }
 }

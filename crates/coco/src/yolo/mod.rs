@@ -5,6 +5,7 @@
 
 mod classes;
 mod files;
+mod label_files;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -17,13 +18,15 @@ use crate::ids::ids_of_names;
 use crate::open::coco::{by_hash, plain_root};
 use crate::open::data_folder::{DataFolder, Plan, broken, name_of};
 use crate::open::index::{IndexedFile, stem_of, without_extension};
+use crate::open::list_lines::Names;
 use crate::open::roles::Role;
-use crate::open::sides::{Item, Names, Sides, by_parts, sides};
+use crate::open::sides::{Item, Sides, by_parts, sides};
 use crate::text_file::{decoded, read_text};
 use crate::types::Category;
 pub use classes::{DataYaml, parse_data_yaml, read_class_names};
-pub(crate) use files::count_labels;
-use files::{Described, LabelFiles, described, place_of_path};
+use files::{Described, described, place_of_path};
+use label_files::LabelFiles;
+pub(crate) use label_files::{count_labels, other_text};
 use rows::Columns;
 pub use rows::{YoloRow, parse_yolo};
 
@@ -129,25 +132,33 @@ fn named_parts(
     }
     let mut members: BTreeMap<Role, HashSet<usize>> = BTreeMap::new();
     let mut absent = Vec::new();
-    let names = Names::new(items);
-    for (role, paths) in &described.parts {
-        for path in paths {
-            let found: Option<HashSet<usize>> = match place_of_path(source, described, path) {
-                Some(files::Place::Folder(folder)) => {
-                    let inside = |item: &Item| {
-                        item.paths.iter().any(|p| {
-                            folder.is_empty() || p.strip_prefix(&folder).is_some_and(|rest| rest.starts_with('/'))
-                        })
-                    };
-                    Some((0..items.len()).filter(|&i| inside(&items[i])).collect())
-                }
-                Some(files::Place::List(list)) => Some(names.members(list, source.index, notes)?),
-                None => None,
-            };
-            match found.filter(|found| !found.is_empty()) {
-                Some(found) => members.entry(*role).or_default().extend(found),
-                None => absent.push((*role, path.clone())),
+    let places: Vec<(Role, &String, Option<files::Place<'_>>)> = described
+        .parts
+        .iter()
+        .flat_map(|(role, paths)| paths.iter().map(|path| (*role, path, place_of_path(source, described, path))))
+        .collect();
+    let lists: Vec<&IndexedFile> = places
+        .iter()
+        .filter_map(|(_, _, p)| if let Some(files::Place::List(l)) = p { Some(*l) } else { None })
+        .collect();
+    let mut listed = Names::new(items).members(&lists, source, notes)?.into_iter();
+    for (role, path, place) in &places {
+        let found: HashSet<usize> = match place {
+            Some(files::Place::Folder(folder)) => {
+                let inside = |item: &Item| {
+                    item.paths
+                        .iter()
+                        .any(|p| folder.is_empty() || p.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+                };
+                (0..items.len()).filter(|&i| inside(&items[i])).collect()
             }
+            Some(files::Place::List(_)) => listed.next().unwrap_or_default(),
+            None => HashSet::new(),
+        };
+        if found.is_empty() {
+            absent.push((*role, *path));
+        } else {
+            members.entry(*role).or_default().extend(found);
         }
     }
     let has = |role: Role| members.contains_key(&role);
@@ -221,6 +232,9 @@ fn read_entries(
     notes.extend(columns.note(with_more));
     let most = flat.iter().map(|row| row.class + 1).max().unwrap_or(0);
     found.categories = categories(described, source, most, notes);
+    // Messages name a class by its number in the file.
+    let unnamed = flat.iter().filter(|row| row.class >= found.categories.len() as u64);
+    found.other_classes = unnamed.map(|row| (row.class + 1, row.class.to_string())).collect();
     for (i, rows) in all_rows.iter().enumerate() {
         for row in rows {
             match columns.object(row) {
@@ -238,8 +252,11 @@ fn read_entries(
             }
         }
     }
-    for file in labels.orphans() {
-        let detail = format!("no image is named {}", file.stem());
+    for (file, namesakes) in labels.orphans() {
+        let mut detail = format!("no image belongs to {}", file.below);
+        if let [image, ..] = namesakes[..] {
+            detail.push_str(&format!(" ({} lies in another folder)", image.below));
+        }
         found.findings.push(Finding {
             kind: FindingKind::MissingImage,
             file: file.path.clone(),

@@ -69,6 +69,8 @@ pub(super) enum Columns {
     ConfidenceLast,
     /// A confidence, then a box.
     ConfidenceFirst,
+    /// The four corners of a turned box from this place on, and a confidence before or behind them.
+    TurnedConfidence { corners: usize },
 }
 
 impl Columns {
@@ -92,6 +94,16 @@ impl Columns {
         }
         if length == 5 && with_more.len() == rows.len() {
             return confidence(rows);
+        }
+        if length == 9 {
+            let turned = |at: usize| {
+                most(&with_more, |r| {
+                    r.numbers.len() == 9 && is_share(r.numbers[8 - 8 * at]) && is_turned(&r.numbers[at..at + 8])
+                })
+            };
+            if let Some(corners) = [0, 1].into_iter().find(|at| turned(*at)) {
+                return Ok(Self::TurnedConfidence { corners });
+            }
         }
         let same: Vec<&YoloRow> = with_more.into_iter().filter(|row| row.numbers.len() == length).collect();
         if length == 6
@@ -122,6 +134,10 @@ impl Columns {
         match self {
             Self::BoxOrPolygon => None,
             Self::Pose { .. } => Some(format!("key points follow the box on {rows} lines; they are passed over")),
+            Self::TurnedConfidence { corners } => Some(format!(
+                "{rows} lines have a column {} the four corners, a confidence as predictions have; it is passed over",
+                if corners == 0 { "after" } else { "before" }
+            )),
             Self::ConfidenceLast | Self::ConfidenceFirst => {
                 let place = if self == Self::ConfidenceLast { "after" } else { "before" };
                 Some(format!(
@@ -147,16 +163,20 @@ impl Columns {
             )),
             (Self::ConfidenceLast, 5) => Ok((four(0), None)),
             (Self::ConfidenceFirst, 5) => Ok((four(1), None)),
-            (_, n) if n >= 6 && n.is_multiple_of(2) => match around(&row.numbers) {
-                Some(bbox) => Ok((bbox, Some(BoxReading::XywhShares))),
-                None => Err("a polygon whose points are no numbers".to_owned()),
-            },
+            (Self::TurnedConfidence { corners }, 9) => outline(&row.numbers[corners..corners + 8]),
+            (_, n) if n >= 6 && n.is_multiple_of(2) => outline(&row.numbers),
             (_, n) => Err(format!(
                 "{n} numbers after the class; a box has 4 (centre x, centre y, width, height), a polygon an even number from 6; key points \
                  need kpt_shape in data.yaml, a confidence stands on every line or on none"
             )),
         }
     }
+}
+
+/// The box around points.
+fn outline(points: &[f64]) -> Result<([f64; 4], Option<BoxReading>), String> {
+    let bbox = around(points).ok_or("a polygon whose points are no numbers")?;
+    Ok((bbox, Some(BoxReading::XywhShares)))
 }
 
 /// How far a share may lie over the border: tools round.
@@ -189,11 +209,8 @@ fn is_share(value: f64) -> bool {
 /// hand may reach out of the box. A point that nobody marked is 0, 0. Four corners of a turned box are none of that.
 fn is_pose(numbers: &[f64], values: usize) -> bool {
     let [x, y, w, h] = [numbers[0], numbers[1], numbers[2], numbers[3]];
-    if let [x1, y1, x2, y2, x3, y3, x4, y4] = *numbers {
-        let same = |a: f64, b: f64| (a - b).abs() <= ROUNDING;
-        if same(x1 + x3, x2 + x4) && same(y1 + y3, y2 + y4) {
-            return false;
-        }
+    if is_turned(numbers) {
+        return false;
     }
     let near = |p: f64, c: f64, s: f64| (p - c).abs() <= s / 2.0 + ROUNDING;
     let visible = |p: &[f64]| values < 3 || p[2] == 2.0 || is_share(p[2]);
@@ -204,6 +221,15 @@ fn is_pose(numbers: &[f64], values: usize) -> bool {
         && 2 * points.iter().filter(|p| inside(p)).count() >= points.len()
 }
 
+/// Whether numbers are the four corners of a turned box: both diagonals have the same centre.
+fn is_turned(numbers: &[f64]) -> bool {
+    let same = |a: f64, b: f64| (a - b).abs() <= ROUNDING;
+    match *numbers {
+        [x1, y1, x2, y2, x3, y3, x4, y4] => same(x1 + x3, x2 + x4) && same(y1 + y3, y2 + y4),
+        _ => false,
+    }
+}
+
 /// Which of five columns is the confidence: the box is in the other four.
 fn confidence(rows: &[&YoloRow]) -> Result<Columns, (String, String)> {
     let last = rows.iter().filter(|r| is_share(r.numbers[4]) && is_inside(&r.numbers[..4])).count();
@@ -212,6 +238,11 @@ fn confidence(rows: &[&YoloRow]) -> Result<Columns, (String, String)> {
     match (nearly_all(last), nearly_all(first)) {
         (true, false) => Ok(Columns::ConfidenceLast),
         (false, true) => Ok(Columns::ConfidenceFirst),
+        (false, false) if rows.iter().all(|r| r.numbers[4].fract() == 0.0 && is_inside(&r.numbers[..4])) => Err((
+            "every line has a sixth column of whole numbers after the box: the ids of tracks, or the angles of turned boxes in degrees"
+                .to_owned(),
+            "take that column out of the files if it is the id of a track; export turned boxes as four corners".to_owned(),
+        )),
         (both, _) => Err((
             format!(
                 "every line has a sixth column, a confidence or the angle of a turned box; {}",
@@ -291,6 +322,16 @@ mod tests {
         assert!(columns(turned, Some([2, 2])).unwrap_err().0.contains("kpt_shape"));
         // A box, a confidence, the id of a track.
         assert!(columns("0 0.3 0.3 0.2 0.2 0.9 7\n1 0.7 0.6 0.2 0.4 0.8 12\n", None).unwrap_err().0.contains("track"));
+        assert!(columns("0 0.3 0.3 0.2 0.2 7\n1 0.7 0.6 0.2 0.4 12\n", None).unwrap_err().0.contains("ids of tracks"));
+        // Turned boxes with a confidence behind or before them.
+        let corners = ["0.1 0.8 0.2 0.7 0.3 0.8 0.2 0.9", "0.8 0.1 0.9 0.2 0.8 0.3 0.7 0.2"];
+        let behind = columns(&format!("0 {} 0.9\n0 {} 0.8\n", corners[0], corners[1]), None).unwrap();
+        assert_eq!(behind, Columns::TurnedConfidence { corners: 0 });
+        let before = format!("0 0.97 {}\n0 0.88 {}\n", corners[0], corners[1]);
+        let columns_before = columns(&before, None).unwrap();
+        assert_eq!(columns_before, Columns::TurnedConfidence { corners: 1 });
+        let (bbox, reading) = columns_before.object(&rows(&before)[0]).unwrap();
+        assert_eq!((bbox.map(|v| (v * 1e6).round()), reading), ([1e5, 7e5, 2e5, 2e5], Some(BoxReading::XywhShares)));
         // Lines that end in a carriage return alone.
         assert_eq!(rows("0 0.3 0.3 0.2 0.2\r1 0.7 0.6 0.2 0.4\r").len(), 2);
         // Confidences behind and before the box.
@@ -299,7 +340,7 @@ mod tests {
         let first = "0 0.9 0.3 0.3 0.2 0.2\n1 0.8 0.7 0.6 0.2 0.4\n";
         assert_eq!(columns(first, None), Ok(Columns::ConfidenceFirst));
         assert_eq!(Columns::ConfidenceFirst.object(&rows(first)[1]).unwrap().0, [0.7, 0.6, 0.2, 0.4]);
-        for unclear in ["0 0.5 0.5 0.5 0.5 0.5\n", "0 0.3 0.3 0.2 0.2 7\n"] {
+        for unclear in ["0 0.5 0.5 0.5 0.5 0.5\n", "0 0.3 0.3 0.2 0.2 7.5\n"] {
             assert!(columns(unclear, None).unwrap_err().0.contains("confidence"), "{unclear}");
         }
         // On some lines alone it is a fault of these lines.

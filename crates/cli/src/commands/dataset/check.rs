@@ -11,7 +11,7 @@ use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The data folder; docs/data.md lists what opens as it stands.
+    /// The data folder, or one annotation file; docs/data.md lists what opens as it stands.
     dir: PathBuf,
     /// Read image files' headers alone: faster, but a file that is cut or damaged further on is not found.
     #[arg(long)]

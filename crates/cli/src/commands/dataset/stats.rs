@@ -10,7 +10,7 @@ use crate::reading::ReadArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The data folder; docs/data.md lists what opens as it stands.
+    /// The data folder, or one annotation file; docs/data.md lists what opens as it stands.
     dir: PathBuf,
     /// Print JSON instead of text.
     #[arg(long)]

@@ -17,7 +17,7 @@ const GROUND: [u8; 3] = [255, 255, 255];
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The data folder; docs/data.md lists what opens as it stands.
+    /// The data folder, or one annotation file; docs/data.md lists what opens as it stands.
     dir: PathBuf,
     /// The sheet to write, a PNG file.
     #[arg(long, value_name = "FILE.png", default_value = "sheet.png")]

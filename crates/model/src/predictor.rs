@@ -54,9 +54,10 @@ impl Predictor {
         }
         let probe = ParamStore::probe(&Device::Cpu);
         // What is wrong with a configuration is wrong with this file.
-        registry.detector(&config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
+        let wanted = registry.detector(&config, probe.var_builder()).map_err(|e| Error::file(path, e.to_string()))?;
         probe.check(&tensors).into_result(path.display().to_string())?;
-        let store = ParamStore::frozen_all(0, &Device::Cpu);
+        // The list of layers tells buffers, which are no parameters.
+        let store = ParamStore::frozen_all(0, &Device::Cpu).with_layers(wanted.layers(), 0);
         store.load(tensors);
         let model = registry.detector(&config, store.var_builder())?;
         Ok(Self { model, store, meta, resize, sha256 })

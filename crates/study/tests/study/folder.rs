@@ -103,7 +103,7 @@ fn run_events(events: &[Event], name: &str) -> Vec<Event> {
 }
 
 #[test]
-fn every_step_says_what_the_teacher_taught() {
+fn every_step_says_what_the_teacher_adds() {
     let bench = Bench::new();
     let recipe = bench.recipe(&[]);
     bench.study(&recipe, "study", false).0.unwrap();
@@ -122,9 +122,9 @@ fn every_step_says_what_the_teacher_taught() {
         let names = ["rpn_objectness", "rpn_box", "head_class", "head_box"];
         assert_eq!(s.losses.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), names);
         let own = s.detection();
-        let taught: f64 = distill.terms.iter().map(|t| t.weighted).sum();
-        close(s.total, own + taught);
-        close(distill.ratio, taught / own);
+        let added: f64 = distill.terms.iter().map(|t| t.weighted).sum();
+        close(s.total, own + added);
+        close(distill.ratio, added / own);
         let stat = |name: &str| distill.stats.iter().find(|(n, _)| n == name).map(|(_, v)| *v).unwrap();
         assert!((0.0..=1.0).contains(&stat("gated_share")));
         assert_eq!(stat("positives"), s.positives as f64);
@@ -134,10 +134,10 @@ fn every_step_says_what_the_teacher_taught() {
     let alone = steps(&bench.path("study/baseline"));
     assert!(alone.iter().all(|s| s.distill.is_none() && s.adapter_grad_norm.is_none()));
     // Same first weights, data and samples: the first step's own losses are the same numbers.
-    let taught = steps(&bench.path("study/distilled"));
+    let distilled = steps(&bench.path("study/distilled"));
     let own = |s: &StepRecord| s.losses.clone();
-    assert_eq!(own(&alone[0]), own(&taught[0]));
-    assert_ne!(own(&alone[STEPS - 1]), own(&taught[STEPS - 1]));
+    assert_eq!(own(&alone[0]), own(&distilled[0]));
+    assert_ne!(own(&alone[STEPS - 1]), own(&distilled[STEPS - 1]));
 }
 
 #[test]

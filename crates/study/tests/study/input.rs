@@ -180,7 +180,7 @@ fn a_loss_beyond_all_numbers_stops_before_anything_is_overwritten() {
     let recipe = bench.alone(&["train.lr=1e18", "train.max_grad_norm=0.0", "checkpoint.steps=1"]);
     let error = bench.study(&recipe, "study", false).0.unwrap_err();
     let (step, images) = diverged(&error);
-    assert!(!images.is_empty() && error.to_string().contains("Lower train.lr"), "{error}");
+    assert!(!images.is_empty() && error.to_string().contains("Lower the learning rate (train.lr)"), "{error}");
     let folder = RunFolder::new(&bench.path("study"), "baseline");
     assert_eq!(RunState::load(&folder.state()).unwrap().trainer.step, step - 1);
     assert_eq!(load_checkpoint(&folder.last()).unwrap().meta.step, step - 1);

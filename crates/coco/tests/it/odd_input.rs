@@ -43,7 +43,7 @@ fn open(dir: &Path) -> docent_coco::Result<Splits> {
 }
 
 fn with(read: ReadConfig) -> OpenOptions {
-    OpenOptions { read, ..OpenOptions::default() }
+    OpenOptions::default().read(read)
 }
 
 fn refusal(result: docent_coco::Result<Splits>) -> String {
@@ -211,7 +211,7 @@ fn tables_with_other_columns() {
     csv(dir.path(), "left,top,width,height", |i| joined(sides(i)));
     check_boxes(&open(dir.path()).unwrap(), N);
     // A corner or the centre: the caller says which.
-    let as_read = |boxes| with(ReadConfig { boxes: Some(boxes), ..ReadConfig::default() });
+    let as_read = |boxes| with(ReadConfig::default().boxes(boxes));
     for header in ["x,y,width,height", "bbox"] {
         let quote = if header == "bbox" { "\"" } else { "" };
         csv(dir.path(), header, |i| format!("{quote}{}{quote}", joined(sides(i))));
@@ -240,7 +240,7 @@ fn images_that_nothing_lists_are_counted() {
     let splits = open(dir.path()).unwrap();
     assert_eq!(splits.train.len() + splits.val.len(), N);
     assert!(says(&splits, &["3 images", "listed nowhere", "--unlabeled as-negatives"]), "{:?}", splits.notes);
-    let negatives = with(ReadConfig { unlabeled: Unlabeled::AsNegatives, ..ReadConfig::default() });
+    let negatives = with(ReadConfig::default().unlabeled(Unlabeled::AsNegatives));
     let splits = open_dir(dir.path(), &negatives).unwrap();
     assert_eq!(splits.train.len() + splits.val.len(), N + 3);
     check_boxes(&splits, N);
@@ -263,7 +263,7 @@ fn one_file_opens_alone() {
     assert_eq!(splits.train.len() + splits.val.len(), N);
     check_boxes(&splits, N);
     // A file that is named is used, and nothing says otherwise.
-    let options = OpenOptions { train_annotations: Some(file), ..OpenOptions::default() };
+    let options = OpenOptions::default().train_annotations(file);
     let mut json = coco(N);
     json["images"] = json!([]);
     json["annotations"] = json!([]);

@@ -10,16 +10,15 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 use docent_coco::Dataset;
 use docent_detect::{Detector, Mode};
-
-use crate::data::{Data, train_loader};
-use crate::dry_run::median;
-use crate::timed_runs::{TimedRun, each_run};
-use crate::recipe::Recipe;
 use docent_train::MilestoneUnit;
 use docent_train::{Batch, CacheSize, TeacherCache};
 
+use crate::data::{Data, train_loader};
+use crate::dry_run::median;
 use crate::error::{Error, Result};
+use crate::recipe::Recipe;
 use crate::registry::Registry;
+use crate::timed_runs::{TimedRun, each_run};
 
 /// Steps of each run that are timed, after a first one that is not: it fills the allocator's and the loader's stores.
 const STEPS: usize = 3;

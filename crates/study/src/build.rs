@@ -37,7 +37,7 @@ pub struct Built {
 /// from what `init.skip` names, or when something would be frozen that holds random numbers.
 pub fn build(recipe: &ModelRecipe, classes: usize, seed: u64, registry: &Registry) -> Result<Built> {
     if recipe.init.backbone.is_none() && recipe.init.from.is_none() {
-        let (model, _) = probe(&with_classes(&recipe.model, classes)?, registry)?;
+        let (model, _) = without_weights(&with_classes(&recipe.model, classes)?, registry)?;
         refuse_frozen_random(&recipe.init, model.layers())?;
     }
     build_for_timing(recipe, classes, seed, registry)
@@ -51,7 +51,7 @@ pub fn build(recipe: &ModelRecipe, classes: usize, seed: u64, registry: &Registr
 pub(crate) fn build_for_timing(recipe: &ModelRecipe, classes: usize, seed: u64, registry: &Registry) -> Result<Built> {
     let mut config = with_classes(&recipe.model, classes)?;
     let init = &recipe.init;
-    let (model, wanted) = probe(&config, registry)?;
+    let (model, wanted) = without_weights(&config, registry)?;
     let store = ParamStore::new(seed, &Device::Cpu).with_layers(model.layers(), init.freeze_at);
     let Some(path) = init.backbone.as_ref().or(init.from.as_ref()) else {
         let model = registry.detector(&config, store.var_builder())?;
@@ -94,7 +94,7 @@ pub(crate) fn build_for_timing(recipe: &ModelRecipe, classes: usize, seed: u64, 
 }
 
 /// The detector with zeros in place of weights, and the store that has noted its tensors.
-pub(crate) fn probe(config: &DetectorConfig, registry: &Registry) -> Result<(Arc<dyn Detector>, ParamStore)> {
+pub(crate) fn without_weights(config: &DetectorConfig, registry: &Registry) -> Result<(Arc<dyn Detector>, ParamStore)> {
     let store = ParamStore::probe(&Device::Cpu);
     Ok((registry.detector(config, store.var_builder())?, store))
 }

@@ -1,15 +1,14 @@
 //! What a recipe would cost: its data indexed, its models built, three micro-steps of each run.
 
 use candle_core::Device;
-
-use crate::error::Result;
 use docent_train::Batch;
 
 use crate::data::{Data, DataSummary, train_loader};
+use crate::error::Result;
 use crate::manifest::peak_mib;
-use crate::timed_runs::{TimedRun, each_run};
 use crate::recipe::Recipe;
 use crate::registry::Registry;
+use crate::timed_runs::{TimedRun, each_run};
 
 /// Images that go through each run's network, one by one: those that are biggest as the network sees them.
 pub const MICRO_STEPS: usize = 3;

@@ -115,7 +115,9 @@ impl Error {
     pub(crate) fn in_run(error: impl Into<Self>, run: &str, step: usize) -> Self {
         match error.into() {
             Self::Train(docent_train::Error::Cancelled) => Self::Stopped { run: run.to_owned(), step },
-            Self::Train(source @ docent_train::Error::Diverged { .. }) => Self::Diverged { run: run.to_owned(), source },
+            Self::Train(source @ docent_train::Error::Diverged { .. }) => {
+                Self::Diverged { run: run.to_owned(), source }
+            }
             error => error,
         }
     }

@@ -58,7 +58,9 @@ impl EventSink for JsonlWriter {
         }
         let line = serde_json::to_string(event).map_err(|e| docent_train::Error::file(&self.path, e.to_string()))?;
         // One write a line: a reader never sees half a step while the run lives.
-        writeln!(self.file, "{line}").and_then(|()| self.file.flush()).map_err(|e| docent_train::Error::io(&self.path, e))
+        writeln!(self.file, "{line}")
+            .and_then(|()| self.file.flush())
+            .map_err(|e| docent_train::Error::io(&self.path, e))
     }
 
     fn sync(&mut self) -> docent_train::Result<()> {

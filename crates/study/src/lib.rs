@@ -36,10 +36,11 @@ pub mod summary;
 pub mod tensorboard;
 
 mod error;
-mod recipe_identity;
 mod holder;
-mod timed_runs;
+mod recipe_check;
+mod recipe_identity;
 mod registry;
+mod timed_runs;
 
 pub use error::{Error, Result};
 pub use holder::Holder;

@@ -10,18 +10,13 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
-use candle_nn::VarBuilder;
 use docent_detect::DetectorConfig;
-use docent_distill::Channels;
 use docent_distill::methods::DistillerConfig;
 use docent_model::hint::{nearest, with_hint};
 use docent_train::{CacheSize, EarlyStop};
 use serde::{Deserialize, Serialize};
 
-use crate::build::probe;
 use crate::error::{Error, Result};
-use crate::registry::Registry;
 
 pub(crate) use assign::assign;
 pub use data::{DataRecipe, Source};
@@ -290,24 +285,6 @@ impl Recipe {
         Ok(())
     }
 
-    /// [`Recipe::validate`], and that `registry` can build what the recipe names.
-    ///
-    /// # Errors
-    /// The first finding, naming its key; for an unknown name also the known ones.
-    pub fn check(&self, registry: &Registry) -> Result<()> {
-        self.validate()?;
-        let student = check_model("student", &self.student.model, &self.student.init, registry)?;
-        let (Some(teacher), Some(distill)) = (&self.teacher, &self.distill) else { return Ok(()) };
-        let theirs = check_model("teacher", &teacher.model, &teacher.init, registry)?;
-        // A teacher from a file has the channels that it has.
-        let theirs = if teacher.checkpoint.is_none() { &theirs } else { &student };
-        let zeros = VarBuilder::zeros(DType::F32, &Device::Cpu);
-        match registry.distillers.distiller(distill, &student, theirs, zeros) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(Error::Recipe(format!("distill: {e}"))),
-        }
-    }
-
     /// Two runs that stop where each likes are no comparison, and without evaluations there is nothing to stop for.
     fn validate_early_stop(&self) -> Result<()> {
         let students = self.train.early_stop.as_ref();
@@ -348,21 +325,6 @@ fn validate_model(part: &str, model: &DetectorConfig, init: &InitRecipe) -> Resu
         return Err(Error::Recipe(format!("{part}.init.skip names tensors of init.from, which is not given")));
     }
     Ok(())
-}
-
-/// Builds a model without its weights; returns the channels of its maps.
-fn check_model(part: &str, model: &DetectorConfig, init: &InitRecipe, registry: &Registry) -> Result<Channels> {
-    let mut model = model.clone();
-    model.set_classes(model.classes().max(2));
-    let (model, _) = probe(&model, &registry.models).map_err(|e| Error::Recipe(format!("{part}.model: {e}")))?;
-    let freezable = model.layers().freezable();
-    if init.freeze_at > freezable {
-        return Err(Error::Recipe(format!(
-            "{part}.init.freeze_at = {}: the stem and the stages of this backbone are {freezable}, so {freezable} freezes all of it",
-            init.freeze_at
-        )));
-    }
-    Ok(Channels::of(&*model))
 }
 
 /// A recipe does not say how many classes there are: the data does. 0 stands for that, instead of the architecture's own default.
@@ -417,23 +379,6 @@ mod tests {
             let message = Recipe::parse(&text, &[assignment.into()]).unwrap_err().to_string();
             assert!(message.contains(part), "{assignment}: {message}");
         }
-        let check = |assignments: &[&str]| {
-            let assignments: Vec<String> = assignments.iter().map(|a| (*a).to_owned()).collect();
-            Recipe::parse(&text, &assignments).unwrap().check(&Registry::builtin())
-        };
-        let unequal = ["distill.adaptation_layer=none", "student.model.fpn_channels=32"];
-        for (assignments, part) in [
-            (&unequal[..], "channels"),
-            (&["teacher.model.anchors.sizes=[8.0]"], "teacher.model"),
-            (&["student.init.freeze_at=6"], "freeze_at = 6"),
-            (&["student.model.architecture=yolo"], "detector `yolo`"),
-            (&["student.model.backbone.architecture=vgg"], "backbone `vgg`"),
-            (&["distill.method=magic"], "`magic`"),
-        ] {
-            let message = check(assignments).unwrap_err().to_string();
-            assert!(message.contains(part), "{assignments:?}: {message}");
-        }
-        check(&[unequal[0], unequal[1], "teacher.checkpoint=t.safetensors"]).unwrap();
     }
 
     #[test]

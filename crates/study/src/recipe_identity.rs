@@ -58,14 +58,9 @@ mod tests {
         assert_ne!(plain, weights, "with weights or without is a difference");
         assert_ne!(plain, with(&["teacher.checkpoint=t.safetensors"]));
         assert_ne!(plain, with(&["student.init.backbone=s.safetensors"]));
-        for other in [
-            "seed=9",
-            "data.limit=7",
-            "data.flip=0.25",
-            "train.lr=0.5",
-            "distill.w_cls=0.1",
-            "train.optimizer=adamw",
-        ] {
+        for other in
+            ["seed=9", "data.limit=7", "data.flip=0.25", "train.lr=0.5", "distill.w_cls=0.1", "train.optimizer=adamw"]
+        {
             assert_ne!(plain, with(&[other]), "{other}");
         }
     }

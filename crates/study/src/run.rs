@@ -21,10 +21,10 @@ use docent_train::{
 
 use crate::data::{Data, train_loader};
 use crate::error::{Error, Result};
-use crate::recipe_identity;
 use crate::jsonl::JsonlWriter;
 use crate::manifest::{Manifest, resident_mib};
 use crate::recipe::Recipe;
+use crate::recipe_identity;
 use crate::summary::RunSummary;
 use crate::tensorboard::TensorBoardWriter;
 use state::check_finite;

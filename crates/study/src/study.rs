@@ -19,10 +19,10 @@ use serde_json::Value;
 use crate::build::{Built, build, with_classes};
 use crate::data::{Data, DataSummary};
 use crate::error::{Error, Result};
-use crate::recipe_identity::without_paths;
 use crate::lock::{FolderLock, LOCK_FILE};
 use crate::manifest::{FileHash, Host, Manifest, Provenance};
 use crate::recipe::{InitRecipe, ModelRecipe, Recipe, TeacherRecipe};
+use crate::recipe_identity::without_paths;
 use crate::registry::Registry;
 use crate::report;
 use crate::run::{self, RunFolder, RunPlan};
@@ -328,8 +328,7 @@ impl Study<'_> {
         let (student, theirs) = (Channels::of(&*built.model), Channels::of(model));
         let distiller = self.options.registry.distillers.distiller(config, &student, &theirs, store.var_builder())?;
         let pyramids = cache.for_teacher(&predictor.sha256);
-        let teacher =
-            TeacherContext { model, distiller: distiller.as_ref(), store: &store, cache: Some(&pyramids) };
+        let teacher = TeacherContext { model, distiller: distiller.as_ref(), store: &store, cache: Some(&pyramids) };
         self.train(name, length, &built, Some(teacher), file, sink)
     }
 

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use docent_coco::Metrics;
+use docent_train::evaluate::Cost;
 use serde::{Deserialize, Serialize};
 
 use crate::data::DataSummary;
-use docent_train::evaluate::Cost;
 
 /// AP of one category.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

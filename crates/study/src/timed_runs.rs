@@ -158,8 +158,9 @@ impl StepTimer<'_> {
             save()?;
             Ok(start.elapsed().as_secs_f64())
         };
-        let seconds = timed(&|| state.save(&path, None))
-            .and_then(|whole| Ok([whole, timed(&|| Ok(save_checkpoint(&path, &state.trainer.model, &BTreeMap::new())?))?]));
+        let seconds = timed(&|| state.save(&path, None)).and_then(|whole| {
+            Ok([whole, timed(&|| Ok(save_checkpoint(&path, &state.trainer.model, &BTreeMap::new())?))?])
+        });
         // Half a file may be all that a full disk left.
         let _ = std::fs::remove_file(&path);
         seconds

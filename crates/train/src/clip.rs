@@ -2,10 +2,10 @@
 
 use candle_core::Var;
 use candle_core::backprop::GradStore;
+use docent_tensor::with_f32;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use docent_tensor::with_f32;
 
 /// Values summed by one task: fixed, so that the sum's bits do not depend on the number of threads.
 const CHUNK: usize = 1 << 15;

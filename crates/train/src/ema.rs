@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
 use docent_model::{Kind, ParamStore};
 use docent_tensor::with_f32;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 

@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Tensor, Var};
+use docent_tensor::{cpu_slice, cpu_slice_mut};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use docent_tensor::{cpu_slice, cpu_slice_mut};
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use any::{Optimizer, OptimizerConfig, OptimizerKind};

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::data_folder::DataFolder;
 use super::index::{IndexedFile, extension_of, is_tail, nfc, starts, without_extension};
+use super::item::Item;
 use super::kept_folders::KeptFolders;
-use super::sides::Item;
 use crate::error::{Error, Result};
 use crate::image_reader::IMAGE_EXTENSIONS;
 use crate::text_file::{decoded, read_text};

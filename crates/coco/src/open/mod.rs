@@ -5,6 +5,7 @@ pub(crate) mod data_folder;
 pub(crate) mod find_image;
 pub(crate) mod hold_out;
 pub(crate) mod index;
+pub(crate) mod item;
 mod kept_folders;
 pub(crate) mod labelled;
 pub(crate) mod list_lines;

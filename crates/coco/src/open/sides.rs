@@ -4,24 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::data_folder::DataFolder;
 use super::index::{FileIndex, IndexedFile, below_root};
+use super::item::Item;
 use super::list_lines::{Names, last};
 use super::roles::{Role, assign};
 use crate::error::{Error, Result};
-
-/// One image with its annotations, as far as a split goes by them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Item {
-    /// Paths below the data folder, without extension: of the annotation file where each image has its own, and of the image.
-    pub paths: Vec<String>,
-}
-
-impl Item {
-    /// The role of the folders it lies in.
-    fn role(&self) -> Option<Role> {
-        let folder = |path: &String| path.rsplit_once('/').and_then(|(folder, _)| Role::of_folder(folder));
-        self.paths.iter().find_map(folder)
-    }
-}
 
 /// Where each item belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]

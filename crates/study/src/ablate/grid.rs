@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use docent_model::sha256_hex;
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::{DataRecipe, Recipe, text_of};
-use docent_model::sha256_hex;
 use crate::error::{Error, Result};
+use crate::recipe::{DataRecipe, Recipe, text_of};
 
 /// How much a cell's figure is meant to carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

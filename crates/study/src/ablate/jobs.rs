@@ -3,21 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::ablate::grid::{Cell, Grid, MAIN};
-use crate::ablate::record::{DivergedRecord, Line, Record, Records, TeacherRecord};
-use crate::ablate::{AblateOptions, Planned, Report, State, report, run_name, with_paths};
-use crate::data::Data;
+use docent_model::files;
+use docent_model::sha256_hex;
+use docent_tensor::process::STACK_BYTES;
 use docent_train::events::{Event, EventSink};
+
+use crate::ablate::grid::{Cell, Grid, MAIN};
+use crate::ablate::options::{AblateOptions, Planned, State, run_name, with_paths};
+use crate::ablate::record::{DivergedRecord, Line, Record, Records, TeacherRecord};
+use crate::ablate::report::{Report, report};
+use crate::data::Data;
+use crate::error::{Error, Result};
 use crate::manifest::FileHash;
 use crate::recipe::Recipe;
 use crate::run::RunFolder;
 use crate::study::{Study, StudyOptions, Teacher, same_recipe};
 use crate::summary::percent;
-use docent_model::sha256_hex;
-use docent_model::files;
-use docent_tensor::process::STACK_BYTES;
-
-use crate::error::{Error, Result};
 
 /// What is the same for every run of an ablation.
 pub(super) struct Setting<'a> {
@@ -177,7 +178,12 @@ impl<'a> Board<'a> {
         }
     }
 
-    fn make(&self, &Task { number, cell, seed }: &Task<'_>, choice: TeacherChoice, sink: &mut dyn EventSink) -> Result<()> {
+    fn make(
+        &self,
+        &Task { number, cell, seed }: &Task<'_>,
+        choice: TeacherChoice,
+        sink: &mut dyn EventSink,
+    ) -> Result<()> {
         let teacher = match choice {
             TeacherChoice::Alone => None,
             TeacherChoice::From(teacher) => Some(teacher),

@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use docent_coco::{Dataset, Resampled, read_results};
+use docent_model::files;
+use docent_model::sha256_hex;
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::bootstrap::{BOOTSTRAP_SAMPLES, bootstrap_ap, bootstrap_images};
 use crate::ablate::record::Record;
 use crate::ablate::term_shares::{self, EpochMeans};
-use crate::manifest::FileHash;
-use docent_model::sha256_hex;
-use docent_model::files;
-
 use crate::error::{Error, Result};
+use crate::manifest::FileHash;
 
 /// Decimals of a kept AP, which is a share: a thousandth of a point.
 const PLACES: f64 = 1e5;

@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::ablate::report::Row;
+use crate::ablate::row::Row;
 
 /// Pixels of the drawing's width, of a row, and of what stands above and below the rows.
 const WIDTH: u32 = 900;

@@ -5,15 +5,14 @@ use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use docent_model::files;
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::grid::Tier;
 use crate::data::DataSummary;
+use crate::error::{Error, Result};
 use crate::manifest::{FileHash, Provenance};
 use crate::summary::RunSummary;
-use docent_model::files;
-
-use crate::error::{Error, Result};
 
 /// One line of `NAME.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

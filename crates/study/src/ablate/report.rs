@@ -3,17 +3,19 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use docent_model::files;
+
 use crate::ablate::bootstrap::{BOOTSTRAP_SAMPLES, Interval, mean_and_deviation, paired, students_t};
 use crate::ablate::grid::{ALONE, Cell, Grid, MAIN, Tier};
 use crate::ablate::kept_runs::KeptRuns;
+use crate::ablate::options::AblateOptions;
 use crate::ablate::record::{Record, Records, TeacherRecord};
-use crate::ablate::{AblateOptions, plot, term_shares};
+use crate::ablate::row::{Gain, Row};
+use crate::ablate::{plot, term_shares};
 use crate::data::Data;
+use crate::error::{Error, Result};
 use crate::manifest::FileHash;
 use crate::summary::percent;
-use docent_model::files;
-
-use crate::error::{Error, Result};
 
 /// What a report wrote.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,36 +24,6 @@ pub struct Report {
     pub text: String,
     /// The files: Markdown, then plots.
     pub files: Vec<PathBuf>,
-}
-
-/// One row of the table: a cell with what is known of it.
-pub(super) struct Row<'a> {
-    pub cell: &'a Cell,
-    /// Each seed's AP, in the order of the options; None where it has not run.
-    pub seeds: Vec<(u64, Option<f64>)>,
-    /// Difference to its reference, over the seeds that both have.
-    pub gain: Option<Gain>,
-    /// The same with its interval, where the detections are there.
-    pub interval: Option<Interval>,
-    /// Difference to its own teacher, with its interval.
-    pub teacher: Option<Interval>,
-    records: Vec<&'a Record>,
-    diverged: Vec<u64>,
-}
-
-/// A mean difference over seeds.
-pub(super) struct Gain {
-    pub mean: f64,
-    pub pairs: usize,
-    /// Of the seeds alone, by Student's t.
-    t: Option<Interval>,
-}
-
-impl Row<'_> {
-    /// The APs that are there.
-    pub fn aps(&self) -> Vec<f64> {
-        self.seeds.iter().filter_map(|(_, ap)| *ap).collect()
-    }
 }
 
 /// Writes `NAME.md`, `NAME-gain.svg` and `NAME-ap.svg` beside the records and returns the table.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use docent_train::events::StepRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::record::Record;
-use docent_train::events::StepRecord;
 use crate::report::log::Log;
 use crate::run::RunFolder;
 
@@ -60,7 +60,7 @@ impl EpochMeans {
 
 /// The first, the middle and the last epoch of a run; None where no log is there, or nobody taught it.
 pub(super) fn epochs(dir: &std::path::Path, record: &Record) -> Option<[EpochMeans; 3]> {
-    let name = super::run_name(&record.cell, record.seed);
+    let name = super::options::run_name(&record.cell, record.seed);
     let steps = Log::read(&RunFolder::new(dir, &name).metrics()).ok()?.steps;
     let last = steps.last()?.epoch;
     let means = [1, last.div_ceil(2), last].map(|epoch| {

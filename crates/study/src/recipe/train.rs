@@ -81,9 +81,12 @@ impl TrainRecipe {
                 self.accumulation_steps, self.batch
             ));
         }
-        for (key, value) in
-            [("lr", self.lr), ("momentum", self.momentum), ("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)]
-        {
+        for (key, value) in [
+            ("lr", self.lr),
+            ("momentum", self.momentum),
+            ("weight_decay", self.weight_decay),
+            ("max_grad_norm", self.max_grad_norm),
+        ] {
             if !value.is_finite() || value < 0.0 {
                 return fail(format!("train.{key} = {value}: must be finite and not negative"));
             }

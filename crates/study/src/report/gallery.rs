@@ -7,11 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use docent_coco::{Analysis, Dataset, Detection, DetectionMatch, ImageScore};
 
-use crate::data::Data;
-use crate::summary::percent;
-
 use super::html::escape;
 use super::source::{Run, Source};
+use crate::data::Data;
+use crate::summary::percent;
 
 /// Pictures of a group, and bytes of all pictures together.
 const PER_GROUP: usize = 12;

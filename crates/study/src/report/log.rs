@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use docent_train::events::{EvalRecord, Event, StepRecord};
 use docent_model::files;
+use docent_train::events::{EvalRecord, Event, StepRecord};
 
 use crate::error::Result;
 

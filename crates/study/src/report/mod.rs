@@ -23,12 +23,10 @@ mod source;
 use std::path::{Path, PathBuf};
 
 use docent_coco::{Analysis, analyze};
-
-use crate::data::Data;
 use docent_model::files;
 
+use crate::data::Data;
 use crate::error::{Error, Result};
-
 use source::Source;
 
 /// The page's name in its folder.

@@ -3,13 +3,12 @@
 use std::fmt::Write as _;
 
 use docent_coco::{Analysis, ErrorKind};
-
 use docent_train::events::StepRecord;
-use crate::summary::percent;
 
 use super::html::escape;
 use super::plot::{Line, Plot};
 use super::source::{Run, Source};
+use crate::summary::percent;
 
 /// Title, data, the gain in a sentence, and what the page lacks.
 pub(super) fn header(source: &Source, notes: &[String]) -> String {
@@ -251,7 +250,9 @@ fn of_run(run: &Run) -> String {
         let mut weighted = terms(true);
         weighted.push(term(5, "detection loss", &|s| Some(s.detection())));
         add("Distillation terms, weighted", "r(t) · weight · loss, as it is added", false, weighted);
-        let of = |value: fn(&docent_train::events::DistillRecord) -> f64| move |s: &StepRecord| s.distill.as_ref().map(value);
+        let of = |value: fn(&docent_train::events::DistillRecord) -> f64| {
+            move |s: &StepRecord| s.distill.as_ref().map(value)
+        };
         add("Decay r(t)", "factor of all terms", false, vec![term(0, "r(t)", &of(|d| d.decay))]);
         add("Ratio", "distillation over detection losses", false, vec![term(1, "ratio", &of(|d| d.ratio))]);
         for (stat, _) in &first.stats {

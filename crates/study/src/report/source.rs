@@ -3,17 +3,15 @@
 use std::path::Path;
 
 use docent_coco::{Detection, read_results};
+use docent_model::files;
 
+use super::log::Log;
 use crate::data::DataSummary;
+use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::recipe::Recipe;
 use crate::run::RunFolder;
 use crate::summary::{RunSummary, StudySummary};
-use docent_model::files;
-
-use crate::error::{Error, Result};
-
-use super::log::Log;
 
 /// The runs of a study: folder, and what the page calls it.
 const RUNS: [(&str, &str); 3] =

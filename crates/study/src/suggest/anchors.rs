@@ -17,8 +17,8 @@
 use std::collections::BTreeMap;
 
 use docent_coco::{Dataset, Resize};
-use docent_detect::anchors::base_anchors;
 use docent_detect::AnchorConfig;
+use docent_detect::anchors::base_anchors;
 use docent_ops::BoxXyxy;
 use docent_ops::boxes::iou;
 

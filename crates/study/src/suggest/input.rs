@@ -47,8 +47,7 @@ impl InputSize {
         let shortest = (wanted / MULTIPLE).ceil() * MULTIPLE;
         let aspect = Distribution::of(&aspects).p95.min(2.0);
         let longest = (shortest * aspect / MULTIPLE).ceil() * MULTIPLE;
-        let resize =
-            Resize::default().shortest(shortest as u32).longest(longest as u32).rule(ResizeRule::Antialias);
+        let resize = Resize::default().shortest(shortest as u32).longest(longest as u32).rule(ResizeRule::Antialias);
         let scale = (shortest / original.0).min(longest / original.1);
         let small = (share * original.0, share * original.0 * scale);
         Self { resize, original, small }

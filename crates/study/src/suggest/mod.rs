@@ -4,55 +4,24 @@
 //! for models and the schedule. The text comes from [`write`]; it is read back as a recipe before anybody sees it.
 
 pub mod anchors;
+mod draft;
 mod input;
 mod plan;
 mod write;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use docent_coco::{Dataset, ImageCheck, OpenOptions, Stats};
+use docent_coco::{Dataset, ImageCheck, Stats};
 
 use crate::budget::{self, Fit};
 use crate::data::Data;
-use crate::recipe::{DataRecipe, Recipe};
-use crate::registry::Registry;
 use crate::error::{Error, Result};
-
+use crate::recipe::{DataRecipe, Recipe};
 use anchors::AnchorFit;
+use draft::Draft;
+pub use draft::{Reason, SuggestOptions};
 use input::InputSize;
 use plan::{Pair, Schedule};
-
-/// What the caller says.
-#[derive(Debug, Clone)]
-pub struct SuggestOptions {
-    /// The data folder, as [`docent_coco::open_dir`] takes it.
-    pub dir: PathBuf,
-    /// What else is said about the folder: files, policies, what the annotations mean.
-    pub open: OpenOptions,
-    /// A file with a backbone's ImageNet weights for the teacher.
-    pub weights: Option<PathBuf>,
-    /// How long the whole study may take.
-    pub time: Duration,
-    /// Whether this machine's speed is measured on the proposed models. Without, a usual number of steps is proposed.
-    pub measure: bool,
-    /// What recipes may name.
-    pub registry: Registry,
-}
-
-impl SuggestOptions {
-    /// The defaults for a folder: no weights, half an hour, measured.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            open: OpenOptions::default(),
-            weights: None,
-            time: Duration::from_secs(30 * 60),
-            measure: true,
-            registry: Registry::builtin(),
-        }
-    }
-}
 
 /// A recipe and why it is so.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,48 +40,12 @@ pub struct Suggestion {
     pub notes: Vec<String>,
 }
 
-/// Why a part of the recipe is as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reason {
-    /// The part, in a word: `classes`, `input size`, ...
-    pub about: &'static str,
-    /// One or more sentences.
-    pub text: String,
-}
-
 /// Up to so many images are decoded once before a recipe is proposed. Of more the headers were read when the data were opened.
 const MOST_DECODED: usize = 20_000;
 
-/// Everything that was decided, before it becomes text.
-struct Draft<'a> {
-    options: &'a SuggestOptions,
-    name: String,
-    classes: Vec<String>,
-    reasons: Vec<Reason>,
-    input: InputSize,
-    anchors: AnchorFit,
-    pair: Pair,
-    schedule: Schedule,
-    /// How many training images are used, where the time is too short for all.
-    limit: Option<usize>,
-    flip: f32,
-    roi_samples: usize,
-    proposals: usize,
-}
-
-impl Draft<'_> {
-    fn because(&mut self, about: &'static str, text: String) {
-        self.reasons.push(Reason { about, text });
-    }
-
-    fn reason(&self, about: &str) -> String {
-        let texts: Vec<&str> = self.reasons.iter().filter(|r| r.about == about).map(|r| r.text.as_str()).collect();
-        texts.join(" ")
-    }
-
-    fn recipe(&self) -> Result<Recipe> {
-        Recipe::parse(&write::toml(self), &[])
-    }
+/// The draft's text, read back.
+fn recipe_of(draft: &Draft<'_>) -> Result<Recipe> {
+    Recipe::parse(&write::toml(draft), &[])
 }
 
 /// Looks at a data folder and proposes a recipe for it: a teacher, a student that it teaches, and a schedule that fits the time.
@@ -158,7 +91,7 @@ pub fn suggest(options: &SuggestOptions) -> Result<Suggestion> {
     let measured = draft.fit_schedule(&ladder)?;
     let toml = write::toml(&draft);
     Ok(Suggestion {
-        recipe: draft.recipe()?,
+        recipe: recipe_of(&draft)?,
         toml,
         reasons: draft.reasons,
         anchors: draft.anchors,
@@ -177,12 +110,12 @@ impl Draft<'_> {
             return Ok(None);
         }
         let usual = self.schedule.clone();
-        let mut fit = budget::fit(&self.recipe()?, &self.options.registry, self.options.time);
+        let mut fit = budget::fit(&recipe_of(self)?, &self.options.registry, self.options.time);
         let enough = |fit: &Result<Fit>| fit.as_ref().is_ok_and(|fit| usual.fitted(fit).steps() >= plan::FEW_STEPS);
         let mut smaller = String::new();
         if !enough(&fit) {
             self.pair = ladder[1].clone();
-            fit = budget::fit(&self.recipe()?, &self.options.registry, self.options.time);
+            fit = budget::fit(&recipe_of(self)?, &self.options.registry, self.options.time);
             smaller = format!(" A bigger pair would get fewer than {} student steps here.", plan::FEW_STEPS);
         }
         let fit = match fit {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use docent_detect::backbone::{BackboneConfig, MobileNetV2Config, ResNetConfig};
 use docent_detect::layers::NormKind;
-
-use crate::budget::Fit;
 use docent_model::import::Content;
 use docent_model::read_weights;
+
+use crate::budget::Fit;
 use crate::error::{Error, Result};
 
 /// With fewer steps a student learns little: a smaller pair is tried first.
@@ -88,7 +88,8 @@ pub(super) fn ladder(weights: Option<&Path>) -> Result<[Pair; 2]> {
             (BackboneConfig::from(c.norm(NormKind::FrozenBatchNorm)), students)
         }
         other => {
-            let what = format!("a backbone `{}`; recipes are suggested for resnet and mobilenet_v2", other.architecture());
+            let what =
+                format!("a backbone `{}`; recipes are suggested for resnet and mobilenet_v2", other.architecture());
             return Err(Error::file(path, what));
         }
     };

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use docent_detect::backbone::BackboneConfig;
 use docent_detect::layers::NormKind;
 
-use super::Draft;
+use super::draft::Draft;
 use super::plan::Model;
 
 /// Weight of the feature term: what `shapes` chose and BCCD confirmed, docs/results.md.

@@ -10,9 +10,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use docent_train::events::{EvalRecord, Event, EventSink, StepRecord};
 use docent_model::files;
-
+use docent_train::events::{EvalRecord, Event, EventSink, StepRecord};
 use docent_train::{Error, Result};
 
 use record::{Record, Summary, VERSION, Value, frame, records};

@@ -1,7 +1,8 @@
 //! The file read back: frames, checksums, tags; what a resume keeps.
 
-use super::*;
 use docent_train::events::{DistillRecord, TermRecord};
+
+use super::*;
 
 /// CRC-32C bit by bit, from its polynomial.
 fn crc_by_bits(bytes: &[u8]) -> u32 {

@@ -5,13 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Tensor, Var};
+use docent_tensor::{cpu_slice, cpu_slice_mut, with_f32};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::CHUNK;
 use super::params::{Param, ParamGroup, check_groups, check_rate, finite_and_not_negative, params_of, unused_groups};
 use crate::error::{Error, Result};
-use docent_tensor::{cpu_slice, cpu_slice_mut, with_f32};
 
 /// AdamW's settings apart from the learning rate, which each step is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

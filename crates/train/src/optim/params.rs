@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
+use docent_tensor::with_f32;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use docent_tensor::with_f32;
 
 /// Parameters that are treated apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,9 +2,11 @@
 
 pub(crate) mod coco;
 pub(crate) mod find_image;
+pub(crate) mod fits;
 pub(crate) mod hold_out;
 pub(crate) mod index;
 pub(crate) mod labelled;
+mod listed;
 pub(crate) mod named;
 mod open_dir;
 pub(crate) mod roles;
@@ -14,4 +16,5 @@ pub(crate) mod sniff;
 pub(crate) mod source;
 
 pub use hold_out::split_by_name;
+pub use listed::{Listed, ListedImage, listed};
 pub use open_dir::{Splits, annotation_file, open_annotations, open_dir};

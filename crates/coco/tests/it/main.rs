@@ -13,6 +13,7 @@ mod decode;
 mod evaluate;
 mod formats;
 mod fuzz;
+mod listed;
 mod loader;
 mod open;
 mod properties;

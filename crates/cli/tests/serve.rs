@@ -170,7 +170,7 @@ fn what_cannot_be_served_is_said_plainly() {
     fails(&with(["--time", "soon"]), 2, "--time");
     fails(&with(["--max-pixels", "0"]), 1, "--max-pixels");
     fails(&with(["--cors", "example.org"]), 2, "such as http://example.org");
-    fails(&with(["--cors", "http://example.org/page"]), 2, "no path: http://example.org");
+    fails(&with(["--cors", "http://example.org/page"]), 2, "write http://example.org");
     // A port in use.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -121,6 +121,53 @@ fn a_foreign_detector_is_inspected_converted_and_used() {
     assert!(!dir.join("other.safetensors").exists(), "a failure leaves no file");
 }
 
+/// One picture with an EXIF orientation: turned or not, what `predict` writes is what `eval` finds by itself.
+#[test]
+fn predict_counts_the_pixels_that_the_annotations_count() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    bare(&dir.join("theirs.safetensors"));
+    std::fs::write(dir.join("both.json"), annotations(&json!([{ "id": 2, "name": "a" }, { "id": 7, "name": "b" }])))
+        .unwrap();
+    let small = ["--set", "anchors.sizes=[8,16,32,64,128]", "--set", "roi.score_threshold=0"];
+    docent(dir, true, &convert(&[&["mine.safetensors", "--categories", "both.json"][..], &small].concat()));
+    let pixels = (0..64 * 48 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let jpeg = Rgb8 { width: 64, height: 48, data: pixels }.to_jpeg().unwrap();
+    let mark = b"\xFF\xE1\0\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    std::fs::create_dir(dir.join("images")).unwrap();
+    std::fs::write(dir.join("images/7.jpg"), [&jpeg[..2], mark, &jpeg[2..]].concat()).unwrap();
+
+    for (json, width, height, wide) in [("turned.json", 48, 64, false), ("stored.json", 64, 48, true)] {
+        let image = json!({ "id": 9, "file_name": "7.jpg", "width": width, "height": height });
+        let object =
+            json!({ "id": 1, "image_id": 9, "category_id": 2, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 0 });
+        let whole = json!({ "images": [image], "annotations": [object], "categories": [{ "id": 2, "name": "a" }, { "id": 7, "name": "b" }] });
+        std::fs::write(dir.join(json), whole.to_string()).unwrap();
+        let predict =
+            ["predict", "--checkpoint", "mine.safetensors", "--annotations", json, "--out", "found", "images"];
+        let said = docent(dir, true, &predict);
+        assert!(said.contains("id 9") && said.contains("1 images have an EXIF orientation"), "{said}");
+        let drawn = docent_coco::image_header(&dir.join("found/7.png")).unwrap();
+        assert_eq!(drawn.width > drawn.height, wide, "{json}");
+        let eval = |more: &[&str]| docent(dir, true, &[&["eval", "--annotations", json, "--json"], more].concat());
+        eval(&["--checkpoint", "mine.safetensors", "--images", "images", "--save", "evaluated.json"]);
+        eval(&["--results", "found/detections.json"]);
+        let boxes = |file: &str| {
+            let found = docent_coco::read_results(&dir.join(file)).unwrap();
+            found.into_iter().map(|d| (d.image_id, d.category_id, d.bbox)).collect::<Vec<_>>()
+        };
+        assert!(
+            !boxes("evaluated.json").is_empty() && boxes("found/detections.json") == boxes("evaluated.json"),
+            "{json}"
+        );
+    }
+    let other = annotations(&json!([{ "id": 2, "name": "a" }])).replace("5.png", "7.jpg").replace("48", "49");
+    std::fs::write(dir.join("other.json"), other).unwrap();
+    let args = ["predict", "--checkpoint", "mine.safetensors", "--annotations", "other.json", "images"];
+    let message = docent(dir, false, &args);
+    assert!(message.contains("7.jpg is 64x48, annotated as 64x49"), "{message}");
+}
+
 #[test]
 fn pytorchs_files_are_inspected() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/data");

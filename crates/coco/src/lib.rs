@@ -180,10 +180,8 @@ pub use image_reader::{IMAGE_EXTENSIONS, MAX_PIXELS, MAX_SIDE};
 pub use jitter::{ColourChange, ColourJitter};
 pub use labelme::{LabelmeFile, parse_labelme};
 pub use loader::{Epoch, Loader, LoaderConfig, TrainItem};
-pub use named::{
-    ImagesByName, NamedDetection, OtherId, other_ids, read_named_results, same_file_name, write_named_results,
-};
-pub use open::{Splits, annotation_file, open_annotations, open_dir, split_by_name};
+pub use named::{NamedDetection, other_ids, read_named_results, write_named_results};
+pub use open::{Listed, ListedImage, Splits, annotation_file, listed, open_annotations, open_dir, split_by_name};
 pub use open_options::{Crowds, Difficult, Exif, Format, OpenOptions, ReadConfig, Unlabeled};
 pub use policy::{CheckConfig, Policy};
 #[cfg(feature = "metrics")]

@@ -1,12 +1,15 @@
 //! Detections with the names of their files, so that somebody else's image ids do not pass for these.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::open::find_image::{Place, trimmed};
+use crate::open::fits::{fits, parts};
+use crate::open::index::{FileIndex, IndexedFile, nfc};
 use crate::results::{Detection, parse, write};
 use crate::types::Image;
 
@@ -37,77 +40,66 @@ pub fn write_named_results(path: &Path, detections: &[NamedDetection]) -> Result
     write(path, detections)
 }
 
-/// Are both the name of one file? Folders are compared from the end, as far as both names have them: `a/b.jpg` is `b.jpg` and
-/// `x/a/b.jpg`, and not `c/b.jpg`. A backslash is a slash.
-pub fn same_file_name(one: &str, other: &str) -> bool {
-    parts(one).zip(parts(other)).all(|(a, b)| a == b)
-}
-
-/// A name's parts from the last to the first.
-fn parts(name: &str) -> impl Iterator<Item = &str> {
-    name.rsplit(['/', '\\']).filter(|part| !matches!(*part, "" | "."))
-}
-
-/// The images of a data set by the names of their files.
-pub struct ImagesByName<'a>(HashMap<&'a str, Vec<&'a Image>>);
-
-impl<'a> ImagesByName<'a> {
-    /// Sorts the images of `dataset` by the last part of their names.
-    pub fn new(dataset: &'a Dataset) -> Self {
-        let mut by_name: HashMap<&str, Vec<&Image>> = HashMap::with_capacity(dataset.len());
-        for image in dataset.images() {
-            by_name.entry(parts(&image.file_name).next().unwrap_or("")).or_default().push(image);
-        }
-        Self(by_name)
+/// Where names and ids do not stand together in the annotations: a line for each such file and id, in the order of the detections.
+///
+/// Names are compared as readers of data find files by them. A name that fits several images equally well is such a case too: it cannot
+/// vouch for its id. Detections without a name are passed over, and so are those whose name and id are both unknown to the annotations.
+pub fn other_ids(ground_truth: &Dataset, detections: &[NamedDetection]) -> Vec<String> {
+    let images = ground_truth.images();
+    let by_id: HashMap<u64, &Image> = images.iter().map(|image| (image.id, image)).collect();
+    let mut spelled: HashMap<&str, Vec<&Image>> = HashMap::new();
+    for image in images {
+        spelled.entry(image.file_name.as_str()).or_default().push(image);
     }
-
-    /// The images whose name is [the same](same_file_name); of these, the ones with the most parts in common.
-    pub fn find(&self, file_name: &str) -> Vec<&'a Image> {
-        let with_name = self.0.get(parts(file_name).next().unwrap_or("")).map_or(&[][..], Vec::as_slice);
-        let same = with_name.iter().filter(|image| same_file_name(&image.file_name, file_name));
-        let common = |image: &Image| parts(&image.file_name).count().min(parts(file_name).count());
-        let most = same.clone().map(|image| common(image)).max();
-        same.copied().filter(|image| Some(common(image)) == most).collect()
-    }
-}
-
-/// A file whose image id in the detections is not its id in the annotations.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OtherId {
-    /// The file's name in the detections.
-    pub file_name: String,
-    /// Its id in the detections.
-    pub image_id: u64,
-    /// The name that the annotations have for this id.
-    pub annotated_name: Option<String>,
-    /// The id that the annotations have for this name.
-    pub annotated_id: Option<u64>,
-}
-
-/// The files whose names and ids do not stand together in the annotations, each once, in the order of the detections. Detections
-/// without a name are passed over, and so are those whose name and id are both unknown to the annotations.
-pub fn other_ids(ground_truth: &Dataset, detections: &[NamedDetection]) -> Vec<OtherId> {
-    let by_id: HashMap<u64, &Image> = ground_truth.images().iter().map(|image| (image.id, image)).collect();
-    let by_name = ImagesByName::new(ground_truth);
     let mut seen = HashSet::new();
-    let mut others = Vec::new();
-    for NamedDetection { detection, file_name } in detections {
-        let Some(name) = file_name else { continue };
-        let image_id = detection.image_id;
-        if !seen.insert((image_id, name.as_str())) {
-            continue;
-        }
-        let annotated = by_id.get(&image_id);
-        if annotated.is_some_and(|image| same_file_name(&image.file_name, name)) {
-            continue;
-        }
-        let annotated_id = by_name.find(name).first().map(|image| image.id);
-        if annotated.is_some() || annotated_id.is_some() {
-            let annotated_name = annotated.map(|image| image.file_name.clone());
-            others.push(OtherId { file_name: name.clone(), image_id, annotated_name, annotated_id });
+    let named = detections.iter().filter_map(|d| Some((d.file_name.as_deref()?, d.detection.image_id)));
+    let named: Vec<(&str, u64)> = named.filter(|pair| seen.insert(*pair)).collect();
+    let below = |name: &str| nfc(trimmed(&name.replace('\\', "/")));
+    let files: BTreeMap<String, &str> = named.iter().map(|(name, _)| (below(name), *name)).collect();
+    let files = files.into_iter().map(|(below, name)| IndexedFile { path: name.into(), below }).collect();
+    let index = FileIndex::of(Path::new(""), files);
+    let names = images.iter().map(|image| image.file_name.as_str());
+    let fits = fits(names, &index, Place { beside: None, role: None }, None);
+
+    let mut first_name: HashMap<u64, String> = HashMap::new();
+    let mut lines = Vec::new();
+    for (name, id) in named {
+        let below = below(name);
+        let meant: Vec<&Image> = match spelled.get(name) {
+            Some(same) => same.clone(),
+            // Where both have folders, these must agree: another folder may hold other images under the same names.
+            None => {
+                let bare = |name: &str| parts(name).count() < 2;
+                let fits = fits.get(&below).into_iter().flatten();
+                let fits = fits.map(|fit| (fit.parts, &images[fit.image]));
+                fits.filter(|(common, i)| *common > 0 || bare(name) || bare(&i.file_name)).map(|(_, i)| i).collect()
+            }
+        };
+        let there = by_id.get(&id);
+        match meant.as_slice() {
+            [image] if image.id == id => {
+                let first = first_name.entry(id).or_insert_with(|| below.clone());
+                if *first != below {
+                    lines.push(format!("{first} and {name} are both {id} in the detections"));
+                }
+            }
+            [image] => lines.push(format!("{name} is {id} in the detections, {} in the annotations", image.id)),
+            [] => lines.extend(there.map(|other| {
+                let other = &other.file_name;
+                format!(
+                    "{name} is {id} in the detections; the annotations do not list {name}, and {id} is {other} there"
+                )
+            })),
+            several => {
+                let several: Vec<String> = several.iter().map(|i| format!("{} ({})", i.id, i.file_name)).collect();
+                let several = several.join(" or ");
+                lines.push(format!(
+                    "{name} is {id} in the detections; by its name it may be {several} in the annotations"
+                ));
+            }
         }
     }
-    others
+    lines
 }
 
 #[cfg(test)]
@@ -119,59 +111,60 @@ mod tests {
         Dataset::from_parts("ground truth", "", images.iter().map(image).collect(), vec![], vec![]).unwrap()
     }
 
-    #[test]
-    fn names_agree_as_far_as_both_have_folders() {
-        for (one, other) in [
-            ("a.jpg", "a.jpg"),
-            ("a.jpg", "images/a.jpg"),
-            ("images\\a.jpg", "/data/images/a.jpg"),
-            ("./a.jpg", "images//a.jpg"),
-        ] {
-            assert!(same_file_name(one, other) && same_file_name(other, one), "{one} {other}");
-        }
-        for (one, other) in [("a.jpg", "b.jpg"), ("train/a.jpg", "val/a.jpg"), ("a.jpg", "a.png"), ("xa.jpg", "a.jpg")]
-        {
-            assert!(!same_file_name(one, other), "{one} {other}");
-        }
-    }
-
-    #[test]
-    fn images_are_found_by_the_longest_name() {
-        let ground_truth =
-            ground_truth(&[(1, "train/a.jpg"), (2, "val/a.jpg"), (3, "a.jpg"), (4, "b.jpg"), (5, "b.jpg")]);
-        let images = ImagesByName::new(&ground_truth);
-        let ids = |name: &str| images.find(name).iter().map(|image| image.id).collect::<Vec<_>>();
-        assert_eq!(ids("/data/val/a.jpg"), [2]);
-        assert_eq!(ids("/data/test/a.jpg"), [3]);
-        assert_eq!(ids("a.jpg"), [1, 2, 3]);
-        assert_eq!(ids("b.jpg"), [4, 5]);
-        assert_eq!(ids("c.jpg"), [0u64; 0]);
+    fn found(image_id: u64, name: Option<&str>) -> NamedDetection {
+        let detection = Detection { image_id, category_id: 1, bbox: [0.0; 4], score: 0.5 };
+        NamedDetection { detection, file_name: name.map(str::to_owned) }
     }
 
     #[test]
     fn other_ids_are_told_once_a_file() {
         let ground_truth = ground_truth(&[(9, "images/a.jpg"), (1, "images/b.jpg"), (4, "images/c.jpg")]);
-        let found = |image_id, name: Option<&str>| NamedDetection {
-            detection: Detection { image_id, category_id: 1, bbox: [0.0; 4], score: 0.5 },
-            file_name: name.map(str::to_owned),
-        };
-        let correct = [found(9, Some("a.jpg")), found(1, Some("b.jpg")), found(4, None), found(7, Some("x.jpg"))];
-        assert_eq!(other_ids(&ground_truth, &correct), []);
+        let right = [found(9, Some("a.jpg")), found(1, Some("b.jpg")), found(4, None), found(7, Some("x.jpg"))];
+        assert_eq!(other_ids(&ground_truth, &right), [""; 0]);
         let wrong =
             [found(1, Some("a.jpg")), found(1, Some("a.jpg")), found(8, Some("c.jpg")), found(4, Some("d.jpg"))];
-        let told: Vec<_> = other_ids(&ground_truth, &wrong)
-            .into_iter()
-            .map(|o| (o.file_name, o.image_id, o.annotated_name, o.annotated_id))
-            .collect();
-        let text = |s: &str| s.to_owned();
         assert_eq!(
-            told,
+            other_ids(&ground_truth, &wrong),
             [
-                (text("a.jpg"), 1, Some(text("images/b.jpg")), Some(9)),
-                (text("c.jpg"), 8, None, Some(4)),
-                (text("d.jpg"), 4, Some(text("images/c.jpg")), None),
+                "a.jpg is 1 in the detections, 9 in the annotations",
+                "c.jpg is 8 in the detections, 4 in the annotations",
+                "d.jpg is 4 in the detections; the annotations do not list d.jpg, and 4 is images/c.jpg there",
             ]
         );
+    }
+
+    #[test]
+    fn a_name_that_fits_several_images_vouches_for_none() {
+        let ground_truth =
+            ground_truth(&[(1, "a/x.jpg"), (2, "b/x.jpg"), (3, "y.jpg"), (4, "old/y.jpg"), (5, "z.jpg")]);
+        for id in [1, 2, 7] {
+            let lines = other_ids(&ground_truth, &[found(id, Some("x.jpg"))]);
+            let wanted = format!(
+                "x.jpg is {id} in the detections; by its name it may be 1 (a/x.jpg) or 2 (b/x.jpg) in the annotations"
+            );
+            assert_eq!(lines, [wanted]);
+        }
+        // A name that is spelled just so, and folders, tell them apart.
+        let right = [found(2, Some("b\\x.jpg")), found(3, Some("y.jpg")), found(4, Some("/data/old/y.jpg"))];
+        assert_eq!(other_ids(&ground_truth, &right), [""; 0]);
+        let lines = other_ids(&ground_truth, &[found(1, Some("c/x.jpg"))]);
+        assert!(lines[0].contains("do not list c/x.jpg, and 1 is a/x.jpg there"), "{lines:?}");
+        let lines = other_ids(&ground_truth, &[found(5, Some("a/z.jpg")), found(5, Some("b/z.jpg"))]);
+        assert_eq!(lines, ["a/z.jpg and b/z.jpg are both 5 in the detections"]);
+    }
+
+    #[test]
+    fn names_are_compared_as_readers_compare_them() {
+        let spelled =
+            ["C:\\me\\images\\one.jpg", "https://x.org/a%201.png?v=2", "0a1b2c3d-two.jpg", "THREE.JPG", "four"];
+        let images: Vec<(u64, &str)> = (11..).zip(spelled).collect();
+        let files = ["one.jpg", "a 1.png", "two.jpg", "images/three.jpg", "four.jpg"];
+        let ground_truth = ground_truth(&images);
+        for (id, name) in (11..).zip(files) {
+            assert_eq!(other_ids(&ground_truth, &[found(id, Some(name))]), [""; 0], "{name}");
+            let lines = other_ids(&ground_truth, &[found(1, Some(name))]);
+            assert_eq!(lines, [format!("{name} is 1 in the detections, {id} in the annotations")]);
+        }
     }
 
     #[test]

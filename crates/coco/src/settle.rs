@@ -82,6 +82,21 @@ pub(crate) fn settle(mut parts: Vec<Found>, options: &OpenOptions) -> Result<Set
     Ok(Settled { datasets, fingerprints, notes })
 }
 
+/// Whether each image of `found` is turned as its EXIF orientation says, and a line for each image of another size than annotated. Of
+/// the objects it matters alone which images have some.
+///
+/// # Errors
+/// Orientations that can mean two things ([`Error::Undecided`]).
+pub(crate) fn turns(found: Found, options: &OpenOptions, notes: &mut Vec<String>) -> Result<(Vec<bool>, Vec<String>)> {
+    let mut parts = [found];
+    let mut looked: Vec<Vec<Looked>> = parts.iter_mut().map(look).collect();
+    orientations(&mut parts, &mut looked, options, notes)?;
+    let upright = looked.iter().flatten().map(|image| image.upright).collect();
+    let [found] = parts;
+    let mismatched = found.findings.into_iter().filter(|f| f.kind == FindingKind::SizeMismatch);
+    Ok((upright, mismatched.map(|f| f.detail).collect()))
+}
+
 /// Reads the headers of all image files, on all cores.
 fn look(found: &mut Found) -> Vec<Looked> {
     let probes = in_order(found.images.len(), 0, |i| {

@@ -214,6 +214,50 @@ fn storage_of_two() -> Vec<u8> {
     [keys, data].concat()
 }
 
+/// Outside the state dict the legacy form may have storages of any type that is known: their bytes are stepped over.
+#[test]
+fn storages_that_are_not_read_are_stepped_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.pth");
+    let other = |class: &[u8]| {
+        let storage = [&b"("[..], &text("storage"), class, &text("1"), &text("cpu"), &int(3), b"NtQ"].concat();
+        let shape = [&b"K\x00("[..], &int(3), b"t(", &int(1), b"t"].concat();
+        [&b"ctorch._utils\n_rebuild_tensor_v2\n("[..], &storage, &shape, b"\x89NtR"].concat()
+    };
+    // The other storage comes first, so that a wrong size moves the floats.
+    let file = |class: &[u8], size: usize, inside: bool| {
+        let model = [&b"}"[..], &text("w"), &tensor(2, 0, &[2], &[1]), b"s"].concat();
+        let odd = [text("odd"), other(class), b"s".to_vec()].concat();
+        let entries = if inside { [&model[..], &odd, b"s"].concat() } else { [&model[..], b"s", &odd].concat() };
+        let keys = [&b"\x80\x02]"[..], &text("1"), b"a", &text("0"), b"a."].concat();
+        let data = [&3i64.to_le_bytes()[..], &vec![7; 3 * size], &2i64.to_le_bytes(), &0.5f32.to_le_bytes()].concat();
+        let rest = [&keys[..], &data, &2.0f32.to_le_bytes()].concat();
+        legacy(&[&b"}"[..], &text("model"), &entries, b"."].concat(), &rest)
+    };
+    for (class, size) in [
+        (&b"ctorch\nComplexFloatStorage\n"[..], 8),
+        (b"ctorch\nComplexDoubleStorage\n", 16),
+        (b"ctorch\nCharStorage\n", 1),
+        (b"ctorch\nQInt32Storage\n", 4),
+        (b"ctorch.storage\nUntypedStorage\n", 1),
+    ] {
+        std::fs::write(&path, file(class, size, false)).unwrap();
+        let read = read_weights(&path).unwrap();
+        assert_eq!((values(&read, "w"), read.tensors.len()), (vec![0.5, 2.0], 1));
+        assert_eq!(read.notes, ["passed over, and nothing in it was run: odd"]);
+        assert!(refused(&file(class, size, true)).contains("`odd` stands among the tensors"));
+    }
+    assert!(refused(&file(b"csome\nStorage\n", 4, false)).contains("storage 1 has elements of a type"));
+}
+
+#[test]
+fn a_dictionary_without_tensors_is_told_where_they_are_looked_for() {
+    let net = [&b"}"[..], &text("net"), b"}", &text("w"), &tensor(2, 0, &[2], &[1]), b"ss."].concat();
+    let message = refused(&legacy(&net, &storage_of_two()));
+    assert!(message.contains("no tensors in its dictionary (net)"), "{message}");
+    assert!(message.contains("`model`, `state_dict`, `model_state_dict`, `model_state`"), "{message}");
+}
+
 /// `{'w': tensor}` with a storage of two floats behind it.
 fn one_tensor(len: i64, offset: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
     let body = [&b"}"[..], &text("w"), &tensor(len, offset, shape, stride), b"s."].concat();

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 use docent_coco::Dataset;
 use docent_detect::{Detector, Mode};
-use docent_train::MilestoneUnit;
 use docent_train::{Batch, CacheSize, TeacherCache};
 
 use crate::data::{Data, train_loader};
@@ -68,12 +67,7 @@ impl Fit {
     /// Writes the choice into `recipe`: epochs, the teacher's in the recipe's own proportion, and milestones that count epochs moved
     /// with them.
     pub fn apply(&self, recipe: &mut Recipe) {
-        let train = &mut recipe.train;
-        if train.lr_schedule.unit == MilestoneUnit::Epoch {
-            let stretch = self.epochs as f64 / train.epochs as f64;
-            train.lr_schedule.milestones.iter_mut().for_each(|m| *m *= stretch);
-        }
-        train.epochs = self.epochs;
+        recipe.train.stretch_to(self.epochs);
         if let (Some(teacher), Some(epochs)) = (&mut recipe.teacher, self.teacher_epochs) {
             teacher.epochs = Some(epochs);
         }
@@ -274,6 +268,7 @@ fn evaluation(model: &dyn Detector, val: &Dataset, recipe: &Recipe, most_seconds
 mod tests {
     use super::*;
     use crate::recipe::text_of;
+    use docent_train::MilestoneUnit;
 
     fn cost(name: &'static str, step: f64) -> Cost {
         Cost { name, steps: 10, step, new_views: (0.0, 2.0), evaluation: 5.0, saves: [0.0, 0.0], end: 1.0 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use docent_detect::backbone::{MobileNetV2Config, ResNetConfig};
 use docent_detect::RoiConfig;
+use docent_detect::backbone::{MobileNetV2Config, ResNetConfig};
 use docent_detect::layers::NormKind;
 use docent_detect::{FasterRcnn, FasterRcnnConfig, Registry};
 use docent_model::{Kind, ParamStore, save_checkpoint};

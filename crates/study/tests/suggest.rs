@@ -127,15 +127,19 @@ fn what_was_said_about_the_data_stands_in_the_recipe() {
 #[test]
 fn data_without_a_box_has_no_recipe() {
     let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("images")).unwrap();
+    let mut grey = 0;
     for split in ["train", "val"] {
-        let images = vec![Image { id: 1, file_name: format!("{split}.png"), width: 8, height: 8 }];
+        // As many as a split by hash needs: a held-out part without a label is not used.
+        let image = |id| Image { id, file_name: format!("{split}{id}.png"), width: 8, height: 8 };
+        let images: Vec<Image> = (1..=4).map(image).collect();
+        for image in &images {
+            Rgb8::filled(8, 8, [grey; 3]).save_png(&dir.path().join("images").join(&image.file_name)).unwrap();
+            grey += 30;
+        }
         let categories = vec![Category { id: 1, name: "x".into() }];
         let json = dir.path().join(format!("annotations/instances_{split}.json"));
         Dataset::from_parts(split, "x", images, vec![], categories).unwrap().save(&json).unwrap();
-    }
-    std::fs::create_dir(dir.path().join("images")).unwrap();
-    for (name, grey) in [("train", 0), ("val", 90)] {
-        Rgb8::filled(8, 8, [grey; 3]).save_png(&dir.path().join(format!("images/{name}.png"))).unwrap();
     }
     let message = suggest(&SuggestOptions::new(dir.path())).unwrap_err().to_string();
     assert!(message.contains("has no box to train on"), "{message}");

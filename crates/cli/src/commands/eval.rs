@@ -89,18 +89,8 @@ fn read(path: &Path, truth: &Dataset) -> Result<Vec<Detection>> {
     let file = if truth.source().is_file() { annotations.to_string() } else { "FILE".to_owned() };
     let advice = format!("docent predict --annotations {file} gives the annotations' ids");
     if let [first, more @ ..] = other_ids(truth, &named).as_slice() {
-        let (name, id) = (&first.file_name, first.image_id);
-        let found = match first.annotated_id {
-            Some(annotated) => format!("{name} is {id} in the detections, {annotated} in the annotations"),
-            None => {
-                let other = first.annotated_name.as_deref().unwrap_or("nothing");
-                format!(
-                    "{name} is {id} in the detections; the annotations do not list {name}, and {id} is {other} there"
-                )
-            }
-        };
         let more = if more.is_empty() { String::new() } else { format!(" (and {} more files)", more.len()) };
-        bail!("{results} has other image ids than {annotations}: {found}{more}. {advice}");
+        bail!("{results} has other image ids than {annotations}: {first}{more}. {advice}");
     }
     let without_name: HashSet<u64> =
         named.iter().filter(|d| d.file_name.is_none()).map(|d| d.detection.image_id).collect();

@@ -1,12 +1,12 @@
 //! `docent predict`: pictures in, boxes out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use docent_coco::{
-    CheckConfig, Dataset, DecodeOptions, Detection, Exif, IMAGE_EXTENSIONS, ImagesByName, NamedDetection, decode_file,
-    ids_of_names, write_atomic, write_named_results,
+    DecodeOptions, Detection, Exif, IMAGE_EXTENSIONS, Listed, ListedImage, NamedDetection, decode_file, ids_of_names,
+    listed, write_atomic, write_named_results,
 };
 use docent_model::Predictor;
 use docent_study::Registry;
@@ -39,11 +39,13 @@ pub struct Args {
     /// Draw and list (CSV) the boxes that score at least this; the JSON holds all.
     #[arg(long, value_name = "SCORE", default_value_t = 0.5)]
     threshold: f32,
-    /// Pictures with an EXIF orientation: apply (turn them as it says; boxes count the turned picture's pixels) or ignore.
-    #[arg(long, value_name = "WHAT", default_value = "apply", value_parser = exif)]
-    exif: Exif,
-    /// COCO annotations of these pictures: image ids are theirs, by file name, as `docent eval --results` wants them. Pictures that
-    /// they do not list are passed over. Default: ids from the numbers that end the file names, else 1, 2, ..
+    /// Pictures with an EXIF orientation: apply (turn them as it says; boxes count the turned picture's pixels) or ignore. Default:
+    /// apply; with --annotations as their sizes tell, and where these do not tell, it must be said.
+    #[arg(long, value_name = "WHAT", value_parser = exif)]
+    exif: Option<Exif>,
+    /// COCO annotations of these pictures: image ids are theirs, by file name, and boxes count the pixels that theirs count, as `docent
+    /// eval --results` wants them. Pictures that they do not list are passed over. Default: ids from the numbers that end the file
+    /// names, else 1, 2, ..
     #[arg(long, value_name = "FILE")]
     annotations: Option<PathBuf>,
     /// Pictures (JPEG, PNG, WebP, BMP or TIFF), folders of them, or patterns (`'DIR/**/*.jpg'`, quoted).
@@ -53,6 +55,18 @@ pub struct Args {
 
 /// How many pictures that the annotations do not list are named.
 const UNLISTED_SHOWN: usize = 5;
+
+/// A picture to detect in.
+#[derive(Debug, PartialEq)]
+struct Picture {
+    file: PathBuf,
+    /// Its image id in what is written.
+    id: u64,
+    /// What the JSON calls it.
+    name: String,
+    /// Whether it is turned as its EXIF orientation says.
+    upright: bool,
+}
 
 /// Some pictures could not be used; the others are done.
 #[derive(Debug)]
@@ -79,24 +93,23 @@ impl std::error::Error for Incomplete {}
 pub fn run(args: &Args, registry: &Registry) -> Result<()> {
     ensure!((0.0..=1.0).contains(&args.threshold), "--threshold {}: a score lies in 0..=1", args.threshold);
     let predictor = Predictor::load(&args.checkpoint, &registry.models)?;
-    let mut files = pictures(&args.inputs)?;
-    let ids = match &args.annotations {
-        Some(json) => annotated(json, &mut files)?,
-        None => ids(&files),
+    let files = pictures(&args.inputs)?;
+    let pictures = match &args.annotations {
+        Some(json) => annotated(json, &files, args.exif)?,
+        None => unannotated(files, args.exif.unwrap_or_default()),
     };
+    let files: Vec<&Path> = pictures.iter().map(|picture| picture.file.as_path()).collect();
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     spare_the_pictures(&files, &args.out)?;
     let bar = progress(files.len());
     let mut table = Table::new()?;
     let mut detections = Vec::new();
     let mut failed = Vec::new();
-    let inputs = files.iter().zip(ids).zip(names(&files)).zip(file_names(&files));
-    for (((file, image_id), name), file_name) in inputs {
-        let path = args.out.join(name);
-        bar.set_message(file.display().to_string());
-        match predict(args, &predictor, file, image_id, &path, &mut table) {
+    for (picture, drawing) in pictures.iter().zip(names(&files)) {
+        bar.set_message(picture.file.display().to_string());
+        match predict(args.threshold, &predictor, picture, &args.out.join(drawing), &mut table) {
             Ok((found, line)) => {
-                let named = |detection| NamedDetection { detection, file_name: Some(file_name.clone()) };
+                let named = |detection| NamedDetection { detection, file_name: Some(picture.name.clone()) };
                 detections.extend(found.into_iter().map(named));
                 // On a terminal the bar tells how far it is, and a line for each of thousands of pictures would hide it.
                 if bar.is_hidden() {
@@ -122,14 +135,14 @@ pub fn run(args: &Args, registry: &Registry) -> Result<()> {
 
 /// One picture's detections and what to say of them; the picture with its boxes goes to `path`.
 fn predict(
-    args: &Args,
+    threshold: f32,
     predictor: &Predictor,
-    file: &Path,
-    image_id: u64,
+    picture: &Picture,
     path: &Path,
     table: &mut Table,
 ) -> Result<(Vec<Detection>, String)> {
-    let options = DecodeOptions::default().upright(args.exif == Exif::Apply);
+    let Picture { ref file, id: image_id, upright, .. } = *picture;
+    let options = DecodeOptions::default().upright(upright);
     let image = decode_file(file, options).map_err(|error| match error {
         // Without the advice for a data set's files.
         docent_coco::Error::Decode { path, reason } => anyhow::anyhow!("cannot read {}: {reason}", path.display()),
@@ -147,7 +160,7 @@ fn predict(
             bbox: [x1, y1, x2 - x1, y2 - y1],
             score: f64::from(d.score),
         };
-        if d.score >= args.threshold {
+        if d.score >= threshold {
             table.add(file, &category.name, &detection)?;
             let label = format!("{} {:.2}", category.name, d.score);
             marks.push(Mark { bbox: d.bbox, class: d.label as usize - 1, label });
@@ -155,7 +168,7 @@ fn predict(
         detections.push(detection);
     }
     drawn(&image, &marks).save_png(path)?;
-    let (file, drawn, all, threshold) = (file.display(), marks.len(), detections.len(), args.threshold);
+    let (file, drawn, all) = (file.display(), marks.len(), detections.len());
     Ok((detections, format!("{file}: id {image_id}, {drawn} of {all} boxes reach {threshold}")))
 }
 
@@ -195,7 +208,7 @@ impl Table {
     }
 }
 
-/// The files of `inputs`: of folders and patterns the pictures, in name order.
+/// The files of `inputs`, each once: of folders and patterns the pictures, in name order.
 fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for input in inputs {
@@ -214,6 +227,8 @@ fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         ensure!(!inside.is_empty(), "{} holds or fits no image (.{})", input.display(), IMAGE_EXTENSIONS.join(", ."));
         files.append(&mut inside);
     }
+    let mut seen = HashSet::new();
+    files.retain(|file| seen.insert(std::path::absolute(file).unwrap_or_else(|_| file.clone())));
     Ok(files)
 }
 
@@ -234,9 +249,9 @@ fn is_hidden(path: &Path, input: &Path) -> bool {
 }
 
 /// No picture of the caller's lies where ours will.
-fn spare_the_pictures(files: &[PathBuf], out: &Path) -> Result<()> {
+fn spare_the_pictures(files: &[&Path], out: &Path) -> Result<()> {
     let out = out.canonicalize().with_context(|| out.display().to_string())?;
-    let lies_there = |file: &&PathBuf| file.canonicalize().is_ok_and(|file| file.parent() == Some(out.as_path()));
+    let lies_there = |file: &&&Path| file.canonicalize().is_ok_and(|file| file.parent() == Some(out.as_path()));
     match files.iter().find(lies_there) {
         Some(file) => bail!(
             "{} lies in {} itself, where pictures would be overwritten: choose another --out",
@@ -247,69 +262,68 @@ fn spare_the_pictures(files: &[PathBuf], out: &Path) -> Result<()> {
     }
 }
 
-/// Image ids from the files' names.
-fn ids(files: &[PathBuf]) -> Vec<u64> {
+/// Ids from the files' names.
+fn unannotated(files: Vec<PathBuf>, exif: Exif) -> Vec<Picture> {
     let stem = |file: &PathBuf| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    ids_of_names(&files.iter().map(stem).collect::<Vec<_>>())
+    let ids = ids_of_names(&files.iter().map(stem).collect::<Vec<_>>());
+    let times = times(files.iter().map(|file| base(file)));
+    let picture = |(file, id): (PathBuf, u64)| {
+        let name = base(&file);
+        let name = if times[&name] > 1 { file.to_string_lossy().into_owned() } else { name };
+        Picture { file, id, name, upright: exif == Exif::Apply }
+    };
+    files.into_iter().zip(ids).map(picture).collect()
 }
 
-/// Image ids from the annotations, by file name. Files that these do not list are taken out of `files`.
-fn annotated(json: &Path, files: &mut Vec<PathBuf>) -> Result<Vec<u64>> {
-    // Only images are asked for, so faults of boxes do not matter, and neither does the folder.
-    let dataset = Dataset::load_with(json, Path::new(""), &CheckConfig::lenient())?;
-    let images = ImagesByName::new(&dataset);
-    let (mut ids, mut listed, mut unlisted) = (Vec::new(), Vec::new(), Vec::new());
-    for file in files.drain(..) {
-        // Two images may differ in a folder that the caller stands in.
-        let whole = std::path::absolute(&file).with_context(|| file.display().to_string())?;
-        match images.find(&whole.to_string_lossy()).as_slice() {
-            [] => unlisted.push(file.display().to_string()),
-            [image] => {
-                ids.push(image.id);
-                listed.push(file);
-            }
-            [one, other, ..] => bail!(
-                "{} may be image {} ({}) or image {} ({}) of {}: correct the annotations, or leave the picture out",
-                file.display(),
-                one.id,
-                one.file_name,
-                other.id,
-                other.file_name,
-                json.display()
-            ),
-        }
-    }
+/// Those of the files that the annotations list, with the ids that these have.
+fn annotated(json: &Path, files: &[PathBuf], exif: Option<Exif>) -> Result<Vec<Picture>> {
+    let Listed { images, names, notes } = listed(json, files, exif)?;
     let json = json.display();
+    let used: HashSet<usize> = images.iter().map(|image| image.at).collect();
+    let unlisted: Vec<String> =
+        (0..files.len()).filter(|at| !used.contains(at)).map(|at| files[at].display().to_string()).collect();
     let more = if unlisted.len() > UNLISTED_SHOWN { ", .." } else { "" };
     let shown = format!("{}{more}", unlisted[..unlisted.len().min(UNLISTED_SHOWN)].join(", "));
-    if listed.is_empty() {
-        let example = dataset.images().first().map_or("nothing", |image| image.file_name.as_str());
+    if images.is_empty() {
+        let example = names.first().map_or("nothing", String::as_str);
         bail!("{json} lists none of the pictures: it has {example}, and not {shown}");
     }
-    let distinct: BTreeSet<u64> = ids.iter().copied().collect();
-    say!("ids of {json}, for {} of its {} images", distinct.len(), dataset.len());
+    say!("ids of {json}, for {} of its {} images", images.len(), names.len());
+    for note in &notes {
+        say!("{note}");
+    }
     if !unlisted.is_empty() {
         say!("passed over, since it does not list them: {} pictures ({shown})", unlisted.len());
     }
-    *files = listed;
-    Ok(ids)
+    let annotated = times(names.iter().map(|name| base(Path::new(&name.replace('\\', "/")))));
+    let given = times(images.iter().map(|image| base(&files[image.at])));
+    let picture = |ListedImage { at, id, file_name, upright }| {
+        let name = base(&files[at]);
+        // Where a bare name may be several images, the annotations' own tells which.
+        let alone = given[&name] == 1 && annotated.get(&name).is_none_or(|times| *times == 1);
+        Picture { file: files[at].clone(), id, name: if alone { name } else { file_name }, upright }
+    };
+    Ok(images.into_iter().map(picture).collect())
 }
 
-/// What the JSON calls each file: its name, with the folders where two files have one name.
-fn file_names(files: &[PathBuf]) -> Vec<String> {
-    let base = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut times: HashMap<String, usize> = HashMap::new();
-    for file in files {
-        *times.entry(base(file)).or_default() += 1;
+/// A file's name without its folders.
+fn base(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// How often each name occurs.
+fn times(names: impl Iterator<Item = String>) -> HashMap<String, usize> {
+    let mut times = HashMap::new();
+    for name in names {
+        *times.entry(name).or_default() += 1;
     }
-    let name = |file: &PathBuf| if times[&base(file)] > 1 { file.to_string_lossy().into_owned() } else { base(file) };
-    files.iter().map(name).collect()
+    times
 }
 
 /// Names of the pictures with boxes: a file's own, with its number behind it where two have the same.
-fn names(files: &[PathBuf]) -> Vec<String> {
+fn names(files: &[&Path]) -> Vec<String> {
     let mut taken = BTreeSet::new();
-    let mut name = |(i, file): (usize, &PathBuf)| {
+    let mut name = |(i, file): (usize, &&Path)| {
         let mut stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         while !taken.insert(stem.clone()) {
             stem = format!("{stem}-{}", i + 1);
@@ -327,23 +341,24 @@ mod tests {
         names.iter().map(PathBuf::from).collect()
     }
 
+    fn drawings(files: &[&str]) -> Vec<String> {
+        names(&files.iter().map(Path::new).collect::<Vec<_>>())
+    }
+
     #[test]
     fn no_picture_is_drawn_over_another() {
-        assert_eq!(names(&paths(&["a/x.png", "b/y.jpg"])), ["x.png", "y.png"]);
-        assert_eq!(
-            names(&paths(&["x-2.jpg", "x.png", "b/x.png", "x.jpg"])),
-            ["x-2.png", "x.png", "x-3.png", "x-4.png"]
-        );
-        assert_eq!(
-            names(&paths(&["x-2.jpg", "x.png", "x.jpg", "x-3.png"])),
-            ["x-2.png", "x.png", "x-3.png", "x-3-4.png"]
-        );
+        assert_eq!(drawings(&["a/x.png", "b/y.jpg"]), ["x.png", "y.png"]);
+        assert_eq!(drawings(&["x-2.jpg", "x.png", "b/x.png", "x.jpg"]), ["x-2.png", "x.png", "x-3.png", "x-4.png"]);
+        assert_eq!(drawings(&["x-2.jpg", "x.png", "x.jpg", "x-3.png"]), ["x-2.png", "x.png", "x-3.png", "x-3-4.png"]);
     }
 
     #[test]
     fn the_json_names_files_and_folders_where_it_must() {
-        assert_eq!(file_names(&paths(&["in/x.png", "y.jpg"])), ["x.png", "y.jpg"]);
-        assert_eq!(file_names(&paths(&["a/x.png", "b/x.png", "b/y.jpg"])), ["a/x.png", "b/x.png", "y.jpg"]);
+        let names = |files: &[&str]| {
+            unannotated(paths(files), Exif::Apply).into_iter().map(|picture| picture.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&["in/x.png", "y.jpg"]), ["x.png", "y.jpg"]);
+        assert_eq!(names(&["a/x.png", "b/x.png", "b/y.jpg"]), ["a/x.png", "b/x.png", "y.jpg"]);
     }
 
     #[test]
@@ -355,18 +370,23 @@ mod tests {
             let file = serde_json::json!({ "images": images, "annotations": [], "categories": [] });
             std::fs::write(&json, file.to_string()).unwrap();
         };
-        let ids_of = |names: &[&str]| {
-            let mut files = paths(names);
-            annotated(&json, &mut files).map(|ids| (ids, files)).map_err(|e| e.to_string())
+        let found = |names: &[&str]| {
+            let found = annotated(&json, &paths(names), None).map_err(|e| e.to_string())?;
+            let found = found.into_iter().map(|p| (p.file.display().to_string(), p.id, p.name));
+            Ok::<_, String>(found.collect::<Vec<_>>())
         };
         write(&[image(9, "part_1.jpg"), image(4, "train/part_2.jpg"), image(5, "val/part_2.jpg")]);
-        let (ids, files) = ids_of(&["in/part_1.jpg", "in/other.jpg", "in/val/part_2.jpg"]).unwrap();
-        assert_eq!((ids, files), (vec![9, 5], paths(&["in/part_1.jpg", "in/val/part_2.jpg"])));
-        let message = ids_of(&["in/other.jpg"]).unwrap_err();
+        let text = str::to_owned;
+        assert_eq!(
+            found(&["in/part_1.jpg", "in/other.jpg", "in/val/part_2.jpg"]).unwrap(),
+            [
+                (text("in/part_1.jpg"), 9, text("part_1.jpg")),
+                // Without its folder it would be a name of two images.
+                (text("in/val/part_2.jpg"), 5, text("val/part_2.jpg")),
+            ]
+        );
+        let message = found(&["in/other.jpg"]).unwrap_err();
         assert!(message.contains("lists none of the pictures: it has part_1.jpg, and not in/other.jpg"), "{message}");
-        write(&[image(1, "x.jpg"), image(2, "x.jpg")]);
-        let message = ids_of(&["x.jpg"]).unwrap_err();
-        assert!(message.contains("image 1 (x.jpg) or image 2 (x.jpg)"), "{message}");
     }
 
     #[test]
@@ -391,6 +411,7 @@ mod tests {
         assert_eq!(found(&["in/**/*"]).unwrap(), ["in/a.jpg", "in/b.PNG", "in/deep/c.jpeg", "in/odd[1].jpg"]);
         // A file of that name is no pattern; one that is named is tried whatever its name is.
         assert_eq!(found(&["in/odd[1].jpg", "none.gif"]).unwrap(), ["in/odd[1].jpg", "none.gif"]);
+        assert_eq!(found(&["in/b.PNG", "in", "./in/a.jpg"]).unwrap(), ["in/b.PNG", "in/a.jpg", "in/odd[1].jpg"]);
         for (input, part) in [("in/*.gif", "*.gif holds or fits no"), ("in/[", "is no pattern")] {
             let message = found(&[input]).unwrap_err();
             assert!(message.contains(part), "{message}");

@@ -50,18 +50,29 @@ pub struct Args {
     cors: Vec<HeaderValue>,
 }
 
-/// An origin as browsers spell it.
+/// An origin as browsers spell it: scheme and host in lower case, no port that the scheme means by itself, no path.
 fn origin(text: &str) -> Result<HeaderValue, String> {
-    let text = text.to_ascii_lowercase();
-    let known = text.parse::<Uri>().ok().and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?)));
-    match known {
-        // `null` is the origin of a page that was opened from disk.
-        _ if text == "*" || text == "null" => {}
-        Some(known) if known == text => {}
-        Some(known) => return Err(format!("an origin has no path: {known}")),
-        None => return Err("give an origin, such as http://example.org or http://localhost:3000".to_owned()),
+    // `null` is the origin of a page that was opened from disk.
+    if text != "*" && text != "null" {
+        let known = text.parse::<Uri>().ok().and_then(|uri| spelled(&uri));
+        let known = known.ok_or("give an origin, such as http://example.org or http://localhost:3000")?;
+        if known != text {
+            return Err(format!("browsers do not send this as an origin; write {known}"));
+        }
     }
-    HeaderValue::from_str(&text).map_err(|e| e.to_string())
+    HeaderValue::from_str(text).map_err(|e| e.to_string())
+}
+
+/// The origin of an address.
+fn spelled(uri: &Uri) -> Option<String> {
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    let own = match scheme.as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    let port = uri.port_u16().filter(|port| Some(*port) != own).map_or(String::new(), |port| format!(":{port}"));
+    Some(format!("{scheme}://{}{port}", uri.host()?.to_ascii_lowercase()))
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
@@ -151,4 +162,31 @@ async fn signal() -> i32 {
 async fn signal() -> i32 {
     drop(tokio::signal::ctrl_c().await);
     SIGINT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_spelled_as_browsers_spell_them() {
+        for right in ["*", "null", "http://example.org", "https://example.org:8443", "http://[::1]:3000", "app://x"] {
+            assert_eq!(origin(right).unwrap(), right);
+        }
+        for (wrong, right) in [
+            ("HTTP://example.org", "http://example.org"),
+            ("http://Example.ORG", "http://example.org"),
+            ("http://example.org:80", "http://example.org"),
+            ("https://example.org:443", "https://example.org"),
+            ("http://example.org/", "http://example.org"),
+            ("http://example.org/page?x=1", "http://example.org"),
+            ("http://me@example.org:8000", "http://example.org:8000"),
+        ] {
+            let message = origin(wrong).unwrap_err();
+            assert!(message.ends_with(&format!("write {right}")), "{wrong}: {message}");
+        }
+        for wrong in ["", "example.org", "NULL", "http://", "/x", "http://ex ample.org"] {
+            assert!(origin(wrong).unwrap_err().starts_with("give an origin"), "{wrong}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use docent_study::manifest::Provenance;
 use docent_study::recipe::{Recipe, Source, text_of};
 use docent_study::study::{self, MoreEpochs, StudyOptions};
 use docent_study::{Registry, budget, report};
-use docent_train::CancelToken;
+use docent_train::{CancelToken, MilestoneUnit};
 
 use crate::commands::time;
 use crate::console::{Console, clock};
@@ -105,9 +105,13 @@ pub fn run(args: Args, registry: Registry) -> Result<()> {
     if let Some(more) = study::more_epochs(&recipe, &out)? {
         let MoreEpochs { done, asked, .. } = more;
         let command = more_command(&command_line()[0], &out, &recipe, &more)?;
+        let moved = match recipe.train.lr_schedule.unit {
+            MilestoneUnit::Epoch => "; its milestones are moved in proportion",
+            MilestoneUnit::Fraction => "",
+        };
         bail!(
             "{}: the study is finished after {done} epochs, and its learning rate has run down. {} more epochs are a study of their \
-             own, whose students start from this one's weights (--set train.lr=.. for another rate):\n  {command}",
+             own, in which each student goes on from its own weights (--set train.lr=.. for another rate{moved}):\n  {command}",
             out.display(),
             asked - done
         );
@@ -219,11 +223,15 @@ fn resume_command(mut words: Vec<String>, out: &Path) -> String {
     quoted(&words)
 }
 
-/// The command that trains the finished study's student for the epochs that are missing.
+/// The command that trains the finished study's students for the epochs that are missing.
 fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -> Result<String> {
     let text = |path: &Path| path.to_str().map(str::to_owned).with_context(|| format!("{}: no UTF-8", path.display()));
     // The whole table: a backbone's file has no place beside these weights. JSON's texts are TOML's too.
-    let from = serde_json::to_string(&text(&more.student)?)?;
+    let from = serde_json::to_string(&text(&more.baseline)?)?;
+    let distilled = match &more.distilled {
+        Some(path) => format!(", distilled_from = {}", serde_json::to_string(&text(path)?)?),
+        None => String::new(),
+    };
     let freeze = match recipe.student.init.freeze_at {
         0 => String::new(),
         n => format!(", freeze_at = {n}"),
@@ -237,10 +245,16 @@ fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -
         "--recipe".to_owned(),
         text(&out.join("recipe.toml"))?,
         "--set".to_owned(),
-        format!("student.init={{ from = {from}{freeze} }}"),
+        format!("student.init={{ from = {from}{distilled}{freeze} }}"),
         "--set".to_owned(),
         format!("train.epochs={}", more.asked - more.done),
     ];
+    let mut train = recipe.train.clone();
+    train.stretch_to(more.asked - more.done);
+    if train.lr_schedule.milestones != recipe.train.lr_schedule.milestones {
+        let milestones = serde_json::to_string(&train.lr_schedule.milestones)?;
+        words.extend(["--set".to_owned(), format!("train.lr_schedule.milestones={milestones}")]);
+    }
     // Data may have moved since the recipe was written.
     let data = &recipe.data;
     for (option, path) in [

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::app::App;
 use super::problem::Problem;
 use super::response::json;
-use super::upload::Way;
+use super::upload::{CURLS, Way};
 use super::worker::{Done, Job};
 
 /// Bytes of a refused body that are read and thrown away, so that the client gets to read the answer.
@@ -43,6 +43,15 @@ pub async fn handle(
     answer(&app, query, request).await.unwrap_or_else(Problem::into_response)
 }
 
+/// What is wrong with an image that was sent in this way. curl's own type says nothing, so that a body that is no image is one of a
+/// type that is not read.
+fn explained(way: &Way, problem: Problem) -> Problem {
+    match (way, problem) {
+        (Way::Curl, Problem::Unreadable(_)) => Problem::Type(CURLS.to_owned()),
+        (_, other) => other,
+    }
+}
+
 async fn answer(
     app: &App,
     query: Result<Query<Wanted>, QueryRejection>,
@@ -59,7 +68,8 @@ async fn answer(
     };
     let body = read(app, body, way.most_bytes(app.limits.bytes), deadline).await?;
     let bytes = way.image(body, app.limits.bytes).await?;
-    let header = image_header_of_bytes(&bytes, "the body").map_err(Problem::unreadable)?;
+    let header =
+        image_header_of_bytes(&bytes, "the body").map_err(|error| explained(&way, Problem::unreadable(error)))?;
     let (width, height) = (header.width as usize, header.height as usize);
     if u64::from(header.width) * u64::from(header.height) > app.limits.pixels {
         return Err(Problem::TooManyPixels { width, height, most: app.limits.pixels });
@@ -69,7 +79,7 @@ async fn answer(
     let done = match timeout(deadline.saturating_duration_since(Instant::now()), answer).await {
         Err(_) => return Err(Problem::Late(app.limits.time)),
         Ok(Err(_)) => return Err(Problem::Failed("its thread has ended".to_owned())),
-        Ok(Ok(done)) => done?,
+        Ok(Ok(done)) => done.map_err(|problem| explained(&way, problem))?,
     };
     Ok(respond(app, done, threshold))
 }

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::response::json;
-use super::upload::Refusal;
+use super::upload::{CURLS, Refusal};
 
 /// Why a request has no detections.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,10 @@ pub enum Problem {
     Empty,
     /// A body over the limit, or an image in it.
     TooLarge { what: &'static str, most: usize },
+    /// A form with more than this besides its image.
+    FormTooLarge(usize),
+    /// An option in the body.
+    Misplaced(&'static str),
     /// A type of body that is not read.
     Type(String),
     /// A form without a file, or a broken one.
@@ -47,9 +51,9 @@ impl Problem {
     /// A word for programs; the metrics' label too.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Query(_) => "bad_query",
+            Self::Query(_) | Self::Misplaced(_) => "bad_query",
             Self::Empty => "empty_body",
-            Self::TooLarge { .. } => "body_too_large",
+            Self::TooLarge { .. } | Self::FormTooLarge(_) => "body_too_large",
             Self::Type(_) => "unsupported_type",
             Self::Form(_) => "bad_form",
             Self::Json(_) => "bad_json",
@@ -75,9 +79,10 @@ impl Problem {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Query(_) | Self::Empty | Self::Torn(_) | Self::Form(_) | Self::Json(_) => StatusCode::BAD_REQUEST,
+            Self::Query(_) | Self::Misplaced(_) => StatusCode::BAD_REQUEST,
+            Self::Empty | Self::Torn(_) | Self::Form(_) | Self::Json(_) => StatusCode::BAD_REQUEST,
             Self::Type(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge { .. } | Self::TooManyPixels { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::FormTooLarge(_) | Self::TooManyPixels { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unreadable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -93,14 +98,23 @@ impl Problem {
         const ROUTES: &str = "GET /, POST /v1/detect, GET /healthz, GET /metrics";
         const WAYS: &str = "send the image as it is: curl --data-binary @picture.jpg URL; as a form's file: curl -F \
                             file=@picture.jpg URL; or as JSON, {\"image\": BASE64} with content-type: application/json";
+        const QUERY: &str = "use ?threshold=0.5 (a score from 0 to 1) and ?exif=apply or ignore";
         let (what, hint) = match self {
-            Self::Query(what) => (what.clone(), "use ?threshold=0.5 (a score from 0 to 1) and ?exif=apply or ignore"),
+            Self::Query(what) => (what.clone(), QUERY),
+            Self::Misplaced(option) => (format!("`{option}` stands in the body; it belongs into the query"), QUERY),
             Self::Empty => ("the body is empty, or its image is".to_owned(), WAYS),
+            Self::Type(found) if found == CURLS => {
+                (format!("the body is of type {CURLS} and is no image (curl -d drops bytes: use --data-binary)"), WAYS)
+            }
             Self::Type(found) => (format!("a body of type {found} is not read"), WAYS),
             Self::Form(what) | Self::Json(what) => (what.clone(), WAYS),
             Self::TooLarge { what, most } => (
                 format!("the {what} has more than {most} bytes"),
                 "send a smaller image, or start the service with a larger --max-bytes",
+            ),
+            Self::FormTooLarge(most) => (
+                format!("the form has more than {most} bytes besides its first file; other files count"),
+                "send one file alone, and short fields",
             ),
             Self::TooManyPixels { width, height, most } => (
                 format!("the image has {width}x{height} pixels, more than {most}"),
@@ -135,6 +149,8 @@ impl From<Refusal> for Problem {
             Refusal::Type(found) => Self::Type(found),
             Refusal::Empty => Self::Empty,
             Refusal::TooLarge { most } => Self::TooLarge { what: "image", most },
+            Refusal::FormTooLarge { most } => Self::FormTooLarge(most),
+            Refusal::Misplaced(option) => Self::Misplaced(option),
             Refusal::Form(what) => Self::Form(what),
             Refusal::Json(what) => Self::Json(what),
         }

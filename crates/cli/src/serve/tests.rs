@@ -218,6 +218,11 @@ fn forms_and_base64_give_what_the_bytes_give() {
         assert_eq!((answer.status, &answer.json()["detections"]), (200, &expected), "{kind}: {}", answer.body);
     }
     let note = b"--line\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhello\r\n--line--\r\n";
+    let curls = "Content-Type: application/x-www-form-urlencoded";
+    let dropped: Vec<u8> = image.iter().copied().filter(|byte| !b"\0\r\n".contains(byte)).collect();
+    let misplaced = service.ask_with("POST", "/v1/detect", &[json], br#"{"image":"aGVsbG8=","threshold":0.3}"#);
+    assert_eq!(misplaced.error(), (400, "bad_query".to_owned()));
+    assert!(misplaced.json()["error"]["way_out"].as_str().unwrap().contains("?threshold="), "{}", misplaced.body);
     for (kind, body, wanted, part) in [
         (form_type.as_str(), &note[..], (400, "bad_form"), "its parts: note"),
         (form_type.as_str(), &form[..form.len() - 30], (400, "bad_form"), "form"),
@@ -226,6 +231,10 @@ fn forms_and_base64_give_what_the_bytes_give() {
         (json, b"{}", (400, "bad_json"), "`image`"),
         (json, br#"{"image":"aGVsbG8="}"#, (422, "unreadable_image"), "none of JPEG"),
         ("Content-Type: text/plain", &image, (415, "unsupported_type"), "text/plain"),
+        // curl -d: text, a file's name, or a file without its zero bytes and line breaks.
+        (curls, b"image=x.png", (415, "unsupported_type"), "x-www-form-urlencoded"),
+        (curls, &dropped, (415, "unsupported_type"), "--data-binary"),
+        (json, br#"["aGVsbG8=",null,null]"#, (400, "bad_json"), "a list"),
         ("Content-Type: \u{e4}", &image, (415, "unsupported_type"), "type"),
     ] {
         let answer = service.ask_with("POST", "/v1/detect", &[kind], body);
@@ -264,6 +273,10 @@ fn each_way_has_its_limits() {
     image.resize(200_000, 0);
     too_large(ask(&form_type, &form(&image).1), "the body has more than 165536");
     too_large(ask(json_type, &json(&image)), "the body has more than 154096");
+    // A second image counts among what stands beside the first.
+    let two = [&form(&picture(8, 8)).1[..], &form(&vec![0; 66_000]).1].concat();
+    let two = String::from_utf8_lossy(&two).replacen("--line--\r\n", "", 1);
+    too_large(ask(&form_type, two.as_bytes()), "more than 65536 bytes besides");
     let field = "--line\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n1\r\n";
     let many = ask(&form_type, format!("{}--line--\r\n", field.repeat(33)).as_bytes());
     assert_eq!(many.error(), (400, "bad_form".to_owned()), "{}", many.body);

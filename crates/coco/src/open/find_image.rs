@@ -155,17 +155,17 @@ impl<'a> ImageFinder<'a> {
         Lookup::Missing
     }
 
-    /// The file at the path that the name is, where that leads out of the data folder.
+    /// The file at the path that the name is, where that leads out of the data folder. Without `dir` there are names alone.
     fn outside(&self, file_name: &str, dir: Option<&Path>) -> Option<PathBuf> {
         let path = Path::new(file_name);
-        let tried = if path.is_absolute() { path.to_owned() } else { dir?.join(path) };
+        let tried = dir?.join(path);
         let leaves = path.is_absolute() || path.components().any(|c| c == std::path::Component::ParentDir);
         (leaves && tried.is_file()).then_some(tried)
     }
 }
 
 /// Without what stands for "here" or "the top".
-fn trimmed(name: &str) -> &str {
+pub(crate) fn trimmed(name: &str) -> &str {
     let mut name = name.trim();
     while let Some(rest) = name.strip_prefix("./").or_else(|| name.strip_prefix('/')) {
         name = rest;
@@ -174,7 +174,7 @@ fn trimmed(name: &str) -> &str {
 }
 
 /// A URL's path, or the path that is its `d` (Label Studio's local files), with percent signs decoded.
-fn decoded(name: &str) -> String {
+pub(super) fn decoded(name: &str) -> String {
     let path = match name.split_once("://") {
         Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
         None => name,

@@ -73,6 +73,11 @@ impl FileIndex {
         let mut files = Vec::new();
         let mut seen = HashSet::new();
         walk(root, "", &mut files, &mut seen)?;
+        Ok(Self::of(root, files))
+    }
+
+    /// An index of these files, whatever else lies in `root`.
+    pub fn of(root: &Path, mut files: Vec<IndexedFile>) -> Self {
         files.sort_by(|a, b| a.below.cmp(&b.below));
         let (mut by_name, mut by_stem): (HashMap<String, Vec<u32>>, HashMap<String, Vec<u32>>) = Default::default();
         for (i, file) in (0u32..).zip(&files) {
@@ -81,7 +86,7 @@ impl FileIndex {
                 by_stem.entry(file.stem().to_lowercase()).or_default().push(i);
             }
         }
-        Ok(Self { root: root.to_owned(), files, by_name, by_stem })
+        Self { root: root.to_owned(), files, by_name, by_stem }
     }
 
     /// The files with one of these extensions (lower case, without dot).

@@ -7,6 +7,8 @@ use docent_coco::{
 };
 use serde_json::{Value, json};
 
+use crate::support::marked;
+
 const SIZE: [u32; 2] = [64, 48];
 
 fn pixels(i: usize) -> Rgb8 {
@@ -302,18 +304,6 @@ fn crowds_alone_are_no_targets() {
     let splits = open_with(dir.path(), ReadConfig::default().crowds(Crowds::Keep)).unwrap();
     splits.require_targets().unwrap();
     assert_eq!(boxes(&splits), correct_boxes(12));
-}
-
-/// A JPEG with an EXIF block that asks for `orientation`.
-fn marked(image: &Rgb8, orientation: u8) -> Vec<u8> {
-    let jpeg = image.to_jpeg().unwrap();
-    let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
-    exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
-    let mut out = vec![0xFF, 0xD8, 0xFF, 0xE1];
-    out.extend(((exif.len() + 2) as u16).to_be_bytes());
-    out.extend(exif);
-    out.extend(&jpeg[2..]);
-    out
 }
 
 fn put_marked(dir: &Path, n: usize, orientation: u8, size: [u32; 2]) {

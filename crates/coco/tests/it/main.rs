@@ -14,6 +14,7 @@ mod evaluate;
 mod formats;
 mod fuzz;
 mod image_key;
+mod listed;
 mod loader;
 mod odd_input;
 mod open;

@@ -16,7 +16,7 @@ use std::io::Cursor;
 use candle_core::{Device, Tensor};
 
 use crate::import::foreign;
-use value::{Element, Id, Pickle, TensorRef, Value};
+use value::{Id, Pickle, TensorRef, Value};
 
 /// What the legacy form starts with: a pickle of this number.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
@@ -141,20 +141,19 @@ fn read_legacy(bytes: &[u8]) -> Result<StateDict, String> {
     let pickle = next("its state dict")?;
     let keys = next("its list of storages")?;
     let Value::List(order) = keys.root() else { return Err("its list of storages is no list".to_owned()) };
-    // A storage's element size stands where the pickle speaks of it.
-    let elements: HashMap<&str, Element> =
-        pickle.storages().map(|s| (pickle.text(s.key).unwrap_or(""), s.element)).collect();
+    // A storage's type stands where the pickle speaks of it. One that is not read is passed over, for which its size is needed.
+    let sizes: HashMap<&str, Option<usize>> = pickle.storages().collect();
     let mut storages: HashMap<&str, &[u8]> = HashMap::new();
     for &key in order {
         let key = keys.text(key).ok_or("a storage's key is no text")?;
-        let element =
-            elements.get(key).ok_or_else(|| format!("storage {key} has elements of a type that is not read"))?;
+        let size = sizes.get(key).copied().flatten();
+        let size = size.ok_or_else(|| format!("storage {key} has elements of a type that is not read"))?;
         let cut = || format!("storage {key} reaches past the file's end; it was cut");
         let head = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()).ok_or_else(cut)?;
         let len =
             usize::try_from(i64::from_le_bytes(*head)).map_err(|_| format!("storage {key} of negative length"))?;
         at += head.len();
-        let end = len.checked_mul(element.dtype().size_in_bytes()).and_then(|n| at.checked_add(n)).ok_or_else(cut)?;
+        let end = len.checked_mul(size).and_then(|n| at.checked_add(n)).ok_or_else(cut)?;
         storages.insert(key, bytes.get(at..end).ok_or_else(cut)?);
         at = end;
     }
@@ -212,7 +211,11 @@ fn state_dict(pickle: &Pickle) -> Result<(&Entries, String), String> {
         Some((wrapper, value)) => {
             format!("`{wrapper}` is {}, no state dict; nothing in it is run. {SAVE_ALONE}", pickle.describe(value))
         }
-        None => format!("no tensors in its dictionary ({}). {SAVE_ALONE}", shown(keys(pickle, root))),
+        None => format!(
+            "no tensors in its dictionary ({}). A state dict is read from the top of the file, or from under `{}`. {SAVE_ALONE}",
+            shown(keys(pickle, root)),
+            WRAPPERS.join("`, `")
+        ),
     })
 }
 

@@ -9,7 +9,7 @@
 //! Values lie in one list and speak of each other by index: a file that nests a million tuples, or puts a list into itself,
 //! costs no stack and no more than a few dozen bytes for each of its own.
 
-use super::value::{Function, Id, Pickle, StorageRef, TensorRef, Value, function};
+use super::value::{Function, Id, Pickle, StorageRef, TensorRef, UnreadStorage, Value, function};
 
 /// The most dimensions a tensor may have.
 const MAX_RANK: usize = 16;
@@ -18,11 +18,11 @@ const NEWEST: u8 = 5;
 
 /// Reads the pickle that `bytes` starts with.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
-    let (values, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut machine = Machine { bytes, at: 0, values, stack, marks, memo, copied: 0 };
+    let (values, stack, marks, memo, unread) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut machine = Machine { bytes, at: 0, values, stack, marks, memo, unread, copied: 0 };
     loop {
         if let Some(root) = machine.step()? {
-            return Ok(Pickle::new(machine.values, root, machine.at));
+            return Ok(Pickle::new(machine.values, root, machine.unread, machine.at));
         }
     }
 }
@@ -35,6 +35,7 @@ struct Machine<'a> {
     /// Heights of the stack where a MARK stands.
     marks: Vec<usize>,
     memo: Vec<Option<Id>>,
+    unread: Vec<UnreadStorage>,
     /// Entries and bytes that were copied from one value into another.
     copied: usize,
 }
@@ -417,7 +418,7 @@ impl<'a> Machine<'a> {
 
     /// `('storage', torch.FloatStorage, key, location, elements)`, and in the legacy form a sixth part that is None. A storage of
     /// elements that are not read is opaque.
-    fn storage(&self, id: Id) -> Outcome<Value> {
+    fn storage(&mut self, id: Id) -> Outcome<Value> {
         let fail = |what: &str| Err(format!("a storage whose {what} cannot be read"));
         let Value::Tuple(parts) = self.get(id) else { return fail("description") };
         let (tag, class, key, len, view) = match *parts.as_slice() {
@@ -435,7 +436,10 @@ impl<'a> Machine<'a> {
             (&Value::Function(Function::Storage(element)), Value::Text(_)) => {
                 Ok(Value::Storage(StorageRef { key, element, len: self.size(len)? }))
             }
-            (Value::Foreign(_), Value::Text(_)) => Ok(Value::Opaque(class)),
+            (Value::Foreign(_), Value::Text(_)) => {
+                self.unread.push(UnreadStorage { key, class });
+                Ok(Value::Opaque(class))
+            }
             _ => fail("type or key"),
         }
     }

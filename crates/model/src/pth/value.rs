@@ -81,6 +81,15 @@ pub(super) struct StorageRef {
     pub len: usize,
 }
 
+/// A storage whose elements are not read. No tensor is made of it, but its bytes stand among the others'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnreadStorage {
+    /// A text.
+    pub key: Id,
+    /// A foreign name.
+    pub class: Id,
+}
+
 /// A view of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TensorRef {
@@ -95,14 +104,15 @@ pub(super) struct TensorRef {
 pub(super) struct Pickle {
     values: Vec<Value>,
     root: Id,
+    unread: Vec<UnreadStorage>,
     /// Bytes that it took.
     pub len: usize,
 }
 
 impl Pickle {
     /// `values` with the ids that its reader gave out, `root` among them.
-    pub fn new(values: Vec<Value>, root: Id, len: usize) -> Self {
-        Self { values, root, len }
+    pub fn new(values: Vec<Value>, root: Id, unread: Vec<UnreadStorage>, len: usize) -> Self {
+        Self { values, root, unread, len }
     }
 
     /// The value that the pickle is of.
@@ -116,9 +126,16 @@ impl Pickle {
         &self.values[id.index()]
     }
 
-    /// Every storage that it speaks of.
-    pub fn storages(&self) -> impl Iterator<Item = &StorageRef> {
-        self.values.iter().filter_map(|v| if let Value::Storage(storage) = v { Some(storage) } else { None })
+    /// Every storage that it speaks of: its key, and the bytes of one element where its type is known.
+    pub fn storages(&self) -> impl Iterator<Item = (&str, Option<usize>)> {
+        let read =
+            self.values.iter().filter_map(|v| if let Value::Storage(storage) = v { Some(storage) } else { None });
+        let read = read.map(|s| (s.key, Some(s.element.dtype().size_in_bytes())));
+        let unread = self.unread.iter().map(|s| {
+            let size = if let Value::Foreign(class) = self.get(s.class) { unread_size(class) } else { None };
+            (s.key, size)
+        });
+        read.chain(unread).map(|(key, size)| (self.text(key).unwrap_or(""), size))
     }
 
     /// [`Self::describe`] of the value that the pickle is of.
@@ -182,6 +199,19 @@ pub(super) fn function(module: &str, name: &str) -> Option<Function> {
         ("torch", "ShortStorage") => storage(DType::I16),
         ("torch", "ByteStorage") => storage(DType::U8),
         ("torch", "BoolStorage") => Some(Function::Storage(Element::Bool)),
+        _ => None,
+    }
+}
+
+/// The bytes of one element of a storage class that is not read.
+fn unread_size(class: &str) -> Option<usize> {
+    match class.strip_prefix("torch.")? {
+        "CharStorage" | "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => Some(1),
+        // Its lengths are bytes, whatever the tensors over it are.
+        "UntypedStorage" | "storage.UntypedStorage" => Some(1),
+        "QInt32Storage" => Some(4),
+        "ComplexFloatStorage" => Some(8),
+        "ComplexDoubleStorage" => Some(16),
         _ => None,
     }
 }

@@ -1,7 +1,8 @@
 //! A recipe's `[train]`: length, optimizer, learning rate, and what is done with the weights on the way.
 
 use docent_train::{
-    AdamWConfig, EarlyStop, EmaConfig, OptimizerConfig, OptimizerKind, ParamGroup, ScheduleConfig, SgdConfig,
+    AdamWConfig, EarlyStop, EmaConfig, MilestoneUnit, OptimizerConfig, OptimizerKind, ParamGroup, ScheduleConfig,
+    SgdConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,15 @@ impl TrainRecipe {
                 OptimizerConfig::AdamW(AdamWConfig { betas: self.betas, eps: self.eps, weight_decay, groups })
             }
         }
+    }
+
+    /// Sets the epochs; milestones that count epochs move in proportion.
+    pub fn stretch_to(&mut self, epochs: usize) {
+        if self.lr_schedule.unit == MilestoneUnit::Epoch {
+            let stretch = epochs as f64 / self.epochs as f64;
+            self.lr_schedule.milestones.iter_mut().for_each(|m| *m *= stretch);
+        }
+        self.epochs = epochs;
     }
 
     pub(super) fn validate(&self) -> Result<()> {

@@ -172,7 +172,7 @@ fn figures_and_pictures_of_a_folder() {
     let read = |name: &str| docent_coco::decode_file(&dir.path().join(name), Default::default()).unwrap();
     assert_eq!(read("a.png"), read("c.png"), "the same seed, the same sheet");
     assert_ne!(read("a.png"), read("b.png"));
-    // Boxes are drawn: the pictures themselves are grey.
+    // Boxes are drawn: the images themselves are grey.
     let coloured = |p: &[u8]| p.iter().max().unwrap() - p.iter().min().unwrap() > 60;
     assert!(read("a.png").data.chunks_exact(3).filter(|p| coloured(p)).count() > 200);
     let (code, out, _) = view(&["--class", "dog", "--no-names"]);

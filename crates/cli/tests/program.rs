@@ -224,7 +224,7 @@ fn figures_are_those_of_pycocotools() {
     }
 }
 
-/// Writes a data folder of striped pictures, each with one box, and a recipe for two steps a run.
+/// Writes a data folder of striped images, each with one box, and a recipe for two steps a run.
 fn tiny(dir: &Path) {
     for (split, ids) in [("train", 1..=4u64), ("val", 5..=6)] {
         let mut value = json!({ "images": [], "annotations": [], "categories": [{ "id": 2, "name": "stripe" }] });
@@ -348,7 +348,7 @@ fn a_study_is_trained_kept_scored_and_used() {
     let mixed = eval(&["--results", "pictures/detections.json"]);
     assert!(!mixed.ok && mixed.err.contains("5.png is 5 in the detections, 6 in the annotations"), "{}", mixed.err);
 
-    // A broken picture is named, the others are still done.
+    // A broken image is named, the others are still done.
     std::fs::write(dir.join("data/val/4.png"), "no picture").unwrap();
     let said = detect(&["--out", "partly", "data/val", "data/none.png"]);
     assert!(said.code == Some(3) && said.err.contains("2 of 4 pictures"), "{:?} {}", said.code, said.err);
@@ -356,7 +356,7 @@ fn a_study_is_trained_kept_scored_and_used() {
     assert!(said.err.contains("none.png") && dir.join("partly/6.png").is_file());
     let partly = std::fs::read_to_string(dir.join("partly/detections.json")).unwrap();
     assert!(serde_json::from_str::<Value>(&partly).unwrap().is_array());
-    // A picture is never written into the folder of a source: that one, or another one beside it, could be lost.
+    // An image is never written into the folder of a source: that one, or another one beside it, could be lost.
     let source = std::fs::read(dir.join("data/val/5.png")).unwrap();
     let said = detect(&["--out", "data/val", "data/val/5.png"]);
     assert!(!said.ok && said.err.contains("overwritten"), "{}", said.err);
@@ -374,7 +374,7 @@ fn an_ablation_is_listed_run_and_kept_and_a_dry_run_writes_nothing() {
     std::fs::write(dir.join("mine.toml"), grid).unwrap();
     let before = std::fs::read_dir(dir).unwrap().count();
     let cost = works(dir, &["train", "--recipe", "tiny.toml", "--data", "data", "--dry-run"]);
-    for part in ["4 training and 2 held-out images", "teacher", "baseline", "distilled", "steps of 2 images"] {
+    for part in ["4 training and 2 held-out images", "teacher", "alone", "distilled", "steps of 2 images"] {
         assert!(cost.contains(part), "no `{part}` in {cost}");
     }
     let ablate = ["--threads", "2", "ablate", "--recipe", "mine.toml", "--data", "data", "--seeds", "1,2"];
@@ -415,7 +415,7 @@ fn a_time_budget_chooses_the_epochs_once() {
     let epochs = kept.train.epochs;
     assert!(out.contains(&format!("chosen: train.epochs = {epochs},")), "{out}");
     let summary: Value = serde_json::from_str(&std::fs::read_to_string(study.join("summary.json")).unwrap()).unwrap();
-    for run in ["baseline", "distilled"] {
+    for run in ["alone", "distilled"] {
         assert_eq!(summary[run]["steps"], 2 * epochs, "both students make the same steps");
         assert!(study.join(run).join("tensorboard").is_dir());
     }

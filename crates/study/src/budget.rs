@@ -226,7 +226,7 @@ fn measure(run: &TimedRun<'_>, recipe: &Recipe, data: &Data, most_seconds: f64) 
     })
 }
 
-/// How many different images a training sees of each picture.
+/// How many different images a training sees of each image.
 fn views(recipe: &Recipe) -> f64 {
     if recipe.data.flip > 0.0 && recipe.data.flip < 1.0 { 2.0 } else { 1.0 }
 }
@@ -250,7 +250,7 @@ fn evaluation(model: &dyn Detector, val: &Dataset, recipe: &Recipe, most_seconds
     let mut seconds = Vec::new();
     let begin = Instant::now();
     let loader = recipe.data.eval_loading().loader(&subset, batch)?;
-    // The wait for pictures is part of an evaluation.
+    // The wait for images is part of an evaluation.
     let mut start = begin;
     for items in loader.epoch(0) {
         let items = items?;
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_run_s_seconds_are_steps_new_views_evaluations_and_its_end() {
-        let run = cost("baseline", 2.0);
+        let run = cost("alone", 2.0);
         assert_eq!(run.seconds(4, 0), 80.0 + 5.0 + 1.0);
         assert_eq!(run.seconds(4, 1), 80.0 + 20.0 + 1.0);
         // After epochs 2 and 4, and at the end.
@@ -284,7 +284,7 @@ mod tests {
         let taught = Cost { new_views: (7.0, 2.0), ..cost("distilled", 2.0) };
         assert_eq!(taught.seconds(1, 0), 20.0 + 7.0 + 6.0);
         assert_eq!(taught.seconds(4, 0), 80.0 + 14.0 + 6.0);
-        let saving = Cost { saves: [0.5, 0.25], ..cost("baseline", 2.0) };
+        let saving = Cost { saves: [0.5, 0.25], ..cost("alone", 2.0) };
         assert_eq!(saving.seconds(4, 2), 80.0 + 10.0 + 1.0 + 4.0 * 0.5 + 2.0 * 0.25);
     }
 
@@ -293,11 +293,11 @@ mod tests {
         let mut recipe =
             Recipe::parse(&text_of("shapes").unwrap(), &["train.epochs=10".into(), "teacher.epochs=16".into()])
                 .unwrap();
-        let study = Costs { runs: vec![cost("teacher", 3.0), cost("baseline", 1.0), cost("distilled", 2.0)], every: 0 };
+        let study = Costs { runs: vec![cost("teacher", 3.0), cost("alone", 1.0), cost("distilled", 2.0)], every: 0 };
         assert_eq!(study.teacher_epochs(&recipe, 5), Some(8));
         assert_eq!(study.teacher_epochs(&recipe, 1), Some(2));
         assert_eq!(study.seconds(5, Some(8)), (240.0 + 6.0) + (50.0 + 6.0) + (100.0 + 6.0));
-        let given = Costs { runs: vec![cost("baseline", 1.0), cost("distilled", 2.0)], every: 0 };
+        let given = Costs { runs: vec![cost("alone", 1.0), cost("distilled", 2.0)], every: 0 };
         assert_eq!(given.teacher_epochs(&recipe, 5), None);
 
         recipe.train.lr_schedule.unit = MilestoneUnit::Epoch;

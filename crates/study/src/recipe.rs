@@ -82,7 +82,7 @@ pub struct InitRecipe {
     /// A whole detector's weights to go on from, for fine-tuning: a checkpoint, or torchvision's file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
-    /// The distilled student's own detector to go on from, in place of `from`, which then is the baseline's alone: for more epochs of
+    /// The distilled student's own detector to go on from, in place of `from`, which then is for the student alone: for more epochs of
     /// both, each from where it was. The student's alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distilled_from: Option<PathBuf>,
@@ -284,7 +284,7 @@ impl Recipe {
         }
         if self.student.init.distilled_from.is_some() && (self.student.init.from.is_none() || self.distill.is_none()) {
             return fail(
-                "student.init.distilled_from is the distilled student's, beside the baseline's init.from: it needs a [distill] and \
+                "student.init.distilled_from is the distilled student's, beside init.from of the student alone: it needs a [distill] and \
                  init.from"
                     .into(),
             );
@@ -397,7 +397,7 @@ mod tests {
             ("data.checks.outside=fix", "unknown variant `fix`"),
             ("data.checks.missing_images=drop", "did you mean 'missing_image'"),
             ("distill.w_cls=-1.0", "w_cls"),
-            ("student.init.distilled_from=a.safetensors", "beside the baseline's init.from"),
+            ("student.init.distilled_from=a.safetensors", "beside init.from of the student alone"),
             ("teacher.init.distilled_from=a.safetensors", "no teacher is distilled"),
         ] {
             let message = Recipe::parse(&text, &[assignment.into()]).unwrap_err().to_string();

@@ -34,7 +34,7 @@ pub use state::{Best, RunState, STATE_FORMAT};
 
 /// What a run trains, and from what.
 pub struct RunPlan<'a> {
-    /// Name in the study: `teacher`, `baseline`, `distilled`.
+    /// Name in the study: `teacher`, `alone`, `distilled`.
     pub name: &'a str,
     /// The study's recipe.
     pub recipe: &'a Recipe,

@@ -92,7 +92,7 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
         }
         _ => None,
     };
-    let baseline = study.student("baseline", None, sink)?;
+    let alone = study.student("alone", None, sink)?;
     let distilled = match &teacher {
         Some((teacher, config)) => Some(study.student("distilled", Some((teacher, config)), sink)?),
         None => None,
@@ -101,9 +101,9 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
         recipe: recipe.name.clone(),
         seed: recipe.seed,
         dataset: study.summary.clone(),
-        gain: distilled.as_ref().map(|d| d.ap - baseline.ap),
+        gain: distilled.as_ref().map(|d| d.ap - alone.ap),
         teacher: teacher.map(|(teacher, _)| teacher.summary),
-        baseline,
+        alone,
         distilled,
     };
     files::write_json(&dir.join("summary.json"), &summary)?;
@@ -168,7 +168,7 @@ pub struct MoreEpochs {
     /// Epochs asked for.
     pub asked: usize,
     /// The checkpoint that the student alone goes on from.
-    pub baseline: PathBuf,
+    pub alone: PathBuf,
     /// The distilled student's, where there is one.
     pub distilled: Option<PathBuf>,
     /// The study's teacher, where there is one.
@@ -199,7 +199,7 @@ pub fn more_epochs(recipe: &Recipe, dir: &Path) -> Result<Option<MoreEpochs>> {
     let teacher = recipe.teacher.as_ref().filter(|_| summary.teacher.is_some());
     let teacher = teacher.map(|teacher| teacher.checkpoint.clone().unwrap_or_else(|| last("teacher")));
     let distilled = summary.distilled.map(|_| last("distilled"));
-    Ok(Some(MoreEpochs { done, asked, baseline: last("baseline"), distilled, teacher }))
+    Ok(Some(MoreEpochs { done, asked, alone: last("alone"), distilled, teacher }))
 }
 
 /// How many faults of a kind the log names; `docent dataset check` lists more.

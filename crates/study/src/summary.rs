@@ -84,7 +84,7 @@ pub struct StudySummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<RunSummary>,
     /// The student alone.
-    pub baseline: RunSummary,
+    pub alone: RunSummary,
     /// The student with its teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distilled: Option<RunSummary>,
@@ -98,7 +98,7 @@ impl StudySummary {
     pub fn table(&self) -> String {
         let rows: Vec<(&str, &RunSummary)> = [
             ("teacher", self.teacher.as_ref()),
-            ("student alone", Some(&self.baseline)),
+            ("student alone", Some(&self.alone)),
             ("distilled", self.distilled.as_ref()),
         ]
         .into_iter()
@@ -158,7 +158,7 @@ mod tests {
             ms_per_image: 3.0,
             seconds: 90.0,
             steps: 10,
-            checkpoint: "baseline/checkpoints/last.safetensors".into(),
+            checkpoint: "alone/checkpoints/last.safetensors".into(),
         }
     }
 
@@ -169,7 +169,7 @@ mod tests {
             seed: 0,
             dataset: DataSummary { name: "d".into(), digest: String::new(), images: [2, 1] },
             teacher: Some(run(0.6)),
-            baseline: run(0.5),
+            alone: run(0.5),
             distilled: Some(run(0.45)),
             gain: Some(-0.05),
         };

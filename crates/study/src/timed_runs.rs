@@ -67,7 +67,7 @@ pub(crate) fn each_run(
         teacher = Some((model, method));
     }
     let built = build("student", &recipe.student, notes)?;
-    f(&TimedRun::alone("baseline", epochs, &built, recipe))?;
+    f(&TimedRun::alone("alone", epochs, &built, recipe))?;
     if let Some((model, method)) = &teacher {
         let store = ParamStore::new(recipe.seed, &Device::Cpu);
         let (student, theirs) = (Channels::of(&*built.model), Channels::of(&**model));

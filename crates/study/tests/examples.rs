@@ -29,9 +29,9 @@ fn run(dir: &Path, name: &str) -> RunFolder {
 fn a_backbone_of_somebody_elses_is_trained_and_its_checkpoint_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let summary = own_backbone::train(dir.path(), &["train.epochs=2".to_owned()]).unwrap();
-    assert_eq!(summary.baseline.steps, 12);
-    assert!(summary.baseline.gflops > 0.0 && summary.baseline.params > 10_000, "{summary:?}");
-    let run = run(dir.path(), "baseline");
+    assert_eq!(summary.alone.steps, 12);
+    assert!(summary.alone.gflops > 0.0 && summary.alone.params > 10_000, "{summary:?}");
+    let run = run(dir.path(), "alone");
     let steps = steps(&run);
     assert!(steps.iter().all(|s| s.total.is_finite() && s.grad_norm > 0.0), "{steps:?}");
 
@@ -61,6 +61,6 @@ fn a_method_of_somebody_elses_teaches_and_its_term_is_logged() {
         assert!((term.weighted - 50.0 * term.raw).abs() < 1e-9 * term.weighted, "{term:?}");
         assert!((step.total - step.detection() - term.weighted).abs() < 1e-4 * step.total, "{step:?}");
     }
-    let [alone, distilled] = ["baseline", "distilled"].map(|name| std::fs::read(run(dir.path(), name).last()).unwrap());
+    let [alone, distilled] = ["alone", "distilled"].map(|name| std::fs::read(run(dir.path(), name).last()).unwrap());
     assert!(alone != distilled, "the gradient of the term reached the student");
 }

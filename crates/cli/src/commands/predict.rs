@@ -39,7 +39,7 @@ pub struct Args {
     /// Draw and list (CSV) the boxes that score at least this; the JSON holds all.
     #[arg(long, value_name = "SCORE", default_value_t = 0.5)]
     threshold: f32,
-    /// Pictures with an EXIF orientation: apply (turn them as it says; boxes count the turned picture's pixels) or ignore. Default:
+    /// Images with an EXIF orientation: apply (turn them as it says; boxes count the turned image's pixels) or ignore. Default:
     /// apply; with --annotations as their sizes tell, and where these do not tell, it must be said.
     #[arg(long, value_name = "WHAT", value_parser = exif)]
     exif: Option<Exif>,
@@ -53,10 +53,10 @@ pub struct Args {
     inputs: Vec<PathBuf>,
 }
 
-/// How many pictures that the annotations do not list are named.
+/// How many images that the annotations do not list are named.
 const UNLISTED_SHOWN: usize = 5;
 
-/// A picture to detect in.
+/// An image to detect in.
 #[derive(Debug, PartialEq)]
 struct Picture {
     file: PathBuf,
@@ -68,7 +68,7 @@ struct Picture {
     upright: bool,
 }
 
-/// Some pictures could not be used; the others are done.
+/// Some images could not be used; the others are done.
 #[derive(Debug)]
 pub struct Incomplete {
     failed: Vec<String>,
@@ -89,7 +89,7 @@ impl std::fmt::Display for Incomplete {
 
 impl std::error::Error for Incomplete {}
 
-/// Detects, draws and writes. A picture that cannot be used does not stop the others.
+/// Detects, draws and writes. An image that cannot be used does not stop the others.
 pub fn run(args: &Args, registry: &Registry) -> Result<()> {
     ensure!((0.0..=1.0).contains(&args.threshold), "--threshold {}: a score lies in 0..=1", args.threshold);
     let predictor = Predictor::load(&args.checkpoint, &registry.models)?;
@@ -111,7 +111,7 @@ pub fn run(args: &Args, registry: &Registry) -> Result<()> {
             Ok((found, line)) => {
                 let named = |detection| NamedDetection { detection, file_name: Some(picture.name.clone()) };
                 detections.extend(found.into_iter().map(named));
-                // On a terminal the bar tells how far it is, and a line for each of thousands of pictures would hide it.
+                // On a terminal the bar tells how far it is, and a line for each of thousands of images would hide it.
                 if bar.is_hidden() {
                     say!("{line}");
                 }
@@ -248,7 +248,7 @@ fn is_hidden(path: &Path, input: &Path) -> bool {
     path.components().skip(named).any(|part| part.as_os_str().to_string_lossy().starts_with('.'))
 }
 
-/// No picture of the caller's lies where ours will.
+/// No image of the caller's lies where ours will.
 fn spare_the_pictures(files: &[&Path], out: &Path) -> Result<()> {
     let out = out.canonicalize().with_context(|| out.display().to_string())?;
     let lies_there = |file: &&&Path| file.canonicalize().is_ok_and(|file| file.parent() == Some(out.as_path()));
@@ -320,7 +320,7 @@ fn times(names: impl Iterator<Item = String>) -> HashMap<String, usize> {
     times
 }
 
-/// Names of the pictures with boxes: a file's own, with its number behind it where two have the same.
+/// Names of the images with boxes: a file's own, with its number behind it where two have the same.
 fn names(files: &[&Path]) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let mut name = |(i, file): (usize, &&Path)| {

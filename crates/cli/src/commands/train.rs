@@ -227,7 +227,7 @@ fn resume_command(mut words: Vec<String>, out: &Path) -> String {
 fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -> Result<String> {
     let text = |path: &Path| path.to_str().map(str::to_owned).with_context(|| format!("{}: no UTF-8", path.display()));
     // The whole table: a backbone's file has no place beside these weights. JSON's texts are TOML's too.
-    let from = serde_json::to_string(&text(&more.baseline)?)?;
+    let from = serde_json::to_string(&text(&more.alone)?)?;
     let distilled = match &more.distilled {
         Some(path) => format!(", distilled_from = {}", serde_json::to_string(&text(path)?)?),
         None => String::new(),

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// The recipe of the library's own tests.
 const RECIPE: &str = include_str!("../../../study/tests/study/tiny.toml");
 
-pub const RUNS: [&str; 3] = ["teacher", "baseline", "distilled"];
+pub const RUNS: [&str; 3] = ["teacher", "alone", "distilled"];
 
 /// What a call of the program came to.
 pub struct Said {

@@ -22,7 +22,7 @@ fn the_command_for_more_epochs_works() {
     assert!(said.err.contains("milestones are moved in proportion"), "{}", said.err);
     for part in [
         "train.lr_schedule.milestones=[1.0]",
-        "from = \"run/baseline/checkpoints/last.safetensors\", distilled_from = \"run/distilled/checkpoints/last.safetensors\"",
+        "from = \"run/alone/checkpoints/last.safetensors\", distilled_from = \"run/distilled/checkpoints/last.safetensors\"",
         "--data data",
         "--teacher run/teacher/checkpoints/last.safetensors",
     ] {
@@ -33,7 +33,7 @@ fn the_command_for_more_epochs_works() {
     bench.prepare(&mut shell);
     let more = bench.say(&mut shell);
     assert_eq!(more.code, Some(0), "{command}: {}", more.err);
-    for run in ["baseline", "distilled"] {
+    for run in ["alone", "distilled"] {
         let from = format!("{run}: first weights: run/{run}/checkpoints/last.safetensors");
         assert!(more.out.contains(&from), "{}", more.out);
     }

@@ -22,7 +22,7 @@ fn a_signal_stops_with_a_checkpoint_and_the_command_it_prints_goes_on() {
     bench.works("whole", &LONGER);
     // Where it comes: in the teacher, in an evaluation between two epochs, in the distilled run.
     for (i, (signal, code, run, at)) in
-        [("INT", 130, "teacher", 1), ("TERM", 143, "baseline", 3), ("INT", 130, "distilled", 5)].into_iter().enumerate()
+        [("INT", 130, "teacher", 1), ("TERM", 143, "alone", 3), ("INT", 130, "distilled", 5)].into_iter().enumerate()
     {
         let name = format!("it's {i}");
         let study = bench.path(&name);

@@ -1,4 +1,4 @@
-//! Pictures that a caller names, as one file of annotations lists them: their ids, and which of them are turned.
+//! Images that a caller names, as one file of annotations lists them: their ids, and which of them are turned.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::found::{Found, FoundImage};
 use crate::open_options::{Exif, OpenOptions, ReadConfig};
 use crate::settle::turns;
 
-/// A picture that the annotations list.
+/// An image that the annotations list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedImage {
     /// Its position among the files.
@@ -125,7 +125,7 @@ pub fn listed(json: &Path, files: &[PathBuf], exif: Option<Exif>) -> Result<List
     Ok(Listed { images, names, notes })
 }
 
-/// The data folder, as far as the paths tell: the folder of the annotations or the one above, where all pictures lie in that; else the
+/// The data folder, as far as the paths tell: the folder of the annotations or the one above, where all images lie in that; else the
 /// innermost folder that has them all.
 fn root(paths: &[PathBuf], json: &Path) -> PathBuf {
     let holds_all = |folder: &&Path| paths.iter().all(|path| path.starts_with(folder));

@@ -1,4 +1,4 @@
-//! Pictures that a caller names against annotations: ids by name, turns by size, and what cannot be told.
+//! Images that a caller names against annotations: ids by name, turns by size, and what cannot be told.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ fn image(id: u64, file_name: &str, width: u32, height: u32) -> Value {
 struct Folder(tempfile::TempDir);
 
 impl Folder {
-    /// Upright pictures of 8x6 pixels.
+    /// Upright images of 8x6 pixels.
     fn with(pictures: &[&str]) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         pictures.iter().for_each(|name| folder.put(name, 1));
@@ -26,7 +26,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// A picture of 8x6 stored pixels with an EXIF orientation.
+    /// An image of 8x6 stored pixels with an EXIF orientation.
     fn put(&self, name: &str, orientation: u8) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -76,7 +76,7 @@ fn what_may_be_two_things_is_refused_with_both() {
     let [a, b] = ["a/1.jpg", "b/1.jpg"].map(|name| folder.path(name).display().to_string());
     assert!(both.contains(&format!("image 7 (1.jpg) may be {a} or {b}")), "{both}");
     assert_eq!(ids(&said("all.json", &bare, &["b/1.jpg"]).unwrap()), [(0, 7)]);
-    // One picture for two images.
+    // One image for two images.
     let twice = [image(1, "x/1.jpg", 8, 6), image(2, "y/1.jpg", 8, 6)];
     let message = said("all.json", &twice, &["a/1.jpg"]).unwrap_err();
     assert!(message.contains(&format!("{a} may be image 1 (x/1.jpg) or 2 (y/1.jpg)")), "{message}");
@@ -88,7 +88,7 @@ fn what_may_be_two_things_is_refused_with_both() {
     assert_eq!(ids(&said("all.json", &parts, &["val/1.jpg"]).unwrap()), [(0, 2)]);
     assert_eq!(ids(&said("all.json", &parts, &["val/1.jpg", "train/1.jpg"]).unwrap()), [(0, 2), (1, 1)]);
     assert_eq!(ids(&said("all.json", &parts, &["a/1.jpg"]).unwrap()), [(0, 3)]);
-    // Annotations of one part are not those of another's pictures.
+    // Annotations of one part are not those of another's images.
     assert_eq!(ids(&said("labels/instances_val.json", &bare, &["train/1.jpg", "val/1.jpg"]).unwrap()), [(1, 7)]);
 }
 

@@ -1,4 +1,4 @@
-//! Held-out pictures with the boxes of the truth and of each run, those first that distilling changed most.
+//! Held-out images with the boxes of the truth and of each run, those first that distilling changed most.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -12,19 +12,19 @@ use super::source::{Run, Source};
 use crate::data::Data;
 use crate::summary::percent;
 
-/// Pictures of a group, and bytes of all pictures together.
+/// Images of a group, and bytes of all images together.
 const PER_GROUP: usize = 12;
 const UNCHANGED: usize = 4;
 const BYTES: usize = 3 << 20;
-/// The longer side of an embedded picture, in pixels.
+/// The longer side of an embedded image, in pixels.
 const LONGEST: usize = 560;
-/// Boxes of a run in a picture: the surest, and none below this score.
+/// Boxes of a run in an image: the surest, and none below this score.
 const BOXES: usize = 40;
 const LEAST_SCORE: f64 = 0.05;
 /// Colours of classes in the style sheet.
 const COLOURS: usize = 8;
 
-/// A picture that is shown, and why.
+/// An image that is shown, and why.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Pick {
     /// Its position in the data.
@@ -57,7 +57,7 @@ impl Group {
     }
 }
 
-/// The gallery's HTML, made piece by piece while the pictures are read.
+/// The gallery's HTML, made piece by piece while the images are read.
 pub(super) struct Gallery {
     controls: String,
     groups: String,
@@ -70,7 +70,7 @@ impl Gallery {
         let scored: Vec<(&Run, &Analysis)> =
             source.runs.iter().zip(analyses).filter_map(|(run, a)| Some((run, a.as_ref()?))).collect();
         let of = |key: &str| scored.iter().find(|(run, _)| run.key == key).map(|(_, a)| a.images.as_slice());
-        let (picks, rule) = match (of("baseline"), of("distilled"), scored.last()) {
+        let (picks, rule) = match (of("alone"), of("distilled"), scored.last()) {
             (Some(alone), Some(distilled), _) => (
                 compared(alone, distilled),
                 "The order is by the difference of the picture's own AP (IoU 0.50 to 0.95, detections of all classes ranked \
@@ -156,13 +156,13 @@ fn by_image(scored: &[(&Run, &Analysis)]) -> Vec<HashMap<u64, Vec<usize>>> {
     scored.iter().map(of).collect()
 }
 
-/// What the pictures are drawn from.
+/// What the images are drawn from.
 struct Scenes<'a> {
     data: &'a Data,
     scored: &'a [(&'a Run, &'a Analysis)],
     threshold: f64,
     by_image: Vec<HashMap<u64, Vec<usize>>>,
-    /// Of the pictures so far, as they stand in the page.
+    /// Of the images so far, as they stand in the page.
     bytes: usize,
 }
 
@@ -226,7 +226,7 @@ impl Scenes<'_> {
     }
 }
 
-/// The picture's pixels for one of the page, where its longer side has about 340 of these: letters and distances are counted in it.
+/// The image's pixels for one of the page, where its longer side has about 340 of these: letters and distances are counted in it.
 fn unit((width, height): (u32, u32)) -> f64 {
     f64::from(width.max(height)) / 340.0
 }
@@ -280,7 +280,7 @@ fn layer(
     out.push_str("</g>");
 }
 
-/// The pictures that changed most in both directions, each side from its most, then some that did not change.
+/// The images that changed most in both directions, each side from its most, then some that did not change.
 fn compared(alone: &[ImageScore], distilled: &[ImageScore]) -> Vec<Pick> {
     let mut changes: Vec<(usize, f64)> = alone
         .iter()
@@ -297,7 +297,7 @@ fn compared(alone: &[ImageScore], distilled: &[ImageScore]) -> Vec<Pick> {
     helped.chain(hurt).chain(unchanged).collect()
 }
 
-/// The pictures with the lowest and the highest AP.
+/// The images with the lowest and the highest AP.
 fn ranked(images: &[ImageScore]) -> Vec<Pick> {
     let mut known: Vec<(usize, f64)> = images.iter().enumerate().filter_map(|(i, s)| Some((i, s.ap?))).collect();
     known.sort_by(|a, b| a.1.total_cmp(&b.1));

@@ -37,7 +37,7 @@ pub const FILE: &str = "report.html";
 pub struct Written {
     /// The page.
     pub path: PathBuf,
-    /// What the page lacks, and why: pictures that are not there any more, for one. The page says the same.
+    /// What the page lacks, and why: images that are not there any more, for one. The page says the same.
     pub notes: Vec<String>,
 }
 

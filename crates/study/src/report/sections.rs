@@ -132,7 +132,7 @@ pub(super) fn classes(source: &Source, analyses: &[Option<Analysis>]) -> String 
     let Some((_, first)) = finished.first() else { return "<p>No run is finished yet.</p>".to_owned() };
     let objects = analyses.iter().flatten().next().map(|a| &a.metrics.per_class);
     let of = |key: &str| finished.iter().find(|(run, _)| run.key == key).map(|(_, s)| *s);
-    let pair = of("baseline").zip(of("distilled"));
+    let pair = of("alone").zip(of("distilled"));
     let mut rows = String::new();
     for (i, class) in first.per_class.iter().enumerate() {
         let _ = write!(rows, "<tr><th scope=\"row\">{}</th>", escape(&class.name));

@@ -15,7 +15,7 @@ use crate::summary::{RunSummary, StudySummary};
 
 /// The runs of a study: folder, and what the page calls it.
 const RUNS: [(&str, &str); 3] =
-    [("teacher", "teacher"), ("baseline", "student alone"), ("distilled", "distilled student")];
+    [("teacher", "teacher"), ("alone", "student alone"), ("distilled", "distilled student")];
 
 /// A folder, read.
 pub(super) struct Source {
@@ -75,7 +75,7 @@ impl Source {
             let folder = RunFolder::new(dir, key);
             let of_summary = summary.as_ref().and_then(|s| match key {
                 "teacher" => s.teacher.clone(),
-                "baseline" => Some(s.baseline.clone()),
+                "alone" => Some(s.alone.clone()),
                 _ => s.distilled.clone(),
             });
             if of_summary.is_some() || folder.path().is_dir() {

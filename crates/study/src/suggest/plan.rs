@@ -204,7 +204,7 @@ impl Schedule {
 
     /// A schedule that `fit` gave, in words.
     pub fn reason(&self, fit: &Fit, time: Duration) -> String {
-        let called = |name: &'static str| if name == "baseline" { "student alone" } else { name };
+        let called = |name: &'static str| if name == "alone" { "student alone" } else { name };
         let speeds: Vec<String> =
             fit.runs.iter().map(|run| format!("{} {:.2} s", called(run.name), run.step_seconds)).collect();
         let seconds = fit.runs.iter().map(|run| run.seconds).sum::<f64>() * self.epochs as f64 / fit.epochs as f64;
@@ -240,7 +240,7 @@ mod tests {
 
     fn fit(epochs: usize, seconds: [f64; 3]) -> Fit {
         let run = |(name, seconds)| RunPlan { name, epochs, step_seconds: 0.25, evaluation_seconds: 0.0, seconds };
-        let runs = ["teacher", "baseline", "distilled"].into_iter().zip(seconds).map(run).collect();
+        let runs = ["teacher", "alone", "distilled"].into_iter().zip(seconds).map(run).collect();
         Fit { epochs, teacher_epochs: Some(epochs), runs, measuring: 0.0, notes: vec![] }
     }
 

@@ -178,7 +178,7 @@ fn an_ablation_is_resumed_recorded_and_compared() {
     place.bench.study(&place.bench.recipe(&[]), "study", false).0.unwrap();
     let run_of = |path: &str| weights(&place.bench.path(path), "last");
     assert!(run_of("whole/teachers/main/teacher") == run_of("study/teacher"));
-    assert!(run_of("whole/alone-seed3") == run_of("study/baseline"));
+    assert!(run_of("whole/alone-seed3") == run_of("study/alone"));
     assert!(run_of("whole/full-seed3") == run_of("study/distilled"));
     assert!(run_of("whole/alone-seed4") != run_of("whole/alone-seed3"));
     missing_detections(&place, &options);
@@ -242,7 +242,7 @@ fn a_given_teacher_is_not_trained_and_bad_records_are_named() {
     assert!(weights(&options.dir.join("full-seed3"), "last") == weights(&place.bench.path("study/distilled"), "last"));
 
     // Another teacher under the same name: what it teaches does not go into the same table.
-    let other = place.bench.path("study/baseline/checkpoints/last.safetensors");
+    let other = place.bench.path("study/alone/checkpoints/last.safetensors");
     let more = AblateOptions { seeds: vec![3, 4], ..given(other) };
     let result = Ablation::open(&place.grid, &more)
         .unwrap()

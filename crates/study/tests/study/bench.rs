@@ -46,7 +46,7 @@ impl Bench {
         recipe
     }
 
-    /// The recipe without a teacher: one run, `baseline`.
+    /// The recipe without a teacher: one run, `alone`.
     pub fn alone(&self, assignments: &[&str]) -> Recipe {
         Recipe { teacher: None, distill: None, ..self.recipe(assignments) }
     }

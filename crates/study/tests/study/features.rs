@@ -46,19 +46,19 @@ fn with_everything_on_a_stopped_study_ends_with_the_same_bits() {
     // What is logged is none.
     let silent = bench.recipe(&[&EVERYTHING[..], &["log.tensorboard=false"]].concat());
     assert!(bench.study(&silent, "parts", true).0.is_ok());
-    bench.assert_same("whole", "parts", &["teacher", "baseline", "distilled"]);
+    bench.assert_same("whole", "parts", &["teacher", "alone", "distilled"]);
 
     // Times apart, the event file has the same frames too, up to the step at which it was turned off.
     let size = |study: &str, run: &str| {
         std::fs::metadata(bench.path(study).join(run).join("tensorboard").join(FILE_NAME)).unwrap().len()
     };
-    for run in ["teacher", "baseline"] {
+    for run in ["teacher", "alone"] {
         assert_eq!(size("whole", run), size("parts", run), "{run}");
     }
     assert!(size("whole", "distilled") > size("parts", "distilled"));
     let plain = bench.recipe(&[]);
     bench.study(&plain, "plain", false).0.unwrap();
-    assert!(!bench.path("plain/baseline/tensorboard").exists());
+    assert!(!bench.path("plain/alone/tensorboard").exists());
 }
 
 #[test]
@@ -67,10 +67,10 @@ fn the_moving_average_is_what_is_evaluated_and_reported() {
     let recipe = bench.alone(&["train.ema={ decay = 0.8, warmup = 1.0 }", "eval.every=0"]);
     let summary = bench.study(&recipe, "average", false).0.unwrap();
     bench.study(&bench.alone(&["eval.every=0"]), "plain", false).0.unwrap();
-    let folder = RunFolder::new(&bench.path("average"), "baseline");
+    let folder = RunFolder::new(&bench.path("average"), "alone");
     let state = RunState::load(&folder.state()).unwrap();
     let last = load_checkpoint(&folder.last()).unwrap();
-    let trained = load_checkpoint(&RunFolder::new(&bench.path("plain"), "baseline").last()).unwrap();
+    let trained = load_checkpoint(&RunFolder::new(&bench.path("plain"), "alone").last()).unwrap();
     let mut moved = 0;
     for name in last.tensors.keys() {
         assert_eq!(bits(&last.tensors, name), bits(&state.trainer.ema, name), "{name}: last is the average");
@@ -87,7 +87,7 @@ fn the_moving_average_is_what_is_evaluated_and_reported() {
     let data = docent_study::data::Data::open(&recipe.data).unwrap();
     let predictor = Predictor::load(&folder.last(), &Registry::builtin().models).unwrap();
     let again = evaluate(&*predictor.model, &data.val, &recipe.data.eval_loading(), 4, |_, _| Ok(())).unwrap();
-    assert_eq!(again.metrics.ap(), summary.baseline.ap);
+    assert_eq!(again.metrics.ap(), summary.alone.ap);
     let written = read_results(&folder.detections()).unwrap();
     assert_eq!(written.len(), again.detections.len());
     assert!(written.iter().zip(&again.detections).all(|(a, b)| (a.score - b.score).abs() < 1e-9));
@@ -101,12 +101,12 @@ fn an_early_stop_ends_a_run_and_a_resume_ends_it_at_the_same_place() {
     recipe.train.early_stop = Some(EarlyStop { patience: 2, min_delta: 0.9 });
     let (summary, events) = bench.study(&recipe, "whole", false);
     let summary = summary.unwrap();
-    assert_eq!(summary.baseline.steps, 9);
-    assert_eq!(steps(&bench.path("whole/baseline")).len(), 9);
+    assert_eq!(summary.alone.steps, 9);
+    assert_eq!(steps(&bench.path("whole/alone")).len(), 9);
     assert!(
         events.iter().any(|e| matches!(e, Event::Note { text } if text.contains("stopped early after epoch 3 of 6")))
     );
-    let last = load_checkpoint(&RunFolder::new(&bench.path("whole"), "baseline").last()).unwrap();
+    let last = load_checkpoint(&RunFolder::new(&bench.path("whole"), "alone").last()).unwrap();
     assert_eq!(last.meta.step, 9);
     type StopAt = fn(&Event) -> bool;
     let stops: [StopAt; 3] = [
@@ -117,15 +117,15 @@ fn an_early_stop_ends_a_run_and_a_resume_ends_it_at_the_same_place() {
     for (i, stop) in stops.into_iter().enumerate() {
         bench.study_into(&recipe, "parts", i > 0, &mut Recorder { events: Vec::new(), stop }).unwrap_err();
     }
-    assert_eq!(bench.study(&recipe, "parts", true).0.unwrap().baseline.steps, 9);
-    bench.assert_same("whole", "parts", &["baseline"]);
+    assert_eq!(bench.study(&recipe, "parts", true).0.unwrap().alone.steps, 9);
+    bench.assert_same("whole", "parts", &["alone"]);
     // A finished one is kept.
     let (_, events) = bench.study(&recipe, "parts", true);
-    assert!(events.contains(&Event::RunSkipped { run: "baseline".into() }));
+    assert!(events.contains(&Event::RunSkipped { run: "alone".into() }));
 
     // Without a stop the first nine steps are the same: it decides nothing but the end.
     bench.study(&bench.alone(&["train.epochs=6"]), "free", false).0.unwrap();
-    let totals = |study: &str| steps(&bench.path(study).join("baseline")).iter().map(|s| s.total).collect::<Vec<_>>();
+    let totals = |study: &str| steps(&bench.path(study).join("alone")).iter().map(|s| s.total).collect::<Vec<_>>();
     assert_eq!(totals("free")[..9], totals("whole"));
     assert_eq!(totals("free").len(), 18);
 }
@@ -136,7 +136,7 @@ fn a_teacher_may_stop_early_and_students_that_are_compared_may_not() {
     let teacher = ["teacher.early_stop={ patience = 1, min_delta = 0.9 }", "teacher.epochs=4"];
     let summary = bench.study(&bench.recipe(&teacher), "study", false).0.unwrap();
     assert_eq!(summary.teacher.unwrap().steps, 6);
-    assert_eq!((summary.baseline.steps, summary.distilled.unwrap().steps), (STEPS, STEPS));
+    assert_eq!((summary.alone.steps, summary.distilled.unwrap().steps), (STEPS, STEPS));
 
     let refused = |assignments: &[&str], words: &[&str]| {
         let assignments: Vec<String> = assignments.iter().map(|a| (*a).to_owned()).collect();
@@ -159,7 +159,7 @@ fn a_budget_chooses_what_fits() {
     let before = recipe.clone();
     let seconds = 40.0;
     let fit = budget::fit(&recipe, &Registry::builtin(), Duration::from_secs_f64(seconds)).unwrap();
-    assert_eq!(fit.runs.iter().map(|r| r.name).collect::<Vec<_>>(), ["teacher", "baseline", "distilled"]);
+    assert_eq!(fit.runs.iter().map(|r| r.name).collect::<Vec<_>>(), ["teacher", "alone", "distilled"]);
     assert!(fit.epochs >= 1 && fit.seconds() <= seconds, "{fit:?}");
     assert!(fit.runs.iter().all(|r| r.step_seconds > 0.0 && r.evaluation_seconds > 0.0), "{fit:?}");
     // One more epoch of each run would not have fitted.

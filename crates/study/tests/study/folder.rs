@@ -26,9 +26,9 @@ fn a_study_leaves_everything_it_promises_and_is_kept() {
     assert_eq!(written["dataset"]["name"], "data");
     assert_eq!(written["dataset"]["digest"].as_str().unwrap().len(), 64);
     assert_eq!(written["dataset"]["images"], serde_json::json!([8, 4]));
-    let gain = written["distilled"]["ap"].as_f64().unwrap() - written["baseline"]["ap"].as_f64().unwrap();
+    let gain = written["distilled"]["ap"].as_f64().unwrap() - written["alone"]["ap"].as_f64().unwrap();
     assert_eq!(written["gain"].as_f64(), Some(gain));
-    for run in ["teacher", "baseline", "distilled"] {
+    for run in ["teacher", "alone", "distilled"] {
         let figures = &written[run];
         for key in ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"] {
             let value = figures[key].as_f64().unwrap();
@@ -60,8 +60,8 @@ fn a_study_leaves_everything_it_promises_and_is_kept() {
         assert_eq!(logged.len(), steps);
         assert_eq!(logged, said, "the log holds what the loop said, to the last digit");
     }
-    assert!(written["teacher"]["params"].as_u64() > written["baseline"]["params"].as_u64());
-    assert_eq!(written["baseline"]["params"], written["distilled"]["params"]);
+    assert!(written["teacher"]["params"].as_u64() > written["alone"]["params"].as_u64());
+    assert_eq!(written["alone"]["params"], written["distilled"]["params"]);
     let teacher = Predictor::load(&RunFolder::new(&dir, "teacher").last(), &Registry::builtin()).unwrap();
     let manifest = json(&RunFolder::new(&dir, "distilled").manifest());
     assert_eq!(manifest["teacher"]["sha256"], Value::from(teacher.sha256));
@@ -69,7 +69,7 @@ fn a_study_leaves_everything_it_promises_and_is_kept() {
     // The teacher is measured before the first student's first step.
     let measured =
         events.iter().position(|e| matches!(e, Event::Note { text } if text.contains("before the first step")));
-    let started = events.iter().position(|e| matches!(e, Event::RunStarted { run, .. } if run == "baseline"));
+    let started = events.iter().position(|e| matches!(e, Event::RunStarted { run, .. } if run == "alone"));
     assert!(measured.unwrap() < started.unwrap());
 
     // Again with --resume: nothing is trained. Without it, or under another recipe: nothing is touched.
@@ -79,7 +79,7 @@ fn a_study_leaves_everything_it_promises_and_is_kept() {
         .iter()
         .filter_map(|e| if let Event::RunSkipped { run } = e { Some(run.as_str()) } else { None })
         .collect();
-    assert_eq!(skipped, ["teacher", "baseline", "distilled"]);
+    assert_eq!(skipped, ["teacher", "alone", "distilled"]);
     assert!(!events.iter().any(|e| matches!(e, Event::Step(_))));
     let message = bench.study(&recipe, "study", false).0.unwrap_err().to_string();
     assert!(message.contains("--resume") && message.contains("study"), "{message}");
@@ -131,7 +131,7 @@ fn every_step_says_what_the_teacher_adds() {
         assert!(stat("mask_sum") > 0.0);
         assert!(s.lr > 0.0 && s.grad_norm > 0.0 && s.step_seconds >= s.data_seconds);
     }
-    let alone = steps(&bench.path("study/baseline"));
+    let alone = steps(&bench.path("study/alone"));
     assert!(alone.iter().all(|s| s.distill.is_none() && s.adapter_grad_norm.is_none()));
     // Same first weights, data and samples: the first step's own losses are the same numbers.
     let distilled = steps(&bench.path("study/distilled"));

@@ -28,7 +28,7 @@ fn images_of_one_pixel_and_of_one_row_are_trained_on_scored_and_searched() {
     let recipe = bench.recipe(&["train.batch=1", "train.reference_batch=1", "train.lr=0.005", "train.epochs=1"]);
     let summary = bench.study(&recipe, "study", false).0.unwrap();
     assert_eq!(summary.dataset.images, [11, 7]);
-    for run in ["teacher", "baseline", "distilled"] {
+    for run in ["teacher", "alone", "distilled"] {
         let records = steps(&bench.path("study").join(run));
         assert_eq!(records.len(), 11);
         assert!(records.iter().all(|s| s.total.is_finite() && s.grad_norm.is_finite()), "{run}");
@@ -65,12 +65,12 @@ fn an_image_that_breaks_ends_a_run_without_losing_a_step() {
         let message = result.unwrap_err().to_string();
         assert!(message.contains(image.file_name().unwrap().to_str().unwrap()), "{message}");
         assert!(events.iter().any(|e| matches!(e, Event::Warning { text } if text.contains("--resume"))), "{events:?}");
-        let folder = RunFolder::new(&bench.path(&name), "baseline");
+        let folder = RunFolder::new(&bench.path(&name), "alone");
         saved.push(RunState::load(&folder.state()).map_or(0, |state| state.trainer.step));
         assert_eq!(steps(folder.path()).len(), saved[i], "every step made is saved");
         fs::write(image, bytes).unwrap();
         bench.study(&recipe, &name, true).0.unwrap();
-        bench.assert_same("whole", &name, &["baseline"]);
+        bench.assert_same("whole", &name, &["alone"]);
     }
     // Batches of three, three and two images.
     saved.sort_unstable();
@@ -113,7 +113,7 @@ fn a_teacher_of_the_same_categories_in_another_order_is_refused_with_both_lists(
     let message = bench.study(&recipe, "swapped", false).0.unwrap_err().to_string();
     assert!(message.contains("1 disc, 2 ring") && message.contains("1 ring, 2 disc"), "{message}");
     assert!(message.contains("another order") && message.contains("teacher/checkpoints/last.safetensors"), "{message}");
-    assert!(!bench.path("swapped/baseline").exists(), "before a student is trained");
+    assert!(!bench.path("swapped/alone").exists(), "before a student is trained");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_teacher_s_checkpoint_that_does_not_fit_says_where() {
     let refused = |what: &str, name: &str| {
         let message = bench.study(&recipe, name, false).0.unwrap_err().to_string();
         assert!(message.contains("teacher.safetensors"), "{what}: {message}");
-        assert!(!bench.path(name).join("baseline").exists());
+        assert!(!bench.path(name).join("alone").exists());
         message
     };
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
@@ -181,7 +181,7 @@ fn a_loss_beyond_all_numbers_stops_before_anything_is_overwritten() {
     let error = bench.study(&recipe, "study", false).0.unwrap_err();
     let (step, images) = diverged(&error);
     assert!(!images.is_empty() && error.to_string().contains("Lower the learning rate (train.lr)"), "{error}");
-    let folder = RunFolder::new(&bench.path("study"), "baseline");
+    let folder = RunFolder::new(&bench.path("study"), "alone");
     assert_eq!(RunState::load(&folder.state()).unwrap().trainer.step, step - 1);
     assert_eq!(load_checkpoint(&folder.last()).unwrap().meta.step, step - 1);
     assert!(!folder.result().exists());

@@ -33,7 +33,7 @@ fn figures(s: &RunSummary) -> Vec<String> {
 fn shows(page: &str, dir: &Path) {
     let summary = fs::read_to_string(dir.join("summary.json")).unwrap();
     let summary: StudySummary = serde_json::from_str(&summary).unwrap();
-    let runs = [("teacher", summary.teacher), ("baseline", Some(summary.baseline)), ("distilled", summary.distilled)];
+    let runs = [("teacher", summary.teacher), ("alone", Some(summary.alone)), ("distilled", summary.distilled)];
     for (name, run) in runs {
         assert_eq!(cells(page, name), figures(&run.unwrap()), "{name}");
     }
@@ -95,7 +95,7 @@ fn a_report_holds_the_figures_of_the_study_and_nothing_from_outside() {
     assert!(page.contains("<rect x="));
 
     // Each run has its own; made again, nothing changes.
-    for run in ["teacher", "baseline", "distilled"] {
+    for run in ["teacher", "alone", "distilled"] {
         let page = fs::read_to_string(dir.join(run).join("report.html")).unwrap();
         closed(&page);
         assert_eq!(cells(&page, run).len(), 11);

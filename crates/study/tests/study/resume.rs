@@ -18,13 +18,13 @@ fn the_same_recipe_gives_the_same_bits_again_and_with_any_number_of_threads() {
     });
     for ((name, ..), summary) in ways.iter().zip(&summaries).skip(1) {
         assert_eq!(summary.gain, summaries[0].gain, "{name}");
-        bench.assert_same("first", name, &["teacher", "baseline", "distilled"]);
+        bench.assert_same("first", name, &["teacher", "alone", "distilled"]);
     }
-    let [alone, distilled] = ["baseline", "distilled"].map(|run| weights(&bench.path("first").join(run), "last"));
+    let [alone, distilled] = ["alone", "distilled"].map(|run| weights(&bench.path("first").join(run), "last"));
     assert!(alone != distilled, "the teacher changes something");
     let other = bench.alone(&["seed=4"]);
     bench.study(&other, "other", false).0.unwrap();
-    assert!(alone != weights(&bench.path("other/baseline"), "last"), "and so does the seed");
+    assert!(alone != weights(&bench.path("other/alone"), "last"), "and so does the seed");
 }
 
 #[test]
@@ -56,8 +56,8 @@ fn a_study_that_is_stopped_again_and_again_ends_with_the_same_bits() {
         assert!(result.unwrap_err().to_string().contains("stopped"), "{place}");
     }
     let summary = bench.study(&recipe, "parts", true).0.unwrap();
-    assert!(summary.baseline.seconds > 0.0);
-    bench.assert_same("whole", "parts", &["teacher", "baseline", "distilled"]);
+    assert!(summary.alone.seconds > 0.0);
+    bench.assert_same("whole", "parts", &["teacher", "alone", "distilled"]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_state_is_enough_to_go_on() {
     let recipe = bench.alone(&[]);
     let stop = |e: &Event| matches!(e, Event::Checkpoint { step: 4, .. });
     bench.study_into(&recipe, "study", false, &mut Recorder { events: Vec::new(), stop }).unwrap_err();
-    let folder = RunFolder::new(&bench.path("study"), "baseline");
+    let folder = RunFolder::new(&bench.path("study"), "alone");
     let state = RunState::load(&folder.state()).unwrap();
     assert_eq!((state.trainer.step, state.epoch), (4, 1));
 
@@ -74,11 +74,11 @@ fn a_state_is_enough_to_go_on() {
     std::fs::remove_file(folder.metrics()).unwrap();
     let (result, events) = bench.study(&recipe, "study", true);
     let summary = result.unwrap();
-    assert!(events.contains(&Event::RunStarted { run: "baseline".into(), steps: STEPS, done: 4 }));
+    assert!(events.contains(&Event::RunStarted { run: "alone".into(), steps: STEPS, done: 4 }));
     assert!(
         events.iter().any(|e| matches!(e, Event::Warning { text } if text.contains("metrics.jsonl lacks steps 1 to")))
     );
-    assert!(summary.baseline.seconds > state.seconds && state.seconds > 0.0);
+    assert!(summary.alone.seconds > state.seconds && state.seconds > 0.0);
     let (logged, _) = timeless(folder.path());
     assert_eq!(logged.iter().map(|s| s.step).collect::<Vec<_>>(), [5, 6]);
     assert_eq!((summary.teacher, summary.distilled, summary.gain), (None, None, None));

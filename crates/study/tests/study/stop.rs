@@ -14,16 +14,16 @@ fn a_study_that_is_asked_to_stop_loses_nothing_and_ends_with_the_same_bits() {
     // So few states that those found below were written because of the request; two batches in an evaluation, with a place between.
     let recipe = bench.recipe(&["checkpoint.steps=100", "eval.batch=2"]);
     bench.study(&recipe, "whole", false).0.unwrap();
-    let runs = ["teacher", "baseline", "distilled"];
+    let runs = ["teacher", "alone", "distilled"];
 
     // A place in the study (a run, then an event in it), and the step and epoch of the state that must stand there then.
     type Place = (&'static str, fn(&Event) -> bool, usize, usize);
     let places: [Place; 8] = [
         ("teacher", |e| matches!(e, Event::Step(s) if s.step == 2), 2, 0),
         ("teacher", |e| matches!(e, Event::Evaluating { .. }), 3, 0),
-        ("baseline", |e| matches!(e, Event::RunStarted { .. }), 1, 0),
-        ("baseline", |e| matches!(e, Event::Evaluating { .. }), 3, 0),
-        ("baseline", |e| matches!(e, Event::Evaluated(s) if s.step == 3), 3, 1),
+        ("alone", |e| matches!(e, Event::RunStarted { .. }), 1, 0),
+        ("alone", |e| matches!(e, Event::Evaluating { .. }), 3, 0),
+        ("alone", |e| matches!(e, Event::Evaluated(s) if s.step == 3), 3, 1),
         ("distilled", |e| matches!(e, Event::Step(s) if s.step == 3), 3, 0),
         ("distilled", |e| matches!(e, Event::Checkpoint { step: 3, .. }), 3, 1),
         ("distilled", |e| matches!(e, Event::Step(s) if s.step == STEPS), STEPS, 1),
@@ -78,7 +78,7 @@ fn a_request_is_heard_before_a_run_and_while_the_teacher_is_measured() {
         .unwrap_err();
     assert!(matches!(&error, Error::Stopped { run, step: 3 } if run == "teacher"), "{error}");
     assert!(RunFolder::new(&bench.path("measured"), "teacher").result().is_file());
-    assert!(!bench.path("measured/baseline").exists());
+    assert!(!bench.path("measured/alone").exists());
 }
 
 #[test]
@@ -113,5 +113,5 @@ fn a_folder_is_for_one_and_a_dead_holder_is_none() {
     assert_eq!(events.iter().filter(|e| said(e)).count(), 1, "{events:?}");
     let (_, events) = bench.study(&recipe, "study", true);
     assert!(!events.iter().any(|e| matches!(e, Event::Warning { .. })), "an orderly end leaves nothing to take over");
-    assert!(!log(&bench.path("study/baseline")).is_empty());
+    assert!(!log(&bench.path("study/alone")).is_empty());
 }

@@ -16,7 +16,7 @@ fn a_teacher_under_the_minimum_is_refused_before_a_student_is_trained() {
         "{message}"
     );
     assert!(RunFolder::new(&bench.path("study"), "teacher").result().is_file());
-    assert!(!bench.path("study/baseline").exists());
+    assert!(!bench.path("study/alone").exists());
 }
 
 /// The recipe with the teacher of study `name`.
@@ -50,7 +50,7 @@ fn a_given_teacher_teaches_as_the_trained_one_does() {
     assert!(!folder.result().exists() && !folder.last().exists());
 
     // The file under the same name is another one now: what it taught is not to be mixed with what it would teach.
-    let student = RunFolder::new(&bench.path("trained"), "baseline").last();
+    let student = RunFolder::new(&bench.path("trained"), "alone").last();
     std::fs::copy(student, RunFolder::new(&bench.path("trained"), "teacher").last()).unwrap();
     let (result, events) = bench.study(&recipe, "given", true);
     let message = result.unwrap_err().to_string();
@@ -73,14 +73,14 @@ fn first_weights_that_are_others_by_now_are_no_part_of_a_finished_study() {
     for (name, seed) in [("a", "seed=1"), ("b", "seed=2")] {
         bench.study(&bench.alone(&[seed, "train.epochs=1"]), name, false).0.unwrap();
     }
-    let [a, b] = ["a", "b"].map(|study| RunFolder::new(&bench.path(study), "baseline").last());
+    let [a, b] = ["a", "b"].map(|study| RunFolder::new(&bench.path(study), "alone").last());
     let first = bench.path("first.safetensors");
     std::fs::copy(a, &first).unwrap();
     let mut recipe = bench.alone(&["train.epochs=1"]);
     recipe.student.init.from = Some(first.clone());
     bench.study(&recipe, "study", false).0.unwrap();
     // The page is made again where it is not there.
-    let page = bench.path("study/baseline").join(report::FILE);
+    let page = bench.path("study/alone").join(report::FILE);
     std::fs::remove_file(&page).unwrap();
     bench.study(&recipe, "study", true).0.unwrap();
     assert!(page.is_file());
@@ -104,7 +104,7 @@ fn distillation_at_weight_0_is_plain_training() {
         bench.recipe(&["distill.w_feat=0.0", "distill.w_cls=0.0", "distill.w_reg=0.0", "distill.reg_gate=none"]);
     let summary = bench.study(&recipe, "study", false).0.unwrap();
     assert_eq!(summary.gain, Some(0.0));
-    let [alone, distilled] = ["baseline", "distilled"].map(|run| bench.path("study").join(run));
+    let [alone, distilled] = ["alone", "distilled"].map(|run| bench.path("study").join(run));
     assert!(weights(&alone, "last") == weights(&distilled, "last"));
     assert!(weights(&alone, "best") == weights(&distilled, "best"));
     let state = RunState::load(&RunFolder::new(&bench.path("study"), "distilled").state()).unwrap();

@@ -17,7 +17,7 @@ fn a_cache_on_disk_alone_changes_no_bit_of_a_study() {
     bench.study(&bench.recipe(&["teacher.cache=\"off\""]), "none", false).0.unwrap();
     let disk = bench.recipe(&["teacher.cache=\"off\"", "teacher.cache_disk=\"64MiB\""]);
     bench.study(&disk, "disk", false).0.unwrap();
-    bench.assert_same("none", "disk", &["teacher", "baseline", "distilled"]);
+    bench.assert_same("none", "disk", &["teacher", "alone", "distilled"]);
 }
 
 /// The keys of every batch of a training, each with the size that its batch is padded to.
@@ -79,6 +79,6 @@ fn with_every_augmentation_and_mixed_orientations_a_cache_changes_no_bit() {
             bench.study(&recipe(cache), &study, false).0.unwrap();
             study
         });
-        bench.assert_same(&without, &with, &["teacher", "baseline", "distilled"]);
+        bench.assert_same(&without, &with, &["teacher", "alone", "distilled"]);
     }
 }

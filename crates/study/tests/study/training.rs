@@ -13,12 +13,12 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_its_images() {
     let bench = Bench::new();
     let recipe = bench.alone(&["train.lr=1e30", "train.max_grad_norm=0.0", "checkpoint.steps=1"]);
     let error = bench.study(&recipe, "study", false).0.unwrap_err();
-    assert!(matches!(&error, Error::Diverged { run, .. } if run == "baseline"), "{error}");
+    assert!(matches!(&error, Error::Diverged { run, .. } if run == "alone"), "{error}");
     let (step, images) = diverged(&error);
     assert!(step >= 2 && !images.is_empty() && images.iter().all(|id| (1..=8).contains(id)), "{error}");
     let message = error.to_string();
     assert!(message.contains(&format!("step {step}")) && message.contains(&format!("{images:?}")), "{message}");
-    let state = RunState::load(&bench.path("study/baseline/checkpoints/last.state.safetensors")).unwrap();
+    let state = RunState::load(&bench.path("study/alone/checkpoints/last.state.safetensors")).unwrap();
     assert_eq!(state.trainer.step, step - 1, "the step before was kept");
     assert!(!bench.path("study/summary.json").exists());
 }
@@ -37,7 +37,7 @@ fn frozen_stages_keep_their_bits_and_the_file_decides_the_normalisation() {
     result.unwrap();
     assert!(format!("{events:?}").contains("backbone.safetensors"), "the file of first weights is in the log");
 
-    let trained = load_checkpoint(&bench.path("study/baseline/checkpoints/last.safetensors")).unwrap();
+    let trained = load_checkpoint(&bench.path("study/alone/checkpoints/last.safetensors")).unwrap();
     let stem = ["backbone.body.conv1.", "backbone.body.bn1.", "backbone.body.layer1."];
     let mut frozen = Vec::new();
     for name in source.keys() {
@@ -49,7 +49,7 @@ fn frozen_stages_keep_their_bits_and_the_file_decides_the_normalisation() {
             assert!(!same, "{name} has been trained");
         }
     }
-    let manifest = std::fs::read_to_string(bench.path("study/baseline/manifest.json")).unwrap();
+    let manifest = std::fs::read_to_string(bench.path("study/alone/manifest.json")).unwrap();
     assert!(frozen.iter().filter(|n| !n.contains("running") && !n.contains("tracked")).all(|n| manifest.contains(n)));
     assert_eq!(trained.meta.model["normalize"]["std"], serde_json::json!([0.25, 0.25, 0.25]));
 

@@ -27,7 +27,7 @@ fn copy(from: &Path, to: &Path) {
 fn cut_at(bench: &Bench, recipe: &Recipe, name: &str, step: usize) -> RunFolder {
     let stop = |e: &Event| matches!(e, Event::Checkpoint { step: s, .. } if *s == step);
     bench.study_into(recipe, name, false, &mut Recorder { events: Vec::new(), stop }).unwrap_err();
-    RunFolder::new(&bench.path(name), "baseline")
+    RunFolder::new(&bench.path(name), "alone")
 }
 
 fn temporary(path: &Path) -> PathBuf {
@@ -83,7 +83,7 @@ fn wherever_a_checkpoint_s_writing_is_cut_the_run_ends_with_the_same_bits() {
     for (i, (what, step, make)) in moments.into_iter().enumerate() {
         let name = format!("moment{i}");
         copy(&bench.path("older"), &bench.path(&name));
-        let folder = RunFolder::new(&bench.path(&name), "baseline");
+        let folder = RunFolder::new(&bench.path(&name), "alone");
         if step == STEPS {
             // The log of the later steps had been written.
             fs::copy(newer.metrics(), folder.metrics()).unwrap();
@@ -91,9 +91,9 @@ fn wherever_a_checkpoint_s_writing_is_cut_the_run_ends_with_the_same_bits() {
         make(&folder);
         let (result, events) = bench.study(&recipe, &name, true);
         result.unwrap();
-        let started = Event::RunStarted { run: "baseline".into(), steps: STEPS, done: step };
+        let started = Event::RunStarted { run: "alone".into(), steps: STEPS, done: step };
         assert!(events.contains(&started), "{what}: {events:?}");
-        bench.assert_same("whole", &name, &["baseline"]);
+        bench.assert_same("whole", &name, &["alone"]);
         let left: Vec<_> = fs::read_dir(folder.path().join("checkpoints"))
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -118,7 +118,7 @@ fn a_damaged_state_is_put_aside_and_the_one_before_it_taken() {
     ];
     for (what, damage) in damages {
         copy(&bench.path("older"), &bench.path(what));
-        let folder = RunFolder::new(&bench.path(what), "baseline");
+        let folder = RunFolder::new(&bench.path(what), "alone");
         let mut bytes = fs::read(folder.state()).unwrap();
         damage(&mut bytes);
         fs::write(folder.state(), &bytes).unwrap();
@@ -128,24 +128,24 @@ fn a_damaged_state_is_put_aside_and_the_one_before_it_taken() {
         assert_eq!(events.iter().filter(|e| warned(e)).count(), 1, "{what}: {events:?}");
         let aside = folder.path().join("checkpoints/damaged.state.safetensors");
         assert!(fs::read(aside).unwrap() == bytes, "{what}: nothing that was written is thrown away");
-        bench.assert_same("whole", what, &["baseline"]);
+        bench.assert_same("whole", what, &["alone"]);
     }
 
     // The only one: the run begins again.
     copy(&bench.path("older"), &bench.path("only"));
-    let folder = RunFolder::new(&bench.path("only"), "baseline");
+    let folder = RunFolder::new(&bench.path("only"), "alone");
     fs::remove_file(folder.previous_state()).unwrap();
     let bytes = fs::read(folder.state()).unwrap();
     fs::write(folder.state(), &bytes[..bytes.len() / 2]).unwrap();
     let (result, events) = bench.study(&recipe, "only", true);
     result.unwrap();
-    assert!(events.contains(&Event::RunStarted { run: "baseline".into(), steps: STEPS, done: 0 }), "{events:?}");
+    assert!(events.contains(&Event::RunStarted { run: "alone".into(), steps: STEPS, done: 0 }), "{events:?}");
     assert!(events.iter().any(|e| matches!(e, Event::Warning { text } if text.contains("begins again"))));
     assert!(folder.path().join("checkpoints/damaged.state.safetensors").exists());
-    bench.assert_same("whole", "only", &["baseline"]);
+    bench.assert_same("whole", "only", &["alone"]);
 
     // Both damaged: the newest one's fault is told, and the files stay.
-    let folder = RunFolder::new(&bench.path("older"), "baseline");
+    let folder = RunFolder::new(&bench.path("older"), "alone");
     for path in [folder.state(), folder.previous_state()] {
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
@@ -197,7 +197,7 @@ fn a_moved_data_folder_is_the_same_experiment() {
     assert!(!matches!(missing, Error::Recipe(_)), "{missing}");
     recipe.data.dir = Some(bench.path("moved"));
     bench.study(&recipe, "study", true).0.unwrap();
-    bench.assert_same("whole", "study", &["baseline"]);
+    bench.assert_same("whole", "study", &["alone"]);
     let kept = fs::read_to_string(bench.path("study/recipe.toml")).unwrap();
     assert!(kept.contains("moved"), "the folder's recipe says where the data is now");
     // A finished study, too.

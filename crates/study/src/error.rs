@@ -30,7 +30,7 @@ pub enum Error {
         /// The run's name.
         run: String,
         /// The step and what was found.
-        source: docent_train::Error,
+        source: Box<docent_train::Error>,
     },
     /// No fault: the study stopped because it was asked to, and its state is kept.
     #[error("stopped as asked, in run {run} after step {step}; its state is kept, and --resume goes on from there")]
@@ -54,10 +54,10 @@ pub enum Error {
     },
     /// An error of a training.
     #[error(transparent)]
-    Train(docent_train::Error),
+    Train(Box<docent_train::Error>),
     /// An error of parameters, settings and model files.
     #[error(transparent)]
-    Model(#[from] docent_model::Error),
+    Model(Box<docent_model::Error>),
     /// The data set's error.
     #[error(transparent)]
     Coco(#[from] docent_coco::Error),
@@ -80,8 +80,14 @@ impl From<docent_train::Error> for Error {
             docent_train::Error::Detect(error) => Self::Detect(error),
             docent_train::Error::Distill(error) => Self::Distill(error),
             docent_train::Error::Candle(error) => Self::Candle(error),
-            error => Self::Train(error),
+            error => Self::Train(Box::new(error)),
         }
+    }
+}
+
+impl From<docent_model::Error> for Error {
+    fn from(error: docent_model::Error) -> Self {
+        Self::Model(Box::new(error))
     }
 }
 
@@ -114,17 +120,18 @@ impl Error {
     /// The error of run `run` after `step` steps: names the run where the error alone does not.
     pub(crate) fn in_run(error: impl Into<Self>, run: &str, step: usize) -> Self {
         match error.into() {
-            Self::Train(docent_train::Error::Cancelled) => Self::Stopped { run: run.to_owned(), step },
-            Self::Train(source @ docent_train::Error::Diverged { .. }) => {
-                Self::Diverged { run: run.to_owned(), source }
-            }
+            Self::Train(error) => match *error {
+                docent_train::Error::Cancelled => Self::Stopped { run: run.to_owned(), step },
+                docent_train::Error::Diverged { .. } => Self::Diverged { run: run.to_owned(), source: error },
+                _ => Self::Train(error),
+            },
             error => error,
         }
     }
 
     /// Whether the system could not read or write a file.
     pub fn is_io(&self) -> bool {
-        matches!(self, Self::Model(docent_model::Error::Io { .. }))
+        matches!(self, Self::Model(error) if matches!(**error, docent_model::Error::Io { .. }))
     }
 }
 

@@ -274,13 +274,12 @@ impl<'a> Run<'a> {
 
     /// A weight that is not finite is the fault of the step whose update made it so.
     fn finite<T>(&self, checked: Result<T>) -> Result<T> {
-        checked.map_err(|error| match error {
-            Error::Model(docent_model::Error::Param { name, message }) => {
-                let (step, images) = (self.trainer.steps_done(), self.images.clone());
-                let what = format!("parameter `{name}` {message}");
-                self.named(docent_train::Error::Diverged { step, images, what })
-            }
-            other => other,
+        checked.map_err(|error| {
+            let Error::Model(fault) = &error else { return error };
+            let docent_model::Error::Param { name, message } = &**fault else { return error };
+            let (step, images) = (self.trainer.steps_done(), self.images.clone());
+            let what = format!("parameter `{name}` {message}");
+            self.named(docent_train::Error::Diverged { step, images, what })
         })
     }
 

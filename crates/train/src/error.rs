@@ -25,7 +25,7 @@ pub enum Error {
     Cancelled,
     /// An error of parameters, settings and model files.
     #[error(transparent)]
-    Model(#[from] docent_model::Error),
+    Model(Box<docent_model::Error>),
     /// The data set's error.
     #[error(transparent)]
     Coco(#[from] docent_coco::Error),
@@ -44,6 +44,12 @@ pub enum Error {
     /// candle's own error.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl From<docent_model::Error> for Error {
+    fn from(error: docent_model::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
 }
 
 impl Error {

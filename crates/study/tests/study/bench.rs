@@ -180,8 +180,9 @@ pub fn backbone_of(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tenso
 
 /// Step and images of a run that diverged.
 pub fn diverged(error: &docent_study::Error) -> (usize, Vec<u64>) {
-    match error {
-        docent_study::Error::Diverged { source: Error::Diverged { step, images, .. }, .. } => (*step, images.clone()),
+    let docent_study::Error::Diverged { source, .. } = error else { panic!("{error}") };
+    match &**source {
+        Error::Diverged { step, images, .. } => (*step, images.clone()),
         other => panic!("{other}"),
     }
 }

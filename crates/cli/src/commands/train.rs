@@ -249,7 +249,9 @@ fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -
         "--set".to_owned(),
         format!("train.epochs={}", more.asked - more.done),
     ];
+    // The recipe has the epochs that are asked for, and milestones for those that are done.
     let mut train = recipe.train.clone();
+    train.epochs = more.done;
     train.stretch_to(more.asked - more.done);
     if train.lr_schedule.milestones != recipe.train.lr_schedule.milestones {
         let milestones = serde_json::to_string(&train.lr_schedule.milestones)?;

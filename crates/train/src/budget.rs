@@ -14,7 +14,6 @@ use crate::data::{Batch, Data, eval_loader, train_loader};
 use crate::dry_run::median;
 use crate::probe::{Probe, each_run};
 use crate::recipe::Recipe;
-use crate::schedule::MilestoneUnit;
 use crate::{Error, Result, TeacherCache};
 
 /// Steps of each run that are timed, after a first one that is not: it fills the allocator's and the loader's stores.
@@ -65,12 +64,7 @@ impl Fit {
     /// Writes the choice into `recipe`: epochs, the teacher's in the recipe's own proportion, and milestones that count epochs moved
     /// with them.
     pub fn apply(&self, recipe: &mut Recipe) {
-        let schedule = &mut recipe.schedule;
-        if schedule.rate.unit == MilestoneUnit::Epoch {
-            let stretch = self.epochs as f64 / schedule.epochs as f64;
-            schedule.rate.milestones.iter_mut().for_each(|m| *m *= stretch);
-        }
-        schedule.epochs = self.epochs;
+        recipe.schedule.stretch_to(self.epochs);
         if let (Some(teacher), Some(epochs)) = (&mut recipe.teacher, self.teacher_epochs) {
             teacher.epochs = Some(epochs);
         }
@@ -270,6 +264,7 @@ fn evaluation(model: &FasterRcnn, val: &Dataset, recipe: &Recipe, most_seconds: 
 mod tests {
     use super::*;
     use crate::recipe::text_of;
+    use crate::schedule::MilestoneUnit;
 
     fn cost(name: &'static str, step: f64) -> Cost {
         Cost { name, steps: 10, step, new_views: (0.0, 2.0), evaluation: 5.0, saves: [0.0, 0.0], end: 1.0 }

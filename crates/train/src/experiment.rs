@@ -15,7 +15,8 @@ pub(crate) fn without_paths(recipe: &Recipe) -> Recipe {
     recipe.log = LogRecipe::default();
     let data = &mut recipe.data;
     (data.dir, data.train_annotations, data.val_annotations, data.images) = (None, None, None, None);
-    let mut files = vec![&mut recipe.student.init.backbone, &mut recipe.student.init.from];
+    let init = &mut recipe.student.init;
+    let mut files = vec![&mut init.backbone, &mut init.from, &mut init.distilled_from];
     if let Some(teacher) = &mut recipe.teacher {
         files.extend([&mut teacher.init.backbone, &mut teacher.init.from, &mut teacher.checkpoint]);
     }
@@ -49,6 +50,11 @@ mod tests {
         assert_eq!(plain, with(&["log.tensorboard=true"]));
         let weights = with(&["teacher.init.backbone=a.safetensors"]);
         assert_eq!(weights, with(&["teacher.init.backbone=b.safetensors"]));
+        let both = |file: &str| {
+            let distilled = format!("student.init.distilled_from={file}");
+            with(&["student.init.from=a.safetensors", &distilled])
+        };
+        assert_eq!(both("a.safetensors"), both("b.safetensors"));
         for part in ["student", "teacher"] {
             let from = |file: &str| with(&[&format!("{part}.init.from={file}")]);
             assert_eq!(from("a.safetensors"), from("b.safetensors"), "{part}");

@@ -82,6 +82,10 @@ pub struct InitRecipe {
     /// A whole detector's weights to go on from, for fine-tuning: a checkpoint, or torchvision's file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
+    /// The distilled student's own detector to go on from, in place of `from`, which then is the baseline's alone: for more epochs of
+    /// both, each from where it was. The student's alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distilled_from: Option<PathBuf>,
     /// Names in `from` that stay out, so that these tensors start at their own first values; `*` stands for any run of
     /// characters. Another number of classes wants `roi_heads.box_predictor.*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +96,14 @@ pub struct InitRecipe {
     /// 0: everything trains. n: the stem and the first n - 1 stages are frozen (as detectron2's FREEZE_AT).
     #[serde(default)]
     pub freeze_at: usize,
+}
+
+impl InitRecipe {
+    /// The distilled student's first weights.
+    pub(crate) fn of_distilled(&self) -> Self {
+        let from = self.distilled_from.clone().or_else(|| self.from.clone());
+        Self { from, distilled_from: None, ..self.clone() }
+    }
 }
 
 /// A detector that teaches.
@@ -273,6 +285,16 @@ impl Recipe {
         if let Some(teacher) = &self.teacher {
             check_model("teacher", &teacher.model, &teacher.init)?;
         }
+        if self.student.init.distilled_from.is_some() && (self.student.init.from.is_none() || self.distill.is_none()) {
+            return fail(
+                "student.init.distilled_from is the distilled student's, beside the baseline's init.from: it needs a [distill] and \
+                 init.from"
+                    .into(),
+            );
+        }
+        if self.teacher.as_ref().is_some_and(|t| t.init.distilled_from.is_some()) {
+            return fail("teacher.init.distilled_from: no teacher is distilled; use teacher.init.from".into());
+        }
         if self.teacher.is_some() && self.distill.is_none() {
             return fail(
                 "[teacher] needs a [distill] (an empty one means the defaults); without both, the student trains alone"
@@ -387,6 +409,8 @@ mod tests {
             ("data.checks.outside=fix", "unknown variant `fix`"),
             ("data.checks.missing_images=drop", "did you mean 'missing_image'"),
             ("distill.w_cls=-1.0", "w_cls"),
+            ("student.init.distilled_from=a.safetensors", "beside the baseline's init.from"),
+            ("teacher.init.distilled_from=a.safetensors", "no teacher is distilled"),
         ] {
             let message = Recipe::parse(&text, &[assignment.into()]).unwrap_err().to_string();
             assert!(message.contains(part), "{assignment}: {message}");

@@ -52,7 +52,10 @@ pub fn run(recipe: &Recipe, options: &StudyOptions, sink: &mut dyn EventSink) ->
     let data = Data::open(&recipe.data)?;
     let study = Study { recipe, options, summary: data.summary(), data };
     // What is wrong with the student must not show when the teacher has been trained, and the folder stays free until then.
-    study.build_student()?;
+    study.build_student(false)?;
+    if recipe.student.init.distilled_from.is_some() {
+        study.build_student(true)?;
+    }
     files::create_dir(dir)?;
     let lock = match lock {
         Some(lock) => lock,
@@ -158,14 +161,16 @@ pub struct MoreEpochs {
     pub done: usize,
     /// Epochs asked for.
     pub asked: usize,
-    /// The checkpoint to go on from: the distilled student's, where there is one.
-    pub student: PathBuf,
+    /// The checkpoint that the student alone goes on from.
+    pub baseline: PathBuf,
+    /// The distilled student's, where there is one.
+    pub distilled: Option<PathBuf>,
     /// The study's teacher, where there is one.
     pub teacher: Option<PathBuf>,
 }
 
 /// Does `recipe` ask the finished study in `dir` for more epochs, and for nothing else? A finished run does not go on: its learning
-/// rate has run down, and its figures stand. Further epochs are another study, from the student's checkpoint.
+/// rate has run down, and its figures stand. Further epochs are another study, in which each student goes on from its checkpoint.
 ///
 /// # Errors
 /// A recipe or summary in `dir` that cannot be read.
@@ -184,11 +189,11 @@ pub fn more_epochs(recipe: &Recipe, dir: &Path) -> Result<Option<MoreEpochs>> {
         return Ok(None);
     }
     let summary: StudySummary = files::read_json(&summary)?;
-    let run = if summary.distilled.is_some() { "distilled" } else { "baseline" };
-    let trained = || RunFolder::new(dir, "teacher").last();
+    let last = |run: &str| RunFolder::new(dir, run).last();
     let teacher = recipe.teacher.as_ref().filter(|_| summary.teacher.is_some());
-    let teacher = teacher.map(|teacher| teacher.checkpoint.clone().unwrap_or_else(trained));
-    Ok(Some(MoreEpochs { done, asked, student: RunFolder::new(dir, run).last(), teacher }))
+    let teacher = teacher.map(|teacher| teacher.checkpoint.clone().unwrap_or_else(|| last("teacher")));
+    let distilled = summary.distilled.map(|_| last("distilled"));
+    Ok(Some(MoreEpochs { done, asked, baseline: last("baseline"), distilled, teacher }))
 }
 
 /// How many faults of a kind the log names; `docent dataset check` lists more.
@@ -232,8 +237,15 @@ impl Study<'_> {
         Ok(())
     }
 
-    fn build_student(&self) -> Result<Built> {
-        build(&self.recipe.student, self.classes(), self.recipe.seed)
+    /// First weights and what stays fixed of the distilled student, or of the one alone.
+    fn student_init(&self, distilled: bool) -> InitRecipe {
+        let init = &self.recipe.student.init;
+        if distilled { init.of_distilled() } else { init.clone() }
+    }
+
+    fn build_student(&self, distilled: bool) -> Result<Built> {
+        let student = ModelRecipe { model: self.recipe.student.model.clone(), init: self.student_init(distilled) };
+        build(&student, self.classes(), self.recipe.seed)
     }
 
     /// The teacher, trained here or given; in both cases read from its file and measured before any student is trained:
@@ -300,7 +312,7 @@ impl Study<'_> {
         self.train("teacher", length, &built, None, None, sink)
     }
 
-    /// A student, taught or alone. The first weights are the same in both cases.
+    /// A student, taught or alone. The first weights are the same in both cases, unless the recipe names others for the taught one.
     pub(crate) fn student(
         &self,
         name: &str,
@@ -308,10 +320,10 @@ impl Study<'_> {
         sink: &mut dyn EventSink,
     ) -> Result<RunSummary> {
         let file = taught.map(|(teacher, _)| &teacher.file);
-        if let Some(summary) = self.finished(name, file, &self.recipe.student.init, sink)? {
+        if let Some(summary) = self.finished(name, file, &self.student_init(taught.is_some()), sink)? {
             return Ok(summary);
         }
-        let built = self.build_student()?;
+        let built = self.build_student(taught.is_some())?;
         let length = (self.recipe.schedule.epochs, self.recipe.schedule.early_stop);
         let Some((teacher, config)) = taught else {
             return self.train(name, length, &built, None, None, sink);

@@ -9,6 +9,7 @@ use docent_train::budget;
 use docent_train::dry_run::dry_run;
 use docent_train::manifest::Provenance;
 use docent_train::recipe::{Recipe, Source, text_of};
+use docent_train::schedule::MilestoneUnit;
 use docent_train::study::{self, MoreEpochs, StudyOptions};
 
 use crate::commands::time;
@@ -105,9 +106,13 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(more) = study::more_epochs(&recipe, &out)? {
         let MoreEpochs { done, asked, .. } = more;
         let command = more_command(&command_line()[0], &out, &recipe, &more)?;
+        let moved = match recipe.schedule.rate.unit {
+            MilestoneUnit::Epoch => "; its milestones are moved in proportion",
+            MilestoneUnit::Fraction => "",
+        };
         bail!(
             "{}: the study is finished after {done} epochs, and its learning rate has run down. {} more epochs are a study of their \
-             own, whose students start from this one's weights (--set schedule.lr=.. for another rate):\n  {command}",
+             own, in which each student goes on from its own weights (--set schedule.lr=.. for another rate{moved}):\n  {command}",
             out.display(),
             asked - done
         );
@@ -219,11 +224,15 @@ fn resume_command(mut words: Vec<String>, out: &Path) -> String {
     quoted(&words)
 }
 
-/// The command that trains the finished study's student for the epochs that are missing.
+/// The command that trains the finished study's students for the epochs that are missing.
 fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -> Result<String> {
     let text = |path: &Path| path.to_str().map(str::to_owned).with_context(|| format!("{}: no UTF-8", path.display()));
     // The whole table: a backbone's file has no place beside these weights. JSON's texts are TOML's too.
-    let from = serde_json::to_string(&text(&more.student)?)?;
+    let from = serde_json::to_string(&text(&more.baseline)?)?;
+    let distilled = match &more.distilled {
+        Some(path) => format!(", distilled_from = {}", serde_json::to_string(&text(path)?)?),
+        None => String::new(),
+    };
     let freeze = match recipe.student.init.freeze_at {
         0 => String::new(),
         n => format!(", freeze_at = {n}"),
@@ -237,10 +246,18 @@ fn more_command(program: &str, out: &Path, recipe: &Recipe, more: &MoreEpochs) -
         "--recipe".to_owned(),
         text(&out.join("recipe.toml"))?,
         "--set".to_owned(),
-        format!("student.init={{ from = {from}{freeze} }}"),
+        format!("student.init={{ from = {from}{distilled}{freeze} }}"),
         "--set".to_owned(),
         format!("schedule.epochs={}", more.asked - more.done),
     ];
+    // The recipe has the epochs that are asked for, and milestones for those that are done.
+    let mut schedule = recipe.schedule.clone();
+    schedule.epochs = more.done;
+    schedule.stretch_to(more.asked - more.done);
+    if schedule.rate.milestones != recipe.schedule.rate.milestones {
+        let milestones = serde_json::to_string(&schedule.rate.milestones)?;
+        words.extend(["--set".to_owned(), format!("schedule.rate.milestones={milestones}")]);
+    }
     // Data may have moved since the recipe was written.
     let data = &recipe.data;
     for (option, path) in [

@@ -9,13 +9,20 @@ use crate::bench::Bench;
 #[test]
 fn the_command_for_more_epochs_works() {
     let bench = Bench::new();
-    bench.works("run", &["--set", "schedule.epochs=1"]);
-    let said = bench.say(&mut bench.train("run", &["--resume", "--set", "schedule.epochs=3"]));
+    let rate = ["--set", "schedule.rate.unit=epoch", "--set", "schedule.rate.milestones=[0.5]"];
+    bench.works("run", &[&rate[..], &["--set", "schedule.epochs=1"]].concat());
+    let asked = |more: &[&str]| {
+        let args = [&rate[..], &["--resume"], more].concat();
+        bench.say(&mut bench.train("run", &args))
+    };
+    let said = asked(&["--set", "schedule.epochs=3"]);
     assert_eq!(said.code, Some(1), "{}", said.out);
     assert!(said.err.contains("finished after 1 epochs") && said.err.contains("2 more epochs"), "{}", said.err);
     let command = said.err.lines().last().unwrap().trim();
+    assert!(said.err.contains("milestones are moved in proportion"), "{}", said.err);
     for part in [
-        "run/distilled/checkpoints/last.safetensors",
+        "schedule.rate.milestones=[1.0]",
+        "from = \"run/baseline/checkpoints/last.safetensors\", distilled_from = \"run/distilled/checkpoints/last.safetensors\"",
         "--data data",
         "--teacher run/teacher/checkpoints/last.safetensors",
     ] {
@@ -26,16 +33,19 @@ fn the_command_for_more_epochs_works() {
     bench.prepare(&mut shell);
     let more = bench.say(&mut shell);
     assert_eq!(more.code, Some(0), "{command}: {}", more.err);
-    assert!(more.out.contains("first weights: run/distilled/checkpoints/last.safetensors"), "{}", more.out);
+    for run in ["baseline", "distilled"] {
+        let from = format!("{run}: first weights: run/{run}/checkpoints/last.safetensors");
+        assert!(more.out.contains(&from), "{}", more.out);
+    }
     let summary: Value = serde_json::from_slice(&std::fs::read(bench.path("run-more/summary.json")).unwrap()).unwrap();
     // Three steps an epoch.
     assert_eq!((summary["distilled"]["steps"].as_u64(), summary["teacher"]["steps"].as_u64()), (Some(6), Some(0)));
 
     // The next one goes elsewhere; without more epochs the finished study is just shown, and other settings are another experiment.
-    let again = bench.say(&mut bench.train("run", &["--resume", "--set", "schedule.epochs=3"]));
+    let again = asked(&["--set", "schedule.epochs=3"]);
     assert!(again.err.trim_end().ends_with("--out run-more2"), "{}", again.err);
-    bench.works("run", &["--resume", "--set", "schedule.epochs=1"]);
-    let other = ["--resume", "--set", "schedule.epochs=3", "--set", "schedule.lr=0.01"];
-    let other = bench.say(&mut bench.train("run", &other));
+    let shown = asked(&["--set", "schedule.epochs=1"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.err);
+    let other = asked(&["--set", "schedule.epochs=3", "--set", "schedule.lr=0.01"]);
     assert!(other.code == Some(1) && other.err.contains("is another experiment"), "{}", other.err);
 }

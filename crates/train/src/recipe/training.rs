@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::one;
 use crate::optim::{AdamWConfig, OptimizerConfig, OptimizerKind, ParamGroup, SgdConfig};
-use crate::schedule::ScheduleConfig;
+use crate::schedule::{MilestoneUnit, ScheduleConfig};
 use crate::{EarlyStop, EmaConfig, Error, Result};
 
 /// Length, optimizer and learning rate.
@@ -67,6 +67,15 @@ impl TrainingRecipe {
                 OptimizerConfig::AdamW(AdamWConfig { betas: self.betas, eps: self.eps, weight_decay, groups })
             }
         }
+    }
+
+    /// Sets the epochs; milestones that count epochs move in proportion.
+    pub fn stretch_to(&mut self, epochs: usize) {
+        if self.rate.unit == MilestoneUnit::Epoch {
+            let stretch = epochs as f64 / self.epochs as f64;
+            self.rate.milestones.iter_mut().for_each(|m| *m *= stretch);
+        }
+        self.epochs = epochs;
     }
 
     pub(super) fn validate(&self) -> Result<()> {

@@ -222,7 +222,7 @@ fn forms_and_base64_give_what_the_bytes_give() {
     let dropped: Vec<u8> = image.iter().copied().filter(|byte| !b"\0\r\n".contains(byte)).collect();
     let misplaced = service.ask_with("POST", "/v1/detect", &[json], br#"{"image":"aGVsbG8=","threshold":0.3}"#);
     assert_eq!(misplaced.error(), (400, "bad_query".to_owned()));
-    assert!(misplaced.json()["error"]["way_out"].as_str().unwrap().contains("?threshold="), "{}", misplaced.body);
+    assert!(misplaced.json()["error"]["hint"].as_str().unwrap().contains("?threshold="), "{}", misplaced.body);
     for (kind, body, wanted, part) in [
         (form_type.as_str(), &note[..], (400, "bad_form"), "its parts: note"),
         (form_type.as_str(), &form[..form.len() - 30], (400, "bad_form"), "form"),

@@ -14,13 +14,13 @@ pub const STACK_BYTES: usize = 256 << 20;
 /// training step.
 ///
 /// ```
-/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// fn main() -> docent_tensor::Result<()> {
 /// # if false {
 ///     docent_tensor::process::prepare(None)?;
 /// # }
 ///     rayon::scope(|_| train())
 /// }
-/// # fn train() -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+/// # fn train() -> docent_tensor::Result<()> { Ok(()) }
 /// ```
 ///
 /// # Errors

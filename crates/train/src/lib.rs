@@ -23,10 +23,11 @@
 //! # let folder = folder.path();
 //! let data = generate(folder, &ShapesConfig::default().train(1).val(1))?.train;
 //! let resize = Resize::default().shortest(64).longest(64);
+//! let classes = data.categories().len() + 1; // and the background
 //! let loader = Loader::new(data.into(), LoaderConfig::default().resize(resize).batch(1))?;
 //!
 //! let backbone = ResNetConfig::default().depth(18).width_multiplier(0.125).norm(NormKind::BatchNorm);
-//! let config = FasterRcnnConfig::default().classes(4).fpn_channels(16).backbone(backbone);
+//! let config = FasterRcnnConfig::default().classes(classes).fpn_channels(16).backbone(backbone);
 //! // A first build tells the store which tensors are running statistics.
 //! let probe = FasterRcnn::new(&config, ParamStore::probe(&Device::Cpu).var_builder())?;
 //! let store = ParamStore::new(0, &Device::Cpu).with_layers(probe.layers(), 0);

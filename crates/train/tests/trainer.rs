@@ -16,10 +16,10 @@ use docent_model::ParamStore;
 use docent_train::events::StepRecord;
 use docent_train::{Batch, EmaConfig, GradientReducer, Params, Result, StudentModel, Trainer, TrainerConfig};
 
-/// A small detector whose statistics do not move, so that parts of a batch see what the batch sees.
+/// A small detector of the six drawn classes, whose statistics do not move, so that parts of a batch see what the batch sees.
 fn model(store: &ParamStore) -> FasterRcnn {
     let backbone = ResNetConfig::default().depth(18).width_multiplier(0.125).norm(NormKind::FrozenBatchNorm);
-    let mut config = FasterRcnnConfig::default().classes(4).fpn_channels(16).backbone(backbone);
+    let mut config = FasterRcnnConfig::default().classes(7).fpn_channels(16).backbone(backbone);
     config.anchors.sizes = vec![8.0, 16.0, 32.0, 64.0, 128.0];
     config.roi.representation_size = 16;
     config.roi.batch_size_per_image = 16;

@@ -222,7 +222,7 @@ fn wrong_input_is_named() {
     says(bce_with_logits(&x, &[0, 8], &[0.0, 0.0], 1.0), &["bce_with_logits", "indices[1] is 8", "8 values"]);
     says(bce_with_logits(&x, &[0], &[1.5], 1.0), &["targets[0]", "1.5"]);
     says(bce_with_logits(&x, &[0], &[], 1.0), &["1 indices", "0 targets"]);
-    says(smooth_l1(&x, &[99], &[0.0], 1.0, 1.0), &["smooth_l1", "index 99"]);
+    says(smooth_l1(&x, &[99], &[0.0], 1.0, 1.0), &["smooth_l1", "indices[0] is 99"]);
     says(smooth_l1(&x, &[1], &[f32::NEG_INFINITY], 1.0, 1.0), &["smooth_l1", "targets[0]", "-inf"]);
     says(smooth_l1(&x, &[1], &[0.0], -1.0, 1.0), &["beta", "-1"]);
     says(softmax_cross_entropy(&x, &[0], 1.0), &["[R, K]"]);

@@ -28,9 +28,10 @@ pub(super) fn refuse_renamed(table: &toml::Table) -> Result<()> {
     for (old, new) in RENAMED {
         refuse(table, old, new)?;
     }
-    for (old, new) in docent_model::renamed_keys() {
-        for model in ["student.model", "teacher.model"] {
-            refuse(table, &format!("{model}.{old}"), &format!("{model}.{new}"))?;
+    for part in ["student", "teacher"] {
+        let Some(model) = table.get(part).and_then(|part| part.get("model")) else { continue };
+        for (old, new) in docent_model::renamed_keys().filter(|(old, _)| is_ours(model, old)) {
+            refuse(table, &format!("{part}.model.{old}"), &format!("{part}.model.{new}"))?;
         }
     }
     if table.get("data").and_then(|d| d.get("checks")).and_then(|c| c.get("duplicate_id")).is_some() {
@@ -39,6 +40,15 @@ pub(super) fn refuse_renamed(table: &toml::Table) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether a key is one of this project's architectures: somebody else's may have any.
+fn is_ours(model: &toml::Value, key: &str) -> bool {
+    let architecture = |table: &toml::Value| table.get("architecture").and_then(toml::Value::as_str).map(str::to_owned);
+    let ours =
+        |table: &toml::Value, names: &[&str]| architecture(table).is_none_or(|name| names.contains(&name.as_str()));
+    let backbone = model.get("backbone").filter(|_| key.starts_with("backbone."));
+    ours(model, &["faster_rcnn"]) && backbone.is_none_or(|backbone| ours(backbone, &["resnet", "mobilenet_v2"]))
 }
 
 fn refuse(table: &toml::Table, old: &str, new: &str) -> Result<()> {
@@ -66,6 +76,8 @@ mod tests {
         }
         let model = message("student.model.rpn = { samples = 64 }");
         assert!(model.contains("`student.model.rpn.batch_size_per_image`"), "{model}");
+        let others: toml::Table = "student.model.backbone = { architecture = \"yours\", width = 3 }".parse().unwrap();
+        refuse_renamed(&others).unwrap();
         assert!(message("data.checks.duplicate_id = \"drop\"").contains("duplicate_id"));
         assert!(refuse_renamed(&"data.read.boxes = \"edges\"".parse().unwrap()).is_ok());
     }

@@ -194,7 +194,9 @@ pub(super) fn decoded(name: &str) -> String {
 /// A name with `/` between folders, absolute where it is a path or URL of another machine's root.
 fn path_of(name: &str) -> String {
     let slashed = name.replace('\\', "/");
-    let root = if slashed.starts_with('/') || slashed.contains("://") { "/" } else { "" };
+    // As `C:/parts`.
+    let drive = slashed.as_bytes().get(1..3) == Some(b":/");
+    let root = if slashed.starts_with('/') || slashed.contains("://") || drive { "/" } else { "" };
     format!("{root}{}", nfc(trimmed(&decoded(&slashed))))
 }
 

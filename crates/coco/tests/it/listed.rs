@@ -55,7 +55,7 @@ fn names_find_their_pictures_as_in_a_data_folder() {
     let pictures = ["images/one.jpg", "images/a 1.jpg", "images/two.jpg", "images/three.jpg", "images/not.jpg"];
     let folder = Folder::with(&pictures);
     let images = [
-        image(11, "C:\\me\\images\\one.jpg", 8, 6),
+        image(11, "C:\\me\\pictures\\one.jpg", 8, 6),
         image(12, "https://x.org/images/a%201.jpg?v=2", 8, 6),
         image(13, "0a1b2c3d-two.jpg", 8, 6),
         image(14, "../images/three.jpg", 8, 6),

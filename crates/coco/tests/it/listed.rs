@@ -55,7 +55,7 @@ fn names_find_their_pictures_as_in_a_data_folder() {
     let pictures = ["images/one.jpg", "images/a 1.jpg", "images/two.jpg", "images/three.jpg", "images/not.jpg"];
     let folder = Folder::with(&pictures);
     let images = [
-        image(11, "C:\\me\\pictures\\one.jpg", 8, 6),
+        image(11, "ONE.JPG", 8, 6),
         image(12, "https://x.org/images/a%201.jpg?v=2", 8, 6),
         image(13, "0a1b2c3d-two.jpg", 8, 6),
         image(14, "../images/three.jpg", 8, 6),
@@ -65,6 +65,8 @@ fn names_find_their_pictures_as_in_a_data_folder() {
     assert_eq!(ids(&found), [(0, 11), (1, 12), (2, 13), (3, 14)]);
     assert_eq!((found.names.len(), found.images[2].file_name.as_str()), (5, "0a1b2c3d-two.jpg"));
     assert!(found.notes[0].contains("were found under another path, name or extension"), "{:?}", found.notes);
+    let elsewhere = [image(11, "C:\\me\\pictures\\one.jpg", 8, 6)];
+    assert_eq!(ids(&folder.listed("labels/one.json", &elsewhere, &pictures, None).unwrap()), [(0, 11)]);
 }
 
 #[test]

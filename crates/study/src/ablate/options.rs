@@ -24,7 +24,7 @@ pub struct AblateOptions {
     pub data: Option<PathBuf>,
     /// Pre-trained backbone of the teachers whose `init.required` is set.
     pub weights: Option<PathBuf>,
-    /// A trained checkpoint for the teacher [`MAIN`].
+    /// A trained checkpoint for the teacher [`MAIN`](super::MAIN).
     pub teacher: Option<PathBuf>,
     /// These cells alone; all where it is empty.
     pub cells: Vec<String>,
